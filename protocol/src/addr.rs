@@ -343,12 +343,20 @@ mod tests {
     #[test]
     fn ranges_say_what_is_wrong_with_them() {
         let range: VipRange = "198.18.0.0/16".parse().unwrap();
-        assert!(range.contains(Vip([198, 18, 255, 255].into())) && !range.contains(Vip([198, 19, 0, 0].into())));
+        assert!(
+            range.contains(Vip([198, 18, 255, 255].into())) && !range.contains(Vip([198, 19, 0, 0].into()))
+        );
         assert!(range.overlaps(&"198.18.4.0/24".parse().unwrap()));
         assert!(!range.overlaps(&"198.19.0.0/16".parse().unwrap()));
         let (terminals, general) = range.halves();
-        assert_eq!((terminals.to_string(), general.to_string()), ("198.18.0.0/17".into(), "198.18.128.0/17".into()));
-        assert_eq!("198.18.0.1/16".parse::<VipRange>().unwrap_err().to_string(), "198.18.0.1/16 has bits set after its prefix: did you mean 198.18.0.0/16?");
+        assert_eq!(
+            (terminals.to_string(), general.to_string()),
+            ("198.18.0.0/17".into(), "198.18.128.0/17".into())
+        );
+        assert_eq!(
+            "198.18.0.1/16".parse::<VipRange>().unwrap_err().to_string(),
+            "198.18.0.1/16 has bits set after its prefix: did you mean 198.18.0.0/16?"
+        );
         assert!("198.18.0.0/33".parse::<VipRange>().is_err() && "nonsense".parse::<VipRange>().is_err());
     }
 

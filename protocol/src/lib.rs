@@ -27,4 +27,9 @@
 //! ```
 
 pub mod addr;
+pub mod crypto;
+pub mod data;
+pub mod observe;
+pub mod session;
 pub mod time;
+pub mod wire;

@@ -1,0 +1,370 @@
+//! The data tables: which packets go where, under which keys.
+//!
+//! Role machines never see data packets. They emit [`DataUpdate`]s; whoever moves packets owns one table for each direction
+//! and applies the updates between batches. So the packet path takes no lock, allocates nothing, and costs the same however many
+//! paths there are. A real node has its tables on two threads; the simulation holds both in one.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+
+use foldhash::fast::FixedState;
+
+use crate::addr::PathId;
+use crate::crypto::{DataKeys, ReplayWindow};
+use crate::wire::{HEADER_LEN, Header, Kind, Reason, Refusal, Role};
+
+/// The addresses of an inner packet, which select a path: at a terminal (VIP_MN, VIP_CN); at an RS-N, for packets from a
+/// general node, (VIP_GN, VIP_MN), so that one MN can talk to two GNs (TA-a).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Flow {
+    /// The inner packet's source.
+    pub source: Ipv4Addr,
+    /// The inner packet's destination.
+    pub destination: Ipv4Addr,
+}
+
+impl Flow {
+    /// The way back.
+    pub fn reversed(self) -> Flow {
+        Flow { source: self.destination, destination: self.source }
+    }
+
+    /// The flow of an IPv4 packet; its version and length are checked.
+    pub fn of(packet: &[u8]) -> Result<Flow, Refusal> {
+        let header = packet.first_chunk::<20>().ok_or(Refusal::new("inner packet", Reason::Truncated))?;
+        if header[0] >> 4 != 4 {
+            return Err(Refusal::new("inner version", Reason::Unknown(u64::from(header[0] >> 4))));
+        }
+        let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        if length != packet.len() {
+            return Err(Refusal::new("inner length", Reason::Length(length)));
+        }
+        let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+        Ok(Flow { source: address(12), destination: address(16) })
+    }
+}
+
+/// A change of the data tables.
+#[derive(Clone)]
+pub enum DataUpdate {
+    /// Packets of `flow` go to `remote`, sealed under `keys`, whose sequence numbers start at 1.
+    Send {
+        /// Which inner packets.
+        flow: Flow,
+        /// Where the datagrams go.
+        remote: SocketAddr,
+        /// Fresh keys: never handed out before.
+        keys: Box<DataKeys>,
+    },
+    /// Packets of `flow` go to another address, under the same keys.
+    Remote {
+        /// Which inner packets.
+        flow: Flow,
+        /// Where the datagrams go.
+        remote: SocketAddr,
+    },
+    /// Datagrams of these keys' path and epoch are opened; `flow` is what their inner packets must show.
+    Receive {
+        /// The inner packets' addresses.
+        flow: Flow,
+        /// Fresh keys.
+        keys: Box<DataKeys>,
+    },
+    /// Datagrams of `path` are passed on: those from the initiator to the second address, those from the responder to
+    /// the first (RS-S, T4.1.3-a).
+    Switch {
+        /// The path.
+        path: PathId,
+        /// The tunnel addresses of initiator and responder, as far as known.
+        ends: [Option<SocketAddr>; 2],
+    },
+    /// The path ended, in both directions.
+    Forget {
+        /// The path.
+        path: PathId,
+    },
+}
+
+impl std::fmt::Debug for DataUpdate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Send { flow, remote, keys } => {
+                write!(f, "Send {flow:?} to {remote} in epoch {}", keys.epoch())
+            }
+            Self::Remote { flow, remote } => write!(f, "Remote {flow:?} to {remote}"),
+            Self::Receive { flow, keys } => write!(f, "Receive {flow:?} in epoch {}", keys.epoch()),
+            Self::Switch { path, ends } => write!(f, "Switch {path} between {ends:?}"),
+            Self::Forget { path } => write!(f, "Forget {path}"),
+        }
+    }
+}
+
+struct Sending {
+    keys: DataKeys,
+    next: u64,
+    remote: SocketAddr,
+}
+
+/// The table for packets from the virtual interface to the network.
+#[derive(Default)]
+pub struct Outbound {
+    flows: HashMap<Flow, Sending, FixedState>,
+}
+
+/// Why an inner packet was not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotSent {
+    /// It is no well-formed IPv4 packet.
+    Malformed,
+    /// No path leads there.
+    NoPath(Flow),
+    /// It is larger than the buffer.
+    TooLarge,
+}
+
+impl Outbound {
+    /// Applies a change; those of the other direction are none here.
+    pub fn apply(&mut self, update: &DataUpdate) {
+        match update {
+            DataUpdate::Send { flow, remote, keys } => {
+                self.flows.insert(*flow, Sending { keys: (**keys).clone(), next: 1, remote: *remote });
+            }
+            DataUpdate::Remote { flow, remote } => {
+                if let Some(sending) = self.flows.get_mut(flow) {
+                    sending.remote = *remote;
+                }
+            }
+            DataUpdate::Forget { path } => self.flows.retain(|_, sending| sending.keys.path() != *path),
+            DataUpdate::Receive { .. } | DataUpdate::Switch { .. } => {}
+        }
+    }
+
+    /// Seals `inner` into `out`: the datagram's length and where it goes.
+    pub fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent> {
+        let flow = Flow::of(inner).map_err(|_| NotSent::Malformed)?;
+        let sending = self.flows.get_mut(&flow).ok_or(NotSent::NoPath(flow))?;
+        let room = out.get_mut(HEADER_LEN..HEADER_LEN + inner.len()).ok_or(NotSent::TooLarge)?;
+        room.copy_from_slice(inner);
+        let length = sending.keys.seal(sending.next, inner.len(), out).ok_or(NotSent::TooLarge)?;
+        sending.next += 1;
+        Ok((length, sending.remote))
+    }
+}
+
+/// Keys of one epoch that still open packets.
+struct Opening {
+    keys: DataKeys,
+    window: ReplayWindow,
+}
+
+enum Inlet {
+    /// The path ends here. The last three epochs are kept: packets of an old one may be under way while both ends, having moved at
+    /// once, each had the path directed anew.
+    Open {
+        flow: Flow,
+        epochs: Vec<Opening>,
+    },
+    Switch {
+        ends: [Option<SocketAddr>; 2],
+    },
+}
+
+const EPOCHS_KEPT: usize = 3;
+
+/// The table for datagrams from the network.
+#[derive(Default)]
+pub struct Inbound {
+    paths: HashMap<PathId, Inlet, FixedState>,
+}
+
+/// What to do with a datagram.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It was opened: the inner packet stands here.
+    Deliver(Range<usize>),
+    /// It goes on unchanged to this address (RS-S).
+    Forward(SocketAddr),
+    /// It is for the role machine.
+    Control,
+    /// It is refused.
+    Refused(Refusal),
+}
+
+impl Inbound {
+    /// Applies a change; those of the other direction are none here.
+    pub fn apply(&mut self, update: &DataUpdate) {
+        match update {
+            DataUpdate::Receive { flow, keys } => {
+                let opening = Opening { keys: (**keys).clone(), window: ReplayWindow::default() };
+                match self.paths.get_mut(&keys.path()) {
+                    Some(Inlet::Open { flow: known, epochs }) if known == flow => {
+                        epochs.retain(|old| old.keys.epoch() != keys.epoch());
+                        epochs.truncate(EPOCHS_KEPT - 1);
+                        epochs.insert(0, opening);
+                    }
+                    _ => {
+                        self.paths.insert(keys.path(), Inlet::Open { flow: *flow, epochs: vec![opening] });
+                    }
+                }
+            }
+            DataUpdate::Switch { path, ends } => {
+                self.paths.insert(*path, Inlet::Switch { ends: *ends });
+            }
+            DataUpdate::Forget { path } => {
+                self.paths.remove(path);
+            }
+            DataUpdate::Send { .. } | DataUpdate::Remote { .. } => {}
+        }
+    }
+
+    /// Judges `datagram`, opening it in place where its path ends here.
+    pub fn judge(&mut self, datagram: &mut [u8]) -> Verdict {
+        // What has no good header is the role machine's to refuse: refusals of control and data are told in one place.
+        let Ok(header) = Header::parse(datagram) else { return Verdict::Control };
+        if header.kind != Kind::Data {
+            return Verdict::Control;
+        }
+        self.packet(&header, datagram).unwrap_or_else(Verdict::Refused)
+    }
+
+    fn packet(&mut self, header: &Header, datagram: &mut [u8]) -> Result<Verdict, Refusal> {
+        let refused = |field, reason| Err(Refusal::new(field, reason));
+        match self.paths.get_mut(&PathId(header.id)) {
+            None => refused("path id", Reason::Stranger),
+            Some(Inlet::Switch { ends }) => {
+                let to = if header.flags.responder { Role::Initiator } else { Role::Responder };
+                match ends[to.index()] {
+                    Some(remote) => Ok(Verdict::Forward(remote)),
+                    None => refused("path id", Reason::Unexpected),
+                }
+            }
+            Some(Inlet::Open { flow, epochs }) => {
+                let Some(opening) = epochs.iter_mut().find(|o| o.keys.epoch() == header.epoch) else {
+                    return refused("epoch", Reason::Unknown(header.epoch.into()));
+                };
+                if !opening.window.check(header.sequence) {
+                    return refused("sequence", Reason::Replayed(header.sequence));
+                }
+                let inner = opening.keys.open(header, datagram)?;
+                opening.window.accept(header.sequence);
+                if Flow::of(&datagram[inner.clone()])? != *flow {
+                    return refused("inner addresses", Reason::Conflict);
+                }
+                Ok(Verdict::Deliver(inner))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{SharedKey, Suite, sealed_len};
+
+    const PATH: PathId = PathId([1; 16]);
+
+    fn keys(epoch: u8, from: Role) -> Box<DataKeys> {
+        Box::new(DataKeys::new(&SharedKey::new([epoch; 32]), PATH, epoch, Suite::Aes128Cbc, from))
+    }
+
+    fn flow() -> Flow {
+        Flow { source: [198, 18, 0, 1].into(), destination: [198, 18, 0, 2].into() }
+    }
+
+    fn packet(flow: Flow, payload: usize) -> Vec<u8> {
+        let mut packet = vec![0u8; 20 + payload];
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&(20 + payload as u16).to_be_bytes());
+        packet[12..16].copy_from_slice(&flow.source.octets());
+        packet[16..20].copy_from_slice(&flow.destination.octets());
+        packet
+    }
+
+    fn ends(epoch: u8) -> (Outbound, Inbound) {
+        let (mut out, mut inb) = (Outbound::default(), Inbound::default());
+        let remote = "192.0.2.1:4330".parse().unwrap();
+        out.apply(&DataUpdate::Send { flow: flow(), remote, keys: keys(epoch, Role::Initiator) });
+        inb.apply(&DataUpdate::Receive { flow: flow(), keys: keys(epoch, Role::Initiator) });
+        (out, inb)
+    }
+
+    fn sealed(out: &mut Outbound, inner: &[u8]) -> Vec<u8> {
+        let mut buffer = vec![0; sealed_len(Suite::Aes128Cbc, inner.len())];
+        let (n, _) = out.seal(inner, &mut buffer).unwrap();
+        buffer.truncate(n);
+        buffer
+    }
+
+    #[test]
+    fn a_packet_comes_out_as_it_went_in() {
+        let (mut out, mut inb) = ends(0);
+        let inner = packet(flow(), 100);
+        let mut datagram = sealed(&mut out, &inner);
+        let copy = datagram.clone();
+        let Verdict::Deliver(at) = inb.judge(&mut datagram) else { panic!("not delivered") };
+        assert_eq!(datagram[at], inner[..], "T3.2.4-a");
+        assert_eq!(
+            inb.judge(&mut copy.clone()),
+            Verdict::Refused(Refusal::new("sequence", Reason::Replayed(1)))
+        );
+    }
+
+    #[test]
+    fn packets_of_the_last_epochs_are_opened_and_older_ones_not() {
+        let (mut out, mut inb) = ends(0);
+        let mut old = sealed(&mut out, &packet(flow(), 1));
+        for epoch in 1..EPOCHS_KEPT as u8 {
+            inb.apply(&DataUpdate::Receive { flow: flow(), keys: keys(epoch, Role::Initiator) });
+        }
+        assert!(matches!(inb.judge(&mut old.clone()), Verdict::Deliver(_)));
+        inb.apply(&DataUpdate::Receive { flow: flow(), keys: keys(9, Role::Initiator) });
+        assert_eq!(inb.judge(&mut old), Verdict::Refused(Refusal::new("epoch", Reason::Unknown(0))));
+    }
+
+    #[test]
+    fn an_inner_packet_cannot_claim_other_addresses() {
+        let (mut out, mut inb) = (Outbound::default(), Inbound::default());
+        let lie = Flow { source: [198, 18, 9, 9].into(), ..flow() };
+        out.apply(&DataUpdate::Send {
+            flow: lie,
+            remote: "192.0.2.1:1".parse().unwrap(),
+            keys: keys(0, Role::Initiator),
+        });
+        inb.apply(&DataUpdate::Receive { flow: flow(), keys: keys(0, Role::Initiator) });
+        let mut datagram = sealed(&mut out, &packet(lie, 1));
+        assert_eq!(
+            inb.judge(&mut datagram),
+            Verdict::Refused(Refusal::new("inner addresses", Reason::Conflict))
+        );
+    }
+
+    /// T4.1.3-a: an RS-S passes a packet on without a byte of it changed, by the side that it came from.
+    #[test]
+    fn a_switch_forwards_unchanged_to_the_other_side() {
+        let (mut out, _) = ends(0);
+        let (a, b) = ("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap());
+        let mut relay = Inbound::default();
+        let mut datagram = sealed(&mut out, &packet(flow(), 50));
+        let copy = datagram.clone();
+        assert_eq!(relay.judge(&mut datagram), Verdict::Refused(Refusal::new("path id", Reason::Stranger)));
+        relay.apply(&DataUpdate::Switch { path: PATH, ends: [Some(a), None] });
+        assert_eq!(relay.judge(&mut datagram), Verdict::Refused(Refusal::new("path id", Reason::Unexpected)));
+        relay.apply(&DataUpdate::Switch { path: PATH, ends: [Some(a), Some(b)] });
+        assert_eq!(relay.judge(&mut datagram), Verdict::Forward(b));
+        assert_eq!(datagram, copy);
+        relay.apply(&DataUpdate::Forget { path: PATH });
+        assert_eq!(relay.judge(&mut datagram), Verdict::Refused(Refusal::new("path id", Reason::Stranger)));
+    }
+
+    #[test]
+    fn what_has_no_path_is_not_sent() {
+        let (mut out, _) = ends(0);
+        let other = Flow { destination: [198, 18, 0, 3].into(), ..flow() };
+        assert_eq!(out.seal(&packet(other, 4), &mut [0; 200]), Err(NotSent::NoPath(other)));
+        assert_eq!(out.seal(&packet(flow(), 400), &mut [0; 200]), Err(NotSent::TooLarge));
+        assert_eq!(out.seal(&[0x60; 40], &mut [0; 200]), Err(NotSent::Malformed));
+        out.apply(&DataUpdate::Forget { path: PATH });
+        assert_eq!(out.seal(&packet(flow(), 4), &mut [0; 200]), Err(NotSent::NoPath(flow())));
+    }
+}

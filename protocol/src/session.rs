@@ -1,0 +1,343 @@
+//! Control conversations: sequence numbers, replay, and requests that are repeated until answered.
+//!
+//! Two nodes that share a key beforehand talk in a [`Session`]. Its receiving window opens only by proof of freshness: at the DC by a
+//! Registration Request above the highest number that its store remembers; at the node by the answer to a request of its own. So nothing
+//! recorded before a crash is accepted after it, by either side, without any trust in clocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use rand_chacha::ChaCha20Rng;
+
+use crate::addr::NodeId;
+use crate::crypto::{ControlKeys, Purpose, ReplayWindow, SharedKey};
+use crate::time::{Duration, Instant};
+use crate::wire::{Flags, Header, Kind, Message, Reason, Refusal, RequestId};
+
+/// The generator of all of a machine's randomness, from the seed of its constructor.
+pub type Entropy = ChaCha20Rng;
+
+/// A datagram to send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A conversation with one node under a pre-shared key.
+pub struct Session {
+    local: NodeId,
+    send: ControlKeys,
+    receive: ControlKeys,
+    next: u64,
+    window: Option<ReplayWindow>,
+}
+
+impl Session {
+    /// A session of `local` with `peer` under `shared`, whose first message has the number `first` (at least 1; higher than any
+    /// that this node used under the key before).
+    pub fn new(shared: &SharedKey, local: NodeId, peer: NodeId, first: u64) -> Self {
+        Self {
+            local,
+            send: ControlKeys::new(shared, Purpose::Control, &[&local.0, &peer.0]),
+            receive: ControlKeys::new(shared, Purpose::Control, &[&peer.0, &local.0]),
+            next: first.max(1),
+            window: None,
+        }
+    }
+
+    /// The number that the next message will have; a request takes it as its ID.
+    pub fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// Goes on above `floor`, if that is further.
+    pub fn skip_above(&mut self, floor: u64) {
+        self.next = self.next.max(floor.saturating_add(1));
+    }
+
+    /// The datagram of `message`, and its sequence number.
+    pub fn seal(&mut self, message: &Message, rng: &mut Entropy) -> (Vec<u8>, u64) {
+        let sequence = self.next;
+        self.next += 1;
+        (
+            self.send.seal(header(message.kind(), Flags::default(), 0, sequence, self.local.0), message, rng),
+            sequence,
+        )
+    }
+
+    /// The message in `datagram`, if it is from the peer; whether it is fresh is asked next.
+    pub fn open(&self, header: &Header, datagram: &[u8]) -> Result<Message, Refusal> {
+        if header.flags.responder || header.flags.leg || header.epoch != 0 {
+            return Err(Refusal::new("flags", Reason::Unexpected));
+        }
+        self.receive.open(header, datagram)
+    }
+
+    /// Whether the peer proved to be fresh, so that its messages are taken.
+    pub fn is_open(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// Takes the peer's numbers above `floor` from now on. An open window never falls back.
+    pub fn open_above(&mut self, floor: u64) {
+        if self.window.as_ref().is_none_or(|window| window.highest() < floor) {
+            self.window = Some(ReplayWindow::above(floor));
+        }
+    }
+
+    /// Takes no more of the peer's messages until it proves fresh again.
+    pub fn close(&mut self) {
+        self.window = None;
+    }
+
+    /// Marks `sequence` as seen; a number seen before is refused, and so is any while the window is closed.
+    pub fn accept(&mut self, sequence: u64) -> Result<(), Refusal> {
+        let window = self.window.as_mut().ok_or(Refusal::new("sequence", Reason::Unexpected))?;
+        if window.accept(sequence) {
+            Ok(())
+        } else {
+            Err(Refusal::new("sequence", Reason::Replayed(sequence)))
+        }
+    }
+}
+
+/// A header for [`ControlKeys::seal`], which fills in what depends on the body.
+pub(crate) fn header(kind: Kind, flags: Flags, epoch: u8, sequence: u64, id: [u8; 16]) -> Header {
+    Header { kind, flags, suite: 0, epoch, length: 0, sequence, id }
+}
+
+/// The round-trip time to a node, estimated after RFC 6298.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rtt {
+    smoothed: Option<Duration>,
+    variation: Duration,
+}
+
+impl Rtt {
+    /// Before anything was measured.
+    const UNKNOWN: Duration = Duration::from_millis(500);
+    /// Never repeat earlier: a busy machine answers late, too.
+    const LEAST: Duration = Duration::from_millis(40);
+    const MOST: Duration = Duration::from_secs(2);
+
+    /// Takes a measurement; only of requests that were sent once (Karn).
+    pub fn measured(&mut self, sample: Duration) {
+        match self.smoothed {
+            None => (self.smoothed, self.variation) = (Some(sample), sample / 2),
+            Some(smoothed) => {
+                self.variation = (self.variation * 3 + smoothed.abs_diff(sample)) / 4;
+                self.smoothed = Some((smoothed * 7 + sample) / 8);
+            }
+        }
+    }
+
+    /// How long to wait for an answer before the request is repeated.
+    pub fn timeout(&self) -> Duration {
+        self.smoothed.map_or(Self::UNKNOWN, |smoothed| {
+            (smoothed + (self.variation * 4).max(smoothed)).clamp(Self::LEAST, Self::MOST)
+        })
+    }
+}
+
+/// How often a request is sent before it is given up; each waits twice as long as the one before.
+pub const ATTEMPTS: u32 = 6;
+
+struct Entry<T> {
+    what: T,
+    due: Instant,
+    wait: Duration,
+    attempt: u32,
+    sent: Instant,
+}
+
+/// Requests under way, each repeated with backoff until it is answered or given up.
+pub struct Pending<T> {
+    entries: BTreeMap<RequestId, Entry<T>>,
+    due: BTreeSet<(Instant, RequestId)>,
+}
+
+/// A request whose time is up.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expired<T> {
+    /// Send it again, for the `attempt`th time.
+    Repeat {
+        /// The request.
+        id: RequestId,
+        /// Which sending this is, from 2.
+        attempt: u32,
+    },
+    /// It was never answered.
+    GaveUp(RequestId, T),
+}
+
+impl<T> Default for Pending<T> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), due: BTreeSet::new() }
+    }
+}
+
+impl<T> Pending<T> {
+    /// Notes that the request `id` was sent at `now`; it is due again after `wait`.
+    pub fn sent(&mut self, id: RequestId, what: T, now: Instant, wait: Duration) {
+        self.answered(id, now);
+        self.entries.insert(id, Entry { what, due: now + wait, wait, attempt: 1, sent: now });
+        self.due.insert((now + wait, id));
+    }
+
+    /// The request `id`, which is under way.
+    pub fn get(&self, id: RequestId) -> Option<&T> {
+        self.entries.get(&id).map(|entry| &entry.what)
+    }
+
+    /// Every request under way, by ID.
+    pub fn iter(&self) -> impl Iterator<Item = (RequestId, &T)> {
+        self.entries.iter().map(|(id, entry)| (*id, &entry.what))
+    }
+
+    /// Takes the request `id` out: it was answered, or is wanted no more. With it comes the round-trip time where it was sent only once.
+    pub fn answered(&mut self, id: RequestId, now: Instant) -> Option<(T, Option<Duration>)> {
+        let entry = self.entries.remove(&id)?;
+        self.due.remove(&(entry.due, id));
+        Some((entry.what, (entry.attempt == 1).then(|| now.since(entry.sent))))
+    }
+
+    /// Makes the request `id` due at `now`.
+    pub fn hasten(&mut self, id: RequestId, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.due > now
+        {
+            self.due.remove(&(entry.due, id));
+            entry.due = now;
+            self.due.insert((now, id));
+        }
+    }
+
+    /// When the next request is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// A request that is due at `now`: call until there is none.
+    pub fn expired(&mut self, now: Instant) -> Option<Expired<T>> {
+        let &(at, id) = self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.due.pop_first();
+        let entry = self.entries.get_mut(&id)?;
+        if entry.attempt >= ATTEMPTS {
+            return self.entries.remove(&id).map(|entry| Expired::GaveUp(id, entry.what));
+        }
+        entry.attempt += 1;
+        entry.wait *= 2;
+        entry.due = now + entry.wait;
+        self.due.insert((entry.due, id));
+        Some(Expired::Repeat { id, attempt: entry.attempt })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::addr::Fqdn;
+    use crate::wire::{InformationRequest, KeepAliveAnswer};
+
+    fn pair() -> (Session, Session, Entropy) {
+        let (a, b) = (NodeId([1; 16]), NodeId([2; 16]));
+        let key = SharedKey::new([3; 32]);
+        (Session::new(&key, a, b, 5), Session::new(&key, b, a, 1), Entropy::from_seed([0; 32]))
+    }
+
+    fn message() -> Message {
+        InformationRequest { request: RequestId(5), fqdn: Fqdn::new("cn.test").unwrap() }.into()
+    }
+
+    #[test]
+    fn a_message_is_taken_once_and_only_through_an_open_window() {
+        let (mut a, mut b, mut rng) = pair();
+        let (bytes, sequence) = a.seal(&message(), &mut rng);
+        let header = Header::parse(&bytes).unwrap();
+        assert_eq!((header.sequence, sequence), (5, 5));
+        assert_eq!(b.open(&header, &bytes).unwrap(), message());
+        assert_eq!(b.accept(5).unwrap_err().reason, Reason::Unexpected);
+        b.open_above(4);
+        assert!(b.accept(5).is_ok());
+        assert_eq!(b.accept(5).unwrap_err().reason, Reason::Replayed(5));
+        b.open_above(0);
+        assert!(b.accept(5).is_err(), "an open window never falls back");
+    }
+
+    #[test]
+    fn a_sender_cannot_be_fed_its_own_messages() {
+        let (mut a, _, mut rng) = pair();
+        let (bytes, _) = a.seal(&message(), &mut rng);
+        assert_eq!(a.open(&Header::parse(&bytes).unwrap(), &bytes).unwrap_err().reason, Reason::Mac);
+    }
+
+    /// Every byte of a control message is covered: header, IV, body, MAC, and the length.
+    #[test]
+    fn any_changed_bit_and_any_cut_is_refused() {
+        let (mut a, b, mut rng) = pair();
+        let (bytes, _) = a.seal(
+            &KeepAliveAnswer { request: RequestId(1), seen: "192.0.2.1:1".parse().unwrap() }.into(),
+            &mut rng,
+        );
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut bad = bytes.clone();
+                bad[at] ^= 1 << bit;
+                if let Ok(header) = Header::parse(&bad) {
+                    assert!(b.open(&header, &bad).is_err(), "byte {at} bit {bit}");
+                }
+            }
+            if let Ok(header) = Header::parse(&bytes[..at]) {
+                assert!(b.open(&header, &bytes[..at]).is_err(), "cut at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_repeated_with_backoff_and_then_given_up() {
+        let mut pending = Pending::default();
+        let (start, wait) = (Instant::from_nanos(1_000), Duration::from_millis(10));
+        pending.sent(RequestId(1), 'x', start, wait);
+        let mut times = Vec::new();
+        while let Some(at) = pending.poll_timeout() {
+            assert_eq!(pending.expired(Instant::from_nanos(at.as_nanos() - 1)), None, "exact");
+            times.push(at.since(start).as_millis());
+            match pending.expired(at) {
+                Some(Expired::Repeat { .. }) => {}
+                other => assert_eq!(other, Some(Expired::GaveUp(RequestId(1), 'x'))),
+            }
+        }
+        assert_eq!(times, [10, 30, 70, 150, 310, 630]);
+    }
+
+    #[test]
+    fn only_a_first_sending_measures_the_round_trip() {
+        let mut pending = Pending::default();
+        let (start, wait) = (Instant::ZERO, Duration::from_millis(10));
+        pending.sent(RequestId(1), (), start, wait);
+        pending.sent(RequestId(2), (), start, wait);
+        let late = start + Duration::from_millis(3);
+        assert_eq!(pending.answered(RequestId(1), late), Some(((), Some(Duration::from_millis(3)))));
+        assert!(pending.expired(start + wait).is_some());
+        assert_eq!(pending.answered(RequestId(2), start + wait), Some(((), None)));
+        assert_eq!(pending.poll_timeout(), None);
+    }
+
+    #[test]
+    fn the_timeout_follows_the_round_trip() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.timeout(), Rtt::UNKNOWN);
+        for _ in 0..50 {
+            rtt.measured(Duration::from_millis(100));
+        }
+        assert!((200..=260).contains(&rtt.timeout().as_millis()), "{:?}", rtt.timeout());
+    }
+}
