@@ -1,2 +1,2 @@
-//! To come.
+//! The `harness` command.
 fn main() {}

@@ -1,0 +1,111 @@
+//! The quantities that a scenario's run will measure: what `check FILE` compares the names in expectations with, and what
+//! the measurements are entered under.
+
+use std::collections::BTreeMap;
+
+use super::expr::Kind;
+use crate::scenario::model::{ActionKind, FlowKind, Scenario};
+
+/// Name → kind and meaning, of everything that the scenario's run measures.
+pub type Catalogue = BTreeMap<String, (Kind, &'static str)>;
+
+type Entry = (&'static str, Kind, &'static str);
+
+const IPERF3: &[Entry] = &[
+    ("completed", Kind::Truth, "iperf3 ran to its end on both sides without an error"),
+    ("connections", Kind::Number, "TCP connections that carried data, as the server accepted them"),
+    ("sources", Kind::Number, "different addresses and ports from which the server's node got data packets"),
+    ("source_address", Kind::Text, "the address that the server's node saw"),
+    ("local_address", Kind::Text, "the client's own address on its socket"),
+    ("remote_address", Kind::Text, "the server's address on the client's socket"),
+    ("virtual", Kind::Truth, "both addresses on the client's socket are virtual"),
+    ("bytes", Kind::Number, "bytes that the receiver got"),
+    ("bytes_before", Kind::Number, "of these, before the first handover began"),
+    ("bytes_after", Kind::Number, "of these, after the first handover's new address was up"),
+    ("bytes_at_end", Kind::Number, "of these, in the last second"),
+    ("mbits", Kind::Number, "the receiver's mean rate in Mbit/s"),
+    ("longest_stall_ms", Kind::Number, "the longest time in which the receiver got nothing"),
+    ("retransmits", Kind::Number, "TCP segments that the sender sent again"),
+];
+
+const PING: &[Entry] = &[
+    ("sent", Kind::Number, "echo requests"),
+    ("received", Kind::Number, "answers"),
+    ("lost", Kind::Number, "requests without an answer"),
+    ("rtt_min_ms", Kind::Number, "shortest round trip"),
+    ("rtt_avg_ms", Kind::Number, "mean round trip"),
+    ("rtt_max_ms", Kind::Number, "longest round trip"),
+    ("remote_address", Kind::Text, "the address that the name was resolved to"),
+    ("virtual", Kind::Truth, "that address is virtual"),
+];
+
+const HTTP: &[Entry] = &[
+    ("status", Kind::Number, "the HTTP status; 0 without an answer"),
+    ("bytes", Kind::Number, "bytes of the page"),
+    ("intact", Kind::Truth, "the page arrived byte for byte"),
+    ("time_ms", Kind::Number, "from the start of curl's work to its end, name resolution included"),
+    ("resolve_ms", Kind::Number, "until the name was resolved"),
+    ("remote_address", Kind::Text, "the server's address on curl's socket"),
+    ("virtual", Kind::Truth, "both addresses on curl's socket are virtual"),
+];
+
+const EXEC: &[Entry] = &[
+    ("exit", Kind::Number, "the command's exit code"),
+    ("stdout", Kind::Text, "what it printed, without white space at the end"),
+    ("time_ms", Kind::Number, "how long it ran"),
+];
+
+const HANDOVER: &[Entry] = &[
+    ("interruption_ms", Kind::Number, "from the last data packet on the old network to the first on the new one, without the gap"),
+    ("control_ms", Kind::Number, "from the new address to the first data packet on the new network"),
+    ("gap_ms", Kind::Number, "from leaving the old network to the new address, as it was"),
+];
+
+const RUN: &[Entry] = &[
+    ("run.ready_ms", Kind::Number, "from the start of the harness to the moment all daemons were ready"),
+    ("run.first_byte_ms", Kind::Number, "from the start of the harness to the first byte that an application got"),
+];
+
+/// The entries of one kind of flow, without the flow's name.
+pub fn of_flow(kind: &FlowKind) -> &'static [Entry] {
+    match kind {
+        FlowKind::Iperf3 { .. } => IPERF3,
+        FlowKind::Ping { .. } => PING,
+        FlowKind::Http { .. } => HTTP,
+        FlowKind::Exec { .. } => EXEC,
+    }
+}
+
+/// Everything that a run of `scenario` measures.
+pub fn of(scenario: &Scenario) -> Catalogue {
+    let mut out = Catalogue::new();
+    for flow in &scenario.flows {
+        for (name, kind, about) in of_flow(&flow.kind) {
+            out.insert(format!("flow.{}.{name}", flow.id.get_ref()), (*kind, *about));
+        }
+    }
+    let handovers =
+        scenario.actions.iter().filter(|action| matches!(action.kind, ActionKind::Handover { .. })).count();
+    for number in 1..=handovers {
+        for (name, kind, about) in HANDOVER {
+            if number == 1 {
+                out.insert(format!("handover.{name}"), (*kind, *about));
+            }
+            out.insert(format!("handover.{number}.{name}"), (*kind, *about));
+        }
+    }
+    for (name, kind, about) in RUN {
+        out.insert((*name).to_owned(), (*kind, *about));
+    }
+    for (name, node) in &scenario.nodes {
+        let about = "its address at the start";
+        out.insert(format!("node.{name}.address"), (Kind::Text, about));
+        for interface in &node.interfaces {
+            out.insert(format!("node.{name}.{}.address", interface.name.get_ref()), (Kind::Text, "its address there"));
+        }
+    }
+    for name in scenario.routers.keys() {
+        out.insert(format!("router.{name}.address"), (Kind::Text, "its outer address"));
+    }
+    out
+}

@@ -1,0 +1,11 @@
+//! The harness: it reads a scenario file, builds its world from network namespaces, starts the real daemons in it, lets
+//! things happen, and judges what was measured on packets.
+//!
+//! # The map
+//!
+//! * [`scenario`]: the file: schema, units, and every mistake with its line.
+//! * [`plan`]: PURE. From a scenario to addresses, zones and configurations.
+//! * [`judge`]: PURE. Expectations: expressions over quantities, sequences over the trace, the verdict.
+pub mod judge;
+pub mod plan;
+pub mod scenario;

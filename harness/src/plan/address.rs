@@ -1,0 +1,142 @@
+//! Gives every interface its address: the fixed ones first, the rest in the order of names, so that a scenario's addresses are
+//! always the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use super::{HostPlan, InterfacePlan, Plan, RouterPlan, VIRTUAL};
+use crate::scenario::model::{Link, NatKind, Place, Scenario};
+use crate::scenario::prefix::Prefix;
+
+/// Where routers without NAT get their public networks from (TEST-NET-1 and -2, RFC 5737), /27 each.
+const ROUTED: [Prefix; 2] =
+    [Prefix::new(Ipv4Addr::new(192, 0, 2, 0), 24), Prefix::new(Ipv4Addr::new(198, 51, 100, 0), 24)];
+
+/// Plans the world of `scenario`; the error names the network that is full.
+pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
+    let mut pools = BTreeMap::from([(Place::Internet, Pool::new("the internet", scenario.internet))]);
+    let mut taken: Vec<Prefix> = vec![scenario.internet, VIRTUAL];
+    taken.extend(scenario.routers.values().filter_map(|router| router.subnet.as_ref()).map(|net| *net.get_ref()));
+    for (name, router) in &scenario.routers {
+        let inner = match &router.subnet {
+            Some(net) => *net.get_ref(),
+            None => free_network(router.nat, &taken).ok_or_else(|| format!("no network is left for the router `{name}`: give it a `subnet`"))?,
+        };
+        taken.push(inner);
+        pools.insert(Place::Behind(name.clone()), Pool::new(&format!("the network behind `{name}`"), inner));
+    }
+    let fixed_hosts = scenario.nodes.values().flat_map(|node| &node.interfaces).filter_map(|interface| {
+        Some((interface.at.get_ref().clone(), *interface.address.as_ref()?.get_ref()))
+    });
+    let fixed_routers = scenario.routers.values().filter_map(|router| Some((Place::Internet, *router.address.as_ref()?.get_ref())));
+    for (place, address) in fixed_hosts.chain(fixed_routers) {
+        pools.entry(place).and_modify(|pool| {
+            pool.used.insert(address);
+        });
+    }
+    let mut address = |place: &Place, fixed: Option<Ipv4Addr>| match (fixed, pools.get_mut(place)) {
+        (Some(address), Some(pool)) => Ok((address, pool.net)),
+        (None, Some(pool)) => Ok((pool.next()?, pool.net)),
+        (_, None) => Err(format!("there is no network {place:?}")),
+    };
+    let link = |name: Option<&toml::Spanned<String>>| -> Link {
+        name.and_then(|name| scenario.links.get(name.get_ref())).cloned().unwrap_or_default()
+    };
+    let mut routers = Vec::new();
+    for (name, router) in &scenario.routers {
+        let (outer, _) = address(&Place::Internet, router.address.as_ref().map(|address| *address.get_ref()))?;
+        routers.push(RouterPlan {
+            name: name.clone(),
+            nat: router.nat,
+            outer,
+            inner: scenario.internet,
+            link: link(router.link.as_ref()),
+        });
+    }
+    let mut hosts = Vec::new();
+    for (name, node) in &scenario.nodes {
+        let mut interfaces = Vec::new();
+        for interface in &node.interfaces {
+            let at = interface.at.get_ref().clone();
+            let (address, net) = address(&at, interface.address.as_ref().map(|address| *address.get_ref()))?;
+            let (name, link) = (interface.name.get_ref().clone(), link(interface.link.as_ref()));
+            interfaces.push(InterfacePlan { name, at, address, net, link, up: interface.up });
+        }
+        let fqdn = scenario.fqdn(name, node);
+        hosts.push(HostPlan { name: name.clone(), role: node.role.clone(), fqdn, interfaces });
+    }
+    for router in &mut routers {
+        router.inner = pools.get(&Place::Behind(router.name.clone())).map_or(router.inner, |pool| pool.net);
+    }
+    Ok(Plan { internet: scenario.internet, routers, hosts })
+}
+
+/// Private networks behind NATs are 10.1.0.0/24, 10.2.0.0/24 …; public ones behind plain routers are cut from [`ROUTED`].
+fn free_network(nat: NatKind, taken: &[Prefix]) -> Option<Prefix> {
+    let free = |net: &Prefix| !taken.iter().any(|other| other.overlaps(*net));
+    match nat {
+        NatKind::None => ROUTED
+            .into_iter()
+            .flat_map(|range| (0..8).map(move |n| Prefix::new(Ipv4Addr::from_bits(range.base().to_bits() + n * 32), 27)))
+            .find(free),
+        _ => (1..=254).map(|n| Prefix::new(Ipv4Addr::new(10, n, 0, 0), 24)).find(free),
+    }
+}
+
+struct Pool {
+    what: String,
+    net: Prefix,
+    used: BTreeSet<Ipv4Addr>,
+    next: u32,
+}
+
+impl Pool {
+    /// Host 1 is the way out of the network.
+    fn new(what: &str, net: Prefix) -> Self {
+        Self { what: what.to_owned(), net, used: BTreeSet::new(), next: 2 }
+    }
+
+    fn next(&mut self) -> Result<Ipv4Addr, String> {
+        loop {
+            let address = self.net.host(self.next);
+            let address = address.ok_or_else(|| format!("{} ({}) has no address left", self.what, self.net))?;
+            self.next += 1;
+            if self.used.insert(address) {
+                return Ok(address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{check, source::Source};
+
+    fn plan_of(text: &str) -> Result<Plan, String> {
+        let text = format!("schema = 1\nname = \"t\"\nabout = \"t\"\n{text}");
+        plan(&check(&Source { name: "t".into(), text }).unwrap_or_else(|message| panic!("{message}")))
+    }
+
+    #[test]
+    fn fixed_addresses_are_left_out_and_routers_get_networks() {
+        let plan = plan_of(
+            "[router.a]\nnat = \"symmetric\"\n[router.b]\nnat = \"none\"\n[router.c]\nnat = \"none\"\n\
+             [node.x]\nrole = \"general\"\nat = \"internet\"\n[node.y]\nrole = \"general\"\nat = \"internet\"\naddress = \"203.0.113.2\"\n\
+             [node.z]\nrole = \"general\"\nat = \"a\"\n",
+        )
+        .unwrap();
+        let outers: Vec<String> = plan.routers.iter().map(|r| format!("{} {}", r.outer, r.inner)).collect();
+        assert_eq!(outers, ["203.0.113.3 10.1.0.0/24", "203.0.113.4 192.0.2.0/27", "203.0.113.5 192.0.2.32/27"]);
+        let addresses: Vec<String> = plan.hosts.iter().map(|h| h.address().to_string()).collect();
+        assert_eq!(addresses, ["203.0.113.6", "203.0.113.2", "10.1.0.2"]);
+        assert_eq!(plan.hosts[2].interfaces[0].gateway().to_string(), "10.1.0.1");
+    }
+
+    #[test]
+    fn a_full_network_is_named() {
+        let nodes: String = (0..6).map(|n| format!("[node.n{n}]\nrole = \"general\"\nat = \"internet\"\n")).collect();
+        let error = plan_of(&format!("[internet]\nprefix = \"203.0.113.0/30\"\n{nodes}")).unwrap_err();
+        assert_eq!(error, "the internet (203.0.113.0/30) has no address left");
+    }
+}

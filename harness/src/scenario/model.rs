@@ -1,0 +1,398 @@
+//! What a scenario says, typed: the world, what happens in it, and what must hold. References are names that
+//! [`resolve`](super::resolve) has checked; each keeps its place in the file.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ntm_protocol::addr::{Fqdn, VipRange};
+use serde::Serialize;
+use toml::Spanned;
+
+use super::prefix::Prefix;
+use crate::judge::expr::Expr;
+use crate::judge::sequence::Step;
+
+/// A whole scenario file (`schema = 1`).
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Names the run's folder.
+    pub name: String,
+    /// One sentence.
+    pub about: String,
+    /// Seeds whatever is random and need not be secret.
+    pub seed: u64,
+    /// The run ends with exit code 124 if it takes longer than this.
+    pub timeout: Option<Duration>,
+    /// The outer network.
+    pub internet: Prefix,
+    /// `[link.NAME]`
+    pub links: BTreeMap<String, Link>,
+    /// `[router.NAME]`
+    pub routers: BTreeMap<String, Router>,
+    /// `[node.NAME]`
+    pub nodes: BTreeMap<String, Node>,
+    /// `[[flow]]`, in the order of the file.
+    pub flows: Vec<Flow>,
+    /// `[[at]]`, in the order of the file, which is that of time.
+    pub actions: Vec<Action>,
+    /// `[[expect]]`, in the order of the file.
+    pub expectations: Vec<Expectation>,
+}
+
+/// What a link does to packets, each way.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Link {
+    /// From the node towards the network.
+    pub up: Shape,
+    /// From the network towards the node.
+    pub down: Shape,
+}
+
+/// What one direction of a link does to packets. All zero: nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Shape {
+    /// Bits per second.
+    pub rate: Option<u64>,
+    /// One way.
+    pub delay: Duration,
+    /// Standard deviation of the delay.
+    pub jitter: Duration,
+    /// Share of packets lost, 0 to 1.
+    pub loss: f64,
+}
+
+impl Shape {
+    /// Whether packets are delayed, jittered or lost, which takes more than a rate limiter.
+    pub fn impairs(&self) -> bool {
+        !self.delay.is_zero() || !self.jitter.is_zero() || self.loss > 0.0
+    }
+}
+
+/// A router, with its private or routed network behind it.
+#[derive(Debug, Clone)]
+pub struct Router {
+    /// How it translates.
+    pub nat: NatKind,
+    /// Its outer address; chosen where absent.
+    pub address: Option<Spanned<Ipv4Addr>>,
+    /// The prefix behind it; chosen where absent.
+    pub subnet: Option<Spanned<Prefix>>,
+    /// The link on its outer side.
+    pub link: Option<Spanned<String>>,
+}
+
+/// How a router translates: none, or one of the four classic presets (RFC 4787 in RFC 3489's words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatKind {
+    /// Plain routing; the network behind is public.
+    None,
+    /// Endpoint-independent mapping and filtering.
+    FullCone,
+    /// Endpoint-independent mapping, address-dependent filtering.
+    AddressRestricted,
+    /// Endpoint-independent mapping, address-and-port-dependent filtering.
+    PortRestricted,
+    /// Address-and-port-dependent mapping and filtering.
+    Symmetric,
+}
+
+impl NatKind {
+    /// The words of scenario files.
+    pub const WORDS: &[(&str, NatKind)] = &[
+        ("none", Self::None),
+        ("full-cone", Self::FullCone),
+        ("address-restricted", Self::AddressRestricted),
+        ("port-restricted", Self::PortRestricted),
+        ("symmetric", Self::Symmetric),
+    ];
+
+    /// The word of scenario files and of ntm-nat's configuration.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, kind)| *kind == self).map_or("none", |(word, _)| word)
+    }
+}
+
+/// A host.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What it is.
+    pub role: Role,
+    /// Its real interfaces, in the order of the file; never empty in a checked scenario.
+    pub interfaces: Vec<Interface>,
+}
+
+/// One real interface of a host.
+#[derive(Debug, Clone)]
+pub struct Interface {
+    /// As the kernel will call it.
+    pub name: Spanned<String>,
+    /// The network it is on.
+    pub at: Spanned<Place>,
+    /// What stands between it and that network.
+    pub link: Option<Spanned<String>>,
+    /// Whether it is up when the run begins.
+    pub up: bool,
+    /// Its address; chosen where absent.
+    pub address: Option<Spanned<Ipv4Addr>>,
+}
+
+/// A network that an interface can be on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The outer network.
+    Internet,
+    /// Behind the router of that name.
+    Behind(String),
+}
+
+/// What a host is.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// An ordinary DNS server; `zone` is the one it is made for, `None` the root.
+    Dns {
+        /// The origin; `None` for the root.
+        zone: Option<Fqdn>,
+    },
+    /// A Direction Coordinator.
+    Coordinator(Coordinator),
+    /// A relay, at the service of these coordinators.
+    Relay {
+        /// Names of nodes.
+        coordinators: Vec<Spanned<String>>,
+    },
+    /// A node without NTMobile.
+    General {
+        /// Its name in the DNS, if it has one.
+        name: Option<Spanned<Fqdn>>,
+    },
+    /// An NTM terminal.
+    Terminal(Terminal),
+}
+
+/// What a scenario says of a Direction Coordinator.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    /// The zone it serves; its terminals are named in it.
+    pub zone: Spanned<Fqdn>,
+    /// The virtual addresses it hands out (T3.1-a).
+    pub vips: Spanned<VipRange>,
+    /// The period it tells its terminals.
+    pub keepalive: Option<Duration>,
+    /// How it picks a relay (T4-a).
+    pub relay_selection: Option<&'static str>,
+    /// The cipher suite of its terminals' paths.
+    pub suite: Option<&'static str>,
+}
+
+/// What a scenario says of an NTM terminal.
+#[derive(Debug, Clone)]
+pub struct Terminal {
+    /// Its coordinator.
+    pub coordinator: Spanned<String>,
+    /// The cipher suite it asks for.
+    pub suite: Option<&'static str>,
+}
+
+/// How a coordinator may pick a relay.
+pub const SELECTIONS: &[(&str, &str)] = &[("score", "score"), ("random", "random"), ("first", "first")];
+
+/// The cipher suites for data.
+pub const SUITES: &[(&str, &str)] =
+    &[("none", "none"), ("aes-128-cbc", "aes-128-cbc"), ("aes-128-gcm", "aes-128-gcm")];
+
+/// Traffic between nodes, or a command.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    /// Names it in expectations.
+    pub id: Spanned<String>,
+    /// When it starts, from the moment all daemons are ready.
+    pub start: Duration,
+    /// What it is.
+    pub kind: FlowKind,
+}
+
+/// What a flow is.
+#[derive(Debug, Clone)]
+pub enum FlowKind {
+    /// A TCP transfer by iperf3.
+    Iperf3 {
+        /// Ends.
+        ends: Ends,
+        /// How long data flows.
+        duration: Duration,
+        /// Whether data flows from `to` to `from`.
+        reverse: bool,
+        /// At most this many bits per second.
+        rate: Option<u64>,
+    },
+    /// ICMP echo by name.
+    Ping {
+        /// Ends.
+        ends: Ends,
+        /// How many requests.
+        count: u64,
+        /// Time between them.
+        interval: Duration,
+    },
+    /// A page fetched with curl from an HTTP server.
+    Http {
+        /// Ends.
+        ends: Ends,
+        /// Bytes of the page.
+        size: u64,
+    },
+    /// Any command.
+    Exec {
+        /// Where it runs.
+        node: Spanned<String>,
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// It is ended after this time.
+        timeout: Duration,
+    },
+}
+
+impl FlowKind {
+    /// The ends, where it has two.
+    pub fn ends(&self) -> Option<&Ends> {
+        match self {
+            Self::Iperf3 { ends, .. } | Self::Ping { ends, .. } | Self::Http { ends, .. } => Some(ends),
+            Self::Exec { .. } => None,
+        }
+    }
+}
+
+/// Who speaks to whom.
+#[derive(Debug, Clone)]
+pub struct Ends {
+    /// The node that begins.
+    pub from: Spanned<String>,
+    /// What the application is given: the name of the node that answers.
+    pub to: Spanned<Fqdn>,
+}
+
+/// Something that happens at a moment.
+#[derive(Debug, Clone)]
+pub struct Action {
+    /// From the moment all daemons are ready.
+    pub time: Duration,
+    /// What happens.
+    pub kind: ActionKind,
+}
+
+/// What can happen.
+#[derive(Debug, Clone)]
+pub enum ActionKind {
+    /// A node leaves one network and joins another.
+    Handover {
+        /// Who moves.
+        node: Spanned<String>,
+        /// The interface it leaves.
+        from: Spanned<String>,
+        /// The interface it goes on with.
+        to: Spanned<String>,
+        /// Time without any network in between.
+        gap: Duration,
+    },
+    /// An interface is switched on or off.
+    Interface {
+        /// Whose.
+        node: Spanned<String>,
+        /// Which.
+        name: Spanned<String>,
+        /// On or off.
+        up: bool,
+    },
+    /// A link changes what it does to packets.
+    Link {
+        /// Which.
+        name: Spanned<String>,
+        /// From then on.
+        shape: Link,
+    },
+}
+
+/// What must hold when the run is over.
+#[derive(Debug, Clone)]
+pub struct Expectation {
+    /// How it is checked.
+    pub check: Check,
+    /// The sentence to print when it does not hold.
+    pub fail: String,
+}
+
+/// How an expectation is checked.
+#[derive(Debug, Clone)]
+pub enum Check {
+    /// A truth over measured quantities.
+    Expression(Spanned<Expr>),
+    /// Observations in this order, others between them allowed.
+    Sequence {
+        /// Each with its place.
+        steps: Vec<Spanned<Step>>,
+        /// Only what came after this.
+        after: Option<After>,
+    },
+}
+
+/// From when on a sequence is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// The first handover's new address.
+    Handover,
+    /// This long after the start.
+    Time(Duration),
+}
+
+impl Scenario {
+    /// The node that answers to `name`: a general node's own, or a terminal's in its coordinator's zone.
+    pub fn node_named(&self, name: &Fqdn) -> Option<(&str, &Node)> {
+        self.nodes
+            .iter()
+            .find(|(key, node)| self.fqdn(key, node).as_ref() == Some(name))
+            .map(|(key, node)| (key.as_str(), node))
+    }
+
+    /// A node's name in the DNS.
+    pub fn fqdn(&self, key: &str, node: &Node) -> Option<Fqdn> {
+        match &node.role {
+            Role::General { name } => name.as_ref().map(|name| name.get_ref().clone()),
+            Role::Terminal(terminal) => {
+                let Role::Coordinator(dc) = &self.nodes.get(terminal.coordinator.get_ref())?.role else {
+                    return None;
+                };
+                Fqdn::new(&format!("{key}.{}", dc.zone.get_ref())).ok()
+            }
+            Role::Coordinator(dc) => Fqdn::new(&format!("ns.{}", dc.zone.get_ref())).ok(),
+            Role::Relay { coordinators } => {
+                let Role::Coordinator(dc) = &self.nodes.get(coordinators.first()?.get_ref())?.role else {
+                    return None;
+                };
+                Fqdn::new(&format!("{key}.{}", dc.zone.get_ref())).ok()
+            }
+            Role::Dns { .. } => None,
+        }
+    }
+
+    /// When the last flow should have ended and the last action be done.
+    pub fn horizon(&self) -> Duration {
+        let flows = self.flows.iter().map(|flow| {
+            flow.start
+                + match &flow.kind {
+                    FlowKind::Iperf3 { duration, .. } => *duration,
+                    FlowKind::Ping { count, interval, .. } => {
+                        interval.saturating_mul(u32::try_from(*count).unwrap_or(u32::MAX))
+                    }
+                    FlowKind::Http { .. } => Duration::from_secs(10),
+                    FlowKind::Exec { timeout, .. } => *timeout,
+                }
+        });
+        let actions = self.actions.iter().map(|action| match &action.kind {
+            ActionKind::Handover { gap, .. } => action.time + *gap,
+            _ => action.time,
+        });
+        flows.chain(actions).max().unwrap_or_default()
+    }
+}

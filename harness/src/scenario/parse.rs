@@ -1,0 +1,270 @@
+//! From TOML to the model: keys, kinds and units. What names refer to is [`resolve`](super::resolve)'s part.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::model::{
+    Coordinator, Interface, Link, NatKind, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario, Shape,
+    Terminal,
+};
+use super::parse_events::{actions, expectations, flows};
+use super::prefix::Prefix;
+use super::read::{Problems, Table};
+use super::source::{Problem, Source};
+use super::units;
+
+/// The outer network unless `[internet] prefix` says otherwise (TEST-NET-3, RFC 5737).
+const INTERNET: Prefix = Prefix::new(std::net::Ipv4Addr::new(203, 0, 113, 0), 24);
+
+/// Reads the whole file; the scenario is of use only if `problems` stays empty.
+pub fn scenario(source: &Source, problems: &Problems) -> Option<Scenario> {
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        problems.add(Problem::new(span, format!("not TOML: {}", error.message())));
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    let top = Table::new("the scenario", 0..0, document.get_ref(), problems);
+    schema(&top);
+    let name = top.need_text("name").map(Spanned::into_inner).unwrap_or_default();
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) || name.len() > 64 {
+        let span = top.get("name").map_or(0..0, |value| value.span());
+        top.problem(span, "`name` names a folder: use letters, digits, - and _, at most 64");
+    }
+    let about = top.need_text("about").map(Spanned::into_inner).unwrap_or_default();
+    let scenario = Scenario {
+        name,
+        about,
+        seed: top.integer("seed", 0, u64::MAX).unwrap_or(0),
+        timeout: top.duration("timeout"),
+        internet: internet(&top),
+        links: named(&top, "link", link),
+        routers: named(&top, "router", router),
+        nodes: nodes(&top),
+        flows: flows(&top),
+        actions: actions(&top),
+        expectations: expectations(&top),
+    };
+    top.finish();
+    Some(scenario)
+}
+
+fn schema(top: &Table<'_, '_>) {
+    let Some(value) = top.need("schema") else { return };
+    let known = matches!(value.get_ref(), DeValue::Integer(number) if number.as_str() == "1");
+    if !known {
+        top.problem(value.span(), "this harness reads `schema = 1`");
+    }
+}
+
+fn internet(top: &Table<'_, '_>) -> Prefix {
+    let Some(value) = top.get("internet") else { return INTERNET };
+    let Some(table) = Table::of("[internet]", value, top.problems()) else { return INTERNET };
+    let prefix = table.from_str::<Prefix>("prefix").map_or(INTERNET, Spanned::into_inner);
+    table.finish();
+    prefix
+}
+
+fn named<T>(top: &Table<'_, '_>, key: &str, read: impl Fn(&Table<'_, '_>) -> T) -> BTreeMap<String, T> {
+    let mut out = BTreeMap::new();
+    for (name, table) in top.named(key) {
+        out.insert(name.into_inner(), read(&table));
+        table.finish();
+    }
+    out
+}
+
+/// The keys of a link: `both`, or `up` and `down`.
+pub(super) fn link(table: &Table<'_, '_>) -> Link {
+    let both = shape(table, "both");
+    let (up, down) = (shape(table, "up"), shape(table, "down"));
+    if both.is_some() && (up.is_some() || down.is_some()) {
+        let span = table.get("both").map_or(0..0, |value| value.span());
+        table.problem(span, format!("{} has `both` and a single direction: write one or the other", table.what()));
+    }
+    let both = both.unwrap_or_default();
+    Link { up: up.unwrap_or(both), down: down.unwrap_or(both) }
+}
+
+fn shape(table: &Table<'_, '_>, key: &str) -> Option<Shape> {
+    let inner = Table::of(format!("`{key}` of {}", table.what()), table.get(key)?, table.problems())?;
+    let shape = Shape {
+        rate: inner.parsed("rate", units::rate).map(Spanned::into_inner),
+        delay: inner.duration("delay").unwrap_or_default(),
+        jitter: inner.duration("jitter").unwrap_or_default(),
+        loss: inner.parsed("loss", units::share).map_or(0.0, Spanned::into_inner),
+    };
+    inner.finish();
+    Some(shape)
+}
+
+fn router(table: &Table<'_, '_>) -> Router {
+    table.need("nat");
+    Router {
+        nat: table.choice("nat", NatKind::WORDS).map_or(NatKind::None, Spanned::into_inner),
+        address: table.address("address"),
+        subnet: table.from_str("subnet"),
+        link: table.text("link"),
+    }
+}
+
+fn nodes(top: &Table<'_, '_>) -> BTreeMap<String, Node> {
+    let tables = top.named("node");
+    let coordinators: Vec<String> = tables
+        .iter()
+        .filter(|(_, table)| {
+            matches!(table.get("role").map(|role| role.get_ref()), Some(DeValue::String(role)) if role == "coordinator")
+        })
+        .map(|(name, _)| name.get_ref().clone())
+        .collect();
+    let mut out = BTreeMap::new();
+    for (name, table) in tables {
+        let role = role(&table, &coordinators);
+        let interfaces = interfaces(&table);
+        table.finish();
+        if let Some(role) = role {
+            out.insert(name.into_inner(), Node { role, interfaces });
+        }
+    }
+    out
+}
+
+#[derive(Clone, Copy)]
+enum RoleWord {
+    Dns,
+    Coordinator,
+    Relay,
+    General,
+    Terminal,
+}
+
+const ROLES: &[(&str, RoleWord)] = &[
+    ("dns", RoleWord::Dns),
+    ("coordinator", RoleWord::Coordinator),
+    ("relay", RoleWord::Relay),
+    ("general", RoleWord::General),
+    ("terminal", RoleWord::Terminal),
+];
+
+fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
+    table.need("role");
+    let Some(word) = table.choice("role", ROLES) else {
+        // What the other keys mean depends on the role: without one they are taken as they are.
+        for key in ["zone", "vips", "name", "coordinator", "suite", "keepalive", "relay_selection"] {
+            table.get(key);
+        }
+        return None;
+    };
+    // The one coordinator there is need not be named.
+    let only = || match coordinators {
+        [only] => Some(Spanned::new(word.span(), only.clone())),
+        _ => {
+            let how = if coordinators.is_empty() { "there is none" } else { "there are several" };
+            table.problem(word.span(), format!("{} needs `coordinator`: {how} to choose from", table.what()));
+            None
+        }
+    };
+    Some(match word.get_ref() {
+        RoleWord::Dns => {
+            let zone = table.text("zone")?;
+            let origin = match zone.get_ref().as_str() {
+                "." => None,
+                name => match name.parse() {
+                    Ok(name) => Some(name),
+                    Err(error) => {
+                        table.problem(zone.span(), format!("{name:?} is no zone: {error}"));
+                        return None;
+                    }
+                },
+            };
+            Role::Dns { zone: origin }
+        }
+        RoleWord::Coordinator => {
+            let (zone, vips) = (table.need("zone"), table.need("vips"));
+            zone.and(vips)?;
+            let coordinator = Coordinator {
+                zone: table.from_str("zone")?,
+                vips: table.from_str("vips")?,
+                keepalive: table.duration("keepalive"),
+                relay_selection: table.choice("relay_selection", SELECTIONS).map(Spanned::into_inner),
+                suite: table.choice("suite", SUITES).map(Spanned::into_inner),
+            };
+            Role::Coordinator(coordinator)
+        }
+        RoleWord::Relay => {
+            let mut named = table.texts("coordinator");
+            if named.is_empty() {
+                named.extend(only());
+            }
+            Role::Relay { coordinators: named }
+        }
+        RoleWord::General => Role::General { name: table.from_str("name") },
+        RoleWord::Terminal => Role::Terminal(Terminal {
+            coordinator: table.text("coordinator").or_else(only)?,
+            suite: table.choice("suite", SUITES).map(Spanned::into_inner),
+        }),
+    })
+}
+
+/// A host names its interfaces (`wlan0 = { at = "ap" }`), or has one, `eth0`, whose keys stand in the node's own table.
+fn interfaces(table: &Table<'_, '_>) -> Vec<Interface> {
+    let own = table.get("at").map(|at| Spanned::new(at.span(), "eth0".to_owned()));
+    let mut out = Vec::new();
+    match own {
+        Some(name) => out.extend(interface(name, table)),
+        None => {
+            for (name, span, value) in table.rest() {
+                if !matches!(value.get_ref(), DeValue::Table(_)) {
+                    continue;
+                }
+                let good = name.len() <= 15
+                    && name.starts_with(|c: char| c.is_ascii_lowercase())
+                    && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+                    && !matches!(name, "lo" | "ntm0");
+                if !good {
+                    table.problem(
+                        span.clone(),
+                        format!("{name:?} cannot be an interface: lower-case letters and digits, at most 15, not lo or ntm0"),
+                    );
+                }
+                if let Some(inner) = Table::of(format!("{name} of {}", table.what()), value, table.problems()) {
+                    out.extend(interface(Spanned::new(span, name.to_owned()), &inner));
+                    inner.finish();
+                }
+            }
+            if out.is_empty() {
+                table.problem(
+                    table.head(),
+                    format!("{} is on no network: give it at = \"internet\" or at = \"ROUTER\"", table.what()),
+                );
+            }
+        }
+    }
+    out
+}
+
+fn interface(name: Spanned<String>, table: &Table<'_, '_>) -> Option<Interface> {
+    table.need("at");
+    let at = table.text("at").map(|at| {
+        let place = match at.get_ref().as_str() {
+            "internet" => Place::Internet,
+            router => Place::Behind(router.to_owned()),
+        };
+        Spanned::new(at.span(), place)
+    });
+    let link = table.text("link");
+    let up = table.choice("state", &[("up", true), ("down", false)]).is_none_or(Spanned::into_inner);
+    let address = table.address("address");
+    Some(Interface { name, at: at?, link, up, address })
+}
+
+/// A time that must be there.
+pub(super) fn need_duration(table: &Table<'_, '_>, key: &str) -> Duration {
+    table.need(key);
+    table.duration(key).unwrap_or_default()
+}

@@ -1,0 +1,219 @@
+//! From TOML to the model: flows, the timeline and the expectations.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::model::{Action, ActionKind, After, Check, Ends, Expectation, Flow, FlowKind};
+use super::parse::{link, need_duration};
+use super::read::{Table, Value};
+use super::source::{Problem, suggest};
+use super::units;
+use crate::judge::{expr, sequence};
+
+/// The tagged tables of which an entry has exactly one.
+const FLOWS: &[&str] = &["iperf3", "ping", "http", "exec"];
+const ACTIONS: &[&str] = &["handover", "interface", "link"];
+
+/// `[[flow]]`
+pub(super) fn flows(top: &Table<'_, '_>) -> Vec<Flow> {
+    let mut out = Vec::new();
+    for table in top.tables("flow") {
+        let id = table.need_text("id");
+        let start = table.duration("start").unwrap_or_default();
+        let kind = tagged(&table, FLOWS).and_then(|(tag, inner)| {
+            let kind = flow_kind(tag, &inner);
+            inner.finish();
+            kind
+        });
+        table.finish();
+        if let (Some(id), Some(kind)) = (id, kind) {
+            out.push(Flow { id, start, kind });
+        }
+    }
+    out
+}
+
+fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
+    Some(match tag {
+        "iperf3" => {
+            let ends = ends(table);
+            let duration = need_duration(table, "duration");
+            let reverse = table.flag("reverse").unwrap_or(false);
+            let rate = table.parsed("rate", units::rate).map(Spanned::into_inner);
+            if let Some(value) = table.get("duration")
+                && !duration.is_zero()
+                && (duration.subsec_nanos() != 0 || duration > Duration::from_secs(3600))
+            {
+                table.problem(value.span(), "iperf3 runs for whole seconds, at most 3600");
+            }
+            FlowKind::Iperf3 { ends: ends?, duration, reverse, rate }
+        }
+        "ping" => {
+            let ends = ends(table);
+            let count = table.integer("count", 1, 100_000).unwrap_or(5);
+            let interval = table.duration("interval").unwrap_or(Duration::from_millis(200));
+            FlowKind::Ping { ends: ends?, count, interval }
+        }
+        "http" => {
+            let ends = ends(table);
+            let size = table.parsed("size", units::bytes).map_or(64_000, Spanned::into_inner);
+            FlowKind::Http { ends: ends?, size }
+        }
+        _ => {
+            let node = table.need_text("node");
+            table.need("command");
+            let command = table.texts("command").into_iter().map(Spanned::into_inner).collect();
+            let timeout = table.duration("timeout").unwrap_or(Duration::from_secs(10));
+            FlowKind::Exec { node: node?, command, timeout }
+        }
+    })
+}
+
+fn ends(table: &Table<'_, '_>) -> Option<Ends> {
+    table.need("to");
+    let (from, to) = (table.need_text("from"), table.from_str("to"));
+    Some(Ends { from: from?, to: to? })
+}
+
+/// `[[at]]`
+pub(super) fn actions(top: &Table<'_, '_>) -> Vec<Action> {
+    let mut out: Vec<Action> = Vec::new();
+    for table in top.tables("at") {
+        let time = need_duration(&table, "time");
+        if let (Some(value), Some(before)) = (table.get("time"), out.last())
+            && time < before.time
+        {
+            table.problem(
+                value.span(),
+                format!("times out of order: this comes after an entry at {:?}", before.time),
+            );
+        }
+        let kind = tagged(&table, ACTIONS).and_then(|(tag, inner)| {
+            let kind = action_kind(tag, &inner);
+            inner.finish();
+            kind
+        });
+        table.finish();
+        if let Some(kind) = kind {
+            out.push(Action { time, kind });
+        }
+    }
+    out
+}
+
+fn action_kind(tag: &str, table: &Table<'_, '_>) -> Option<ActionKind> {
+    match tag {
+        "handover" => {
+            let (node, from, to) = (table.need_text("node"), table.need_text("from"), table.need_text("to"));
+            let gap = table.duration("gap").unwrap_or_default();
+            Some(ActionKind::Handover { node: node?, from: from?, to: to?, gap })
+        }
+        "interface" => {
+            let (node, name) = (table.need_text("node"), table.need_text("name"));
+            table.need("state");
+            let up = table.choice("state", &[("up", true), ("down", false)]);
+            Some(ActionKind::Interface { node: node?, name: name?, up: up?.into_inner() })
+        }
+        _ => {
+            let name = table.need_text("name");
+            let shape = link(table);
+            Some(ActionKind::Link { name: name?, shape })
+        }
+    }
+}
+
+/// `[[expect]]`
+pub(super) fn expectations(top: &Table<'_, '_>) -> Vec<Expectation> {
+    let mut out = Vec::new();
+    for table in top.tables("expect") {
+        let check = match (table.get("check"), table.get("sequence")) {
+            (Some(_), None) => expression(&table),
+            (None, Some(_)) => Some(Check::Sequence { steps: steps(&table), after: after(&table) }),
+            (Some(_), Some(second)) => {
+                table.problem(second.span(), "an expectation is either a `check` or a `sequence`");
+                None
+            }
+            (None, None) => {
+                table.problem(table.head(), "[[expect]] lacks `check` or `sequence`");
+                None
+            }
+        };
+        let fail = table.need_text("fail").map(Spanned::into_inner);
+        table.finish();
+        if let (Some(check), Some(fail)) = (check, fail) {
+            out.push(Expectation { check, fail });
+        }
+    }
+    out
+}
+
+fn expression(table: &Table<'_, '_>) -> Option<Check> {
+    let text = table.text("check")?;
+    match expr::parse(text.get_ref()) {
+        Ok(parsed) => Some(Check::Expression(Spanned::new(text.span(), parsed))),
+        Err(error) => {
+            table.problem(within(&text, &error.span), error.message);
+            None
+        }
+    }
+}
+
+fn steps(table: &Table<'_, '_>) -> Vec<Spanned<sequence::Step>> {
+    let texts = table.texts("sequence");
+    if texts.is_empty() {
+        table.problem(table.head(), "`sequence` lists at least one observation");
+    }
+    texts
+        .into_iter()
+        .filter_map(|text| match sequence::parse_step(text.get_ref()) {
+            Ok(step) => Some(Spanned::new(text.span(), step)),
+            Err(message) => {
+                table.problem(text.span(), message);
+                None
+            }
+        })
+        .collect()
+}
+
+fn after(table: &Table<'_, '_>) -> Option<After> {
+    table
+        .parsed("after", |text| match text {
+            "handover" => Ok(After::Handover),
+            time => units::duration(time)
+                .map(After::Time)
+                .map_err(|_| format!("{time:?}: write after = \"handover\" or a time as \"5s\"")),
+        })
+        .map(Spanned::into_inner)
+}
+
+/// A place inside a quoted string, in bytes of the file. The quote is one character.
+pub(super) fn within(text: &Spanned<String>, inner: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    let start = text.span().start + 1;
+    (start + inner.start).min(text.span().end)..(start + inner.end).min(text.span().end)
+}
+
+/// The one table of `table` whose key is among `tags`.
+fn tagged<'a, 'i>(table: &Table<'a, 'i>, tags: &[&'static str]) -> Option<(&'static str, Table<'a, 'i>)> {
+    let present: Vec<(&'static str, &'a Value<'i>)> =
+        tags.iter().filter_map(|tag| table.get(tag).map(|value| (*tag, value))).collect();
+    match present.as_slice() {
+        [(tag, value)] => Some((tag, Table::of(format!("`{tag}` of {}", table.what()), value, table.problems())?)),
+        [] => {
+            // The key that no one knows is most likely the one that was meant.
+            let rest = table.rest();
+            match rest.first() {
+                Some((name, span, _)) => table.problems().add(
+                    Problem::new(span.clone(), format!("unknown key `{name}` in {}", table.what()))
+                        .hint(suggest(name, tags.iter().copied())),
+                ),
+                None => table.problem(table.head(), format!("{} needs one of {}", table.what(), tags.join(", "))),
+            }
+            None
+        }
+        [_, (_, second), ..] => {
+            table.problem(second.span(), format!("{} has more than one of {}", table.what(), tags.join(", ")));
+            None
+        }
+    }
+}

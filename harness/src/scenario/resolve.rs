@@ -1,0 +1,339 @@
+//! What no single table can know: that names refer to something, that addresses do not clash, that expectations are about
+//! what will be measured.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::model::{ActionKind, Check, Coordinator, FlowKind, NatKind, Place, Role, Scenario};
+use super::prefix::Prefix;
+use super::read::Problems;
+use super::source::{Problem, suggest};
+use crate::judge::catalogue;
+
+/// Notes everything in `scenario` that does not fit together.
+pub fn resolve(scenario: &Scenario, problems: &Problems) {
+    let check = Resolve { scenario, problems };
+    check.places();
+    check.roles();
+    check.names();
+    check.ranges();
+    check.addresses();
+    check.flows();
+    check.actions();
+    check.expectations();
+}
+
+struct Resolve<'a> {
+    scenario: &'a Scenario,
+    problems: &'a Problems,
+}
+
+impl Resolve<'_> {
+    fn note(&self, span: Range<usize>, message: String) {
+        self.problems.add(Problem::new(span, message));
+    }
+
+    fn unknown<'n>(
+        &self,
+        name: &Spanned<String>,
+        what: &str,
+        known: impl IntoIterator<Item = &'n str> + Clone,
+    ) {
+        let hint = suggest(name.get_ref(), known);
+        self.problems.add(Problem::new(name.span(), format!("there is no {what} `{}`", name.get_ref())).hint(hint));
+    }
+
+    fn link(&self, link: Option<&Spanned<String>>) {
+        if let Some(link) = link
+            && !self.scenario.links.contains_key(link.get_ref())
+        {
+            self.unknown(link, "link", self.scenario.links.keys().map(String::as_str));
+        }
+    }
+
+    fn places(&self) {
+        for router in self.scenario.routers.values() {
+            self.link(router.link.as_ref());
+        }
+        for node in self.scenario.nodes.values() {
+            for interface in &node.interfaces {
+                self.link(interface.link.as_ref());
+                if let Place::Behind(router) = interface.at.get_ref()
+                    && !self.scenario.routers.contains_key(router)
+                {
+                    let name = Spanned::new(interface.at.span(), router.clone());
+                    let known = self.scenario.routers.keys().map(String::as_str);
+                    self.unknown(&name, "router", known.chain(["internet"]));
+                }
+            }
+        }
+    }
+
+    fn coordinators(&self) -> BTreeMap<&str, &Coordinator> {
+        let of = |role: &'_ Role| matches!(role, Role::Coordinator(_));
+        self.scenario
+            .nodes
+            .iter()
+            .filter(|(_, node)| of(&node.role))
+            .filter_map(|(name, node)| match &node.role {
+                Role::Coordinator(coordinator) => Some((name.as_str(), coordinator)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn roles(&self) {
+        let coordinators = self.coordinators();
+        let known = |name: &Spanned<String>| {
+            if !coordinators.contains_key(name.get_ref().as_str()) {
+                self.unknown(name, "coordinator", coordinators.keys().copied());
+            }
+        };
+        for (name, node) in &self.scenario.nodes {
+            let must_be_global = match &node.role {
+                Role::Terminal(terminal) => {
+                    known(&terminal.coordinator);
+                    None
+                }
+                Role::Relay { coordinators } => {
+                    coordinators.iter().for_each(known);
+                    Some("a relay")
+                }
+                Role::Coordinator(_) => Some("a coordinator"),
+                Role::Dns { .. } => Some("a DNS server"),
+                Role::General { .. } => None,
+            };
+            for interface in &node.interfaces {
+                let global = match interface.at.get_ref() {
+                    Place::Internet => true,
+                    Place::Behind(router) => {
+                        self.scenario.routers.get(router).is_none_or(|router| router.nat == NatKind::None)
+                    }
+                };
+                if let (false, Some(what)) = (global, must_be_global) {
+                    let span = interface.at.span();
+                    self.note(span, format!("`{name}` is {what}: it stands on the global network (T3.1-a), not behind a NAT"));
+                }
+            }
+        }
+    }
+
+    /// Two nodes of one name in the DNS, two servers of one zone.
+    fn names(&self) {
+        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+        for (key, node) in &self.scenario.nodes {
+            let (name, span) = match &node.role {
+                Role::Coordinator(dc) => (format!("zone {}", dc.zone.get_ref()), dc.zone.span()),
+                Role::General { name: Some(name) } => (format!("name {}", name.get_ref()), name.span()),
+                _ => continue,
+            };
+            if let Some(other) = seen.insert(name.clone(), key) {
+                self.note(span, format!("`{key}` and `{other}` both have the {name}"));
+            }
+        }
+        for (key, node) in &self.scenario.nodes {
+            if let Role::General { name: Some(name) } = &node.role {
+                for (dc, coordinator) in self.coordinators() {
+                    if name.get_ref().is_in(coordinator.zone.get_ref()) {
+                        self.note(
+                            name.span(),
+                            format!("`{key}` is named in the zone of `{dc}`, whose names are terminals': choose another zone"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// T3.1-a: no two coordinators hand out one address.
+    fn ranges(&self) {
+        let coordinators: Vec<_> = self.coordinators().into_iter().collect();
+        for (index, (name, dc)) in coordinators.iter().enumerate() {
+            for (other, earlier) in &coordinators[..index] {
+                if dc.vips.get_ref().overlaps(earlier.vips.get_ref()) {
+                    self.note(
+                        dc.vips.span(),
+                        format!(
+                            "`{name}` and `{other}` hand out the same virtual addresses: {} overlaps {} (T3.1-a)",
+                            dc.vips.get_ref(),
+                            earlier.vips.get_ref()
+                        ),
+                    );
+                }
+            }
+        }
+    }
+
+    fn addresses(&self) {
+        let mut nets: Vec<(String, Prefix)> = vec![("the internet".to_owned(), self.scenario.internet)];
+        for (name, router) in &self.scenario.routers {
+            let Some(subnet) = &router.subnet else { continue };
+            if let Some((other, _)) = nets.iter().find(|(_, net)| net.overlaps(*subnet.get_ref())) {
+                self.note(subnet.span(), format!("the network behind `{name}` overlaps that of {other}"));
+            }
+            nets.push((format!("`{name}`"), *subnet.get_ref()));
+        }
+        let mut seen: BTreeMap<(Place, std::net::Ipv4Addr), String> = BTreeMap::new();
+        let mut take = |place: Place, address: &Spanned<std::net::Ipv4Addr>, who: String| {
+            let net = match &place {
+                Place::Internet => Some(self.scenario.internet),
+                Place::Behind(router) => {
+                    let router = self.scenario.routers.get(router);
+                    if router.is_some_and(|router| router.subnet.is_none()) {
+                        self.note(address.span(), format!("{who} cannot have a fixed address: its router has no `subnet`"));
+                    }
+                    router.and_then(|router| router.subnet.as_ref()).map(|subnet| *subnet.get_ref())
+                }
+            };
+            if let Some(net) = net
+                && (!net.has_host(*address.get_ref()) || net.host(1) == Some(*address.get_ref()))
+            {
+                self.note(
+                    address.span(),
+                    format!("{} is no address for a host in {net}, whose first is the router's", address.get_ref()),
+                );
+            }
+            if let Some(other) = seen.insert((place, *address.get_ref()), who.clone()) {
+                self.note(address.span(), format!("{who} and {other} have one address: {}", address.get_ref()));
+            }
+        };
+        for (name, router) in &self.scenario.routers {
+            if let Some(address) = &router.address {
+                take(Place::Internet, address, format!("router `{name}`"));
+            }
+        }
+        for (name, node) in &self.scenario.nodes {
+            for interface in &node.interfaces {
+                if let Some(address) = &interface.address {
+                    take(interface.at.get_ref().clone(), address, format!("`{name}`"));
+                }
+            }
+        }
+    }
+
+    fn node(&self, name: &Spanned<String>) {
+        if !self.scenario.nodes.contains_key(name.get_ref()) {
+            self.unknown(name, "node", self.scenario.nodes.keys().map(String::as_str));
+        }
+    }
+
+    fn flows(&self) {
+        let mut ids: BTreeMap<&str, ()> = BTreeMap::new();
+        let names: Vec<String> = self
+            .scenario
+            .nodes
+            .iter()
+            .filter(|(_, node)| matches!(node.role, Role::General { .. } | Role::Terminal(_)))
+            .filter_map(|(key, node)| self.scenario.fqdn(key, node))
+            .map(|name| name.to_string())
+            .collect();
+        for flow in &self.scenario.flows {
+            let id = flow.id.get_ref();
+            if ids.insert(id, ()).is_some() {
+                self.note(flow.id.span(), format!("two flows are called `{id}`"));
+            }
+            if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+                self.note(flow.id.span(), format!("{id:?} cannot be a flow's id: use letters, digits and _"));
+            }
+            if let Some(ends) = flow.kind.ends() {
+                self.node(&ends.from);
+                if self.scenario.node_named(ends.to.get_ref()).is_none() {
+                    let wanted = Spanned::new(ends.to.span(), ends.to.get_ref().to_string());
+                    self.unknown(&wanted, "node named", names.iter().map(String::as_str));
+                }
+            }
+            if let FlowKind::Exec { node, command, .. } = &flow.kind {
+                self.node(node);
+                if command.is_empty() {
+                    self.note(flow.id.span(), format!("flow `{id}` has an empty command"));
+                }
+            }
+        }
+    }
+
+    fn actions(&self) {
+        for action in &self.scenario.actions {
+            match &action.kind {
+                ActionKind::Handover { node, from, to, .. } => {
+                    self.node(node);
+                    self.interface(node, from);
+                    self.interface(node, to);
+                }
+                ActionKind::Interface { node, name, .. } => {
+                    self.node(node);
+                    self.interface(node, name);
+                }
+                ActionKind::Link { name, .. } => self.link(Some(name)),
+            }
+        }
+    }
+
+    fn interface(&self, node: &Spanned<String>, interface: &Spanned<String>) {
+        let Some(found) = self.scenario.nodes.get(node.get_ref()) else { return };
+        let names = found.interfaces.iter().map(|interface| interface.name.get_ref().as_str());
+        if !names.clone().any(|name| name == interface.get_ref()) {
+            self.unknown(interface, &format!("interface of `{}` called", node.get_ref()), names);
+        }
+    }
+
+    fn expectations(&self) {
+        let catalogue = catalogue::of(self.scenario);
+        for expectation in &self.scenario.expectations {
+            match &expectation.check {
+                Check::Expression(expr) => {
+                    let text = Spanned::new(expr.span(), expr.get_ref().text.clone());
+                    for (name, span) in expr.get_ref().names() {
+                        if !catalogue.contains_key(name) {
+                            let hint = nearest_quantity(name, &catalogue);
+                            let message = format!("nothing in this scenario measures `{name}`");
+                            let span = super::parse_events::within(&text, &span);
+                            self.problems.add(Problem::new(span, message).hint(hint));
+                        }
+                    }
+                    let kind_of = |name: &str| catalogue.get(name).map(|(kind, _)| *kind);
+                    if let Err(error) = expr.get_ref().check(&kind_of) {
+                        self.note(super::parse_events::within(&text, &error.span), error.message);
+                    }
+                }
+                Check::Sequence { steps, .. } => {
+                    for step in steps {
+                        if let Some(node) = &step.get_ref().node {
+                            let start = step.span().start + 1;
+                            self.observer(&Spanned::new(start..start + node.len(), node.clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn observer(&self, name: &Spanned<String>) {
+        let nodes = self.scenario.nodes.keys().chain(self.scenario.routers.keys()).map(String::as_str);
+        if !nodes.clone().any(|node| node == name.get_ref()) {
+            self.unknown(name, "node or router", nodes);
+        }
+    }
+}
+
+/// Names share long prefixes: first the flow or node must be right, then its quantity.
+fn nearest_quantity(name: &str, catalogue: &catalogue::Catalogue) -> String {
+    let (head, _) = name.rsplit_once('.').unwrap_or((name, ""));
+    let same_head: Vec<&str> = catalogue
+        .keys()
+        .filter(|known| known.rsplit_once('.').is_some_and(|(other, _)| other == head))
+        .map(String::as_str)
+        .collect();
+    if !same_head.is_empty() {
+        return suggest(name, same_head);
+    }
+    match super::source::nearest(name, catalogue.keys().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let mut heads: Vec<&str> = catalogue.keys().filter_map(|known| Some(known.rsplit_once('.')?.0)).collect();
+            heads.dedup();
+            format!("measured are: {}", heads.join(", "))
+        }
+    }
+}
