@@ -29,7 +29,11 @@
 pub mod addr;
 pub mod crypto;
 pub mod data;
+pub mod expiry;
 pub mod observe;
+pub mod registration;
+pub mod relay;
 pub mod session;
+pub mod terminal;
 pub mod time;
 pub mod wire;

@@ -4,15 +4,17 @@
 //! Registration Request above the highest number that its store remembers; at the node by the answer to a request of its own. So nothing
 //! recorded before a crash is accepted after it, by either side, without any trust in clocks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 
-use crate::addr::NodeId;
+use crate::addr::{NodeId, PathId};
 use crate::crypto::{ControlKeys, Purpose, ReplayWindow, SharedKey};
+use crate::observe::{Journal, What};
 use crate::time::{Duration, Instant};
-use crate::wire::{Flags, Header, Kind, Message, Reason, Refusal, RequestId};
+use crate::wire::{Flags, Header, Kind, Message, Reason, Refusal, RequestId, Role};
 
 /// The generator of all of a machine's randomness, from the seed of its constructor.
 pub type Entropy = ChaCha20Rng;
@@ -101,6 +103,157 @@ impl Session {
         } else {
             Err(Refusal::new("sequence", Reason::Replayed(sequence)))
         }
+    }
+}
+
+/// The conversation on one tunnel of a path: between its two ends, or on the leg between an end and the RS. Its key is fresh for each
+/// epoch, so its window is open from the start.
+pub struct TunnelSession {
+    path: PathId,
+    epoch: u8,
+    leg: bool,
+    role: Role,
+    send: ControlKeys,
+    receive: ControlKeys,
+    next: u64,
+    window: ReplayWindow,
+}
+
+impl TunnelSession {
+    /// The session for `path` in `epoch` at the side of `role` (an RS stands in the role of the end that it answers for), under `key`:
+    /// the temporary key ([`Purpose::Tunnel`]) or common key ([`Purpose::Leg`]) of a `leg`, or the path's key.
+    pub fn new(key: &SharedKey, purpose: Purpose, path: PathId, epoch: u8, leg: bool, role: Role) -> Self {
+        let keys = |from: Role| ControlKeys::new(key, purpose, &[&path.0, &[epoch, from.index() as u8]]);
+        Self {
+            path,
+            epoch,
+            leg,
+            role,
+            send: keys(role),
+            receive: keys(role.other()),
+            next: 1,
+            window: ReplayWindow::default(),
+        }
+    }
+
+    /// The key epoch.
+    pub fn epoch(&self) -> u8 {
+        self.epoch
+    }
+
+    fn flags(&self, from: Role) -> Flags {
+        Flags { encrypted: false, responder: from == Role::Responder, leg: self.leg }
+    }
+
+    /// The datagram of `message`, and its sequence number.
+    pub fn seal(&mut self, message: &Message, rng: &mut Entropy) -> (Vec<u8>, u64) {
+        let sequence = self.next;
+        self.next += 1;
+        let header = header(message.kind(), self.flags(self.role), self.epoch, sequence, self.path.0);
+        (self.send.seal(header, message, rng), sequence)
+    }
+
+    /// The message in `datagram`, if it is from the other side and was not seen before.
+    pub fn open(&mut self, header: &Header, datagram: &[u8]) -> Result<Message, Refusal> {
+        if (Flags { encrypted: false, ..header.flags }) != self.flags(self.role.other()) {
+            return Err(Refusal::new("flags", Reason::Unexpected));
+        }
+        if header.epoch != self.epoch {
+            return Err(Refusal::new("epoch", Reason::Unknown(header.epoch.into())));
+        }
+        if !self.window.check(header.sequence) {
+            return Err(Refusal::new("sequence", Reason::Replayed(header.sequence)));
+        }
+        let message = self.receive.open(header, datagram)?;
+        self.window.accept(header.sequence);
+        Ok(message)
+    }
+}
+
+/// What a machine sends and notes, until its driver takes it; and where its randomness comes from.
+pub struct Mail {
+    /// The machine's randomness.
+    pub rng: Entropy,
+    /// The machine's observations.
+    pub journal: Journal,
+    waiting: VecDeque<Transmit>,
+    next_request: u64,
+}
+
+impl Mail {
+    /// Empty, with randomness from `seed`; Request IDs start at `first`, above all that this node used before.
+    pub fn new(seed: [u8; 32], first: u64) -> Self {
+        Self {
+            rng: Entropy::from_seed(seed),
+            journal: Journal::default(),
+            waiting: VecDeque::new(),
+            next_request: first.max(1),
+        }
+    }
+
+    /// A Request ID that was never used.
+    pub fn request_id(&mut self) -> RequestId {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        id
+    }
+
+    /// Sends `message` to `to` in `session`, for the `attempt`th time.
+    pub fn send(
+        &mut self,
+        session: &mut Session,
+        to: SocketAddr,
+        message: &Message,
+        attempt: u32,
+        now: Instant,
+    ) {
+        let (bytes, seq) = session.seal(message, &mut self.rng);
+        self.post(to, bytes, message.kind(), seq, message.path(), attempt, now);
+    }
+
+    /// Sends `message` to `to` on a tunnel, for the `attempt`th time.
+    pub fn send_on(
+        &mut self,
+        tunnel: &mut TunnelSession,
+        to: SocketAddr,
+        message: &Message,
+        attempt: u32,
+        now: Instant,
+    ) {
+        let (bytes, seq) = tunnel.seal(message, &mut self.rng);
+        self.post(to, bytes, message.kind(), seq, Some(tunnel.path), attempt, now);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn post(
+        &mut self,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+        message: Kind,
+        seq: u64,
+        path: Option<PathId>,
+        attempt: u32,
+        now: Instant,
+    ) {
+        self.waiting.push_back(Transmit { to, bytes });
+        self.journal.note(now, What::Sent { message, to, seq, path, attempt });
+    }
+
+    /// Notes that `message` came from `from` and was taken.
+    pub fn received(&mut self, header: &Header, message: &Message, from: SocketAddr, now: Instant) {
+        let path = match message {
+            Message::TunnelRequest(_)
+            | Message::TunnelResponse(_)
+            | Message::PathKeepAlive(_)
+            | Message::PathKeepAliveAnswer(_) => Some(PathId(header.id)),
+            other => other.path(),
+        };
+        self.journal.note(now, What::Received { message: header.kind, from, seq: header.sequence, path });
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.waiting.pop_front()
     }
 }
 
@@ -241,8 +394,6 @@ impl<T> Pending<T> {
 
 #[cfg(test)]
 mod tests {
-    use rand_core::SeedableRng;
-
     use super::*;
     use crate::addr::Fqdn;
     use crate::wire::{InformationRequest, KeepAliveAnswer};

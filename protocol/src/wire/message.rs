@@ -357,8 +357,10 @@ wire_enum! {
 wire_struct! {
     /// NTM Route Direction: how to reach the peer (T3.2.3-a).
     RouteDirection {
-        /// Names the request; in the answer to a Direction Request, that request.
+        /// Names the request.
         request: RequestId,
+        /// The Direction Request that it answers; none for the terminal that was called.
+        answers: Option<RequestId>,
         /// The terminal that it is for; a DC passes it on to its own terminal.
         target: NodeId,
         /// The path.
@@ -468,6 +470,16 @@ macro_rules! messages {
             pub fn kind(&self) -> Kind {
                 match self {
                     $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            /// The path that it is about, where the body says so.
+            pub fn path(&self) -> Option<PathId> {
+                match self {
+                    Self::DirectionRequest(m) => m.renewal.as_ref().map(|renewal| renewal.path),
+                    Self::RelayDirection(m) => Some(m.path),
+                    Self::RouteDirection(m) => Some(m.path),
+                    _ => None,
                 }
             }
 

@@ -1,0 +1,234 @@
+//! Registration and keep-alive, as terminals and relays do them at a DC (T3.2.1-a, T3.2.1-b).
+
+use std::net::SocketAddr;
+
+use crate::addr::{Fqdn, NodeId};
+use crate::crypto::SharedKey;
+use crate::expiry::earliest;
+use crate::observe::What;
+use crate::session::{Expired, Mail, Pending, Rtt, Session};
+use crate::time::{Duration, Instant};
+use crate::wire::{
+    Addresses, ErrorCode, Header, KeepAlive, List, Message, NodeKind, Reason, Refusal, RegistrationRequest,
+    RegistrationResponse,
+};
+
+/// What became of the registration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Registered, with what the DC granted.
+    Registered(RegistrationResponse),
+    /// The address that the DC sees is another one now: the NAT's mapping moved.
+    Moved,
+    /// The DC does not answer; registration goes on by itself.
+    Lost,
+}
+
+/// Keeps a node registered at one DC.
+pub struct Registrar {
+    fqdn: Fqdn,
+    kind: NodeKind,
+    coordinator: SocketAddr,
+    /// The conversation with the DC; other requests travel in it, too.
+    pub session: Session,
+    /// The round-trip time to the DC.
+    pub rtt: Rtt,
+    addresses: Addresses,
+    first_sequence: u64,
+    pending: Pending<Message>,
+    granted: Option<RegistrationResponse>,
+    next_keep_alive: Option<Instant>,
+    /// A relay's load, reported in each Keep-alive.
+    pub load: Option<u16>,
+}
+
+/// Who a [`Registrar`] registers, and where.
+#[derive(Clone, Debug)]
+pub struct RegistrarConfig {
+    /// The node's own name.
+    pub fqdn: Fqdn,
+    /// What it is.
+    pub kind: NodeKind,
+    /// The DC's name.
+    pub coordinator: Fqdn,
+    /// The DC's real address and port.
+    pub address: SocketAddr,
+    /// The key shared with the DC.
+    pub key: SharedKey,
+    /// The first sequence number: above all that were used before.
+    pub first_sequence: u64,
+}
+
+impl Registrar {
+    /// Not registered, and not trying to be.
+    pub fn new(config: RegistrarConfig) -> Self {
+        let (local, peer) = (NodeId::of(&config.fqdn), NodeId::of(&config.coordinator));
+        Self {
+            session: Session::new(&config.key, local, peer, config.first_sequence),
+            fqdn: config.fqdn,
+            kind: config.kind,
+            coordinator: config.address,
+            rtt: Rtt::default(),
+            addresses: Addresses::default(),
+            first_sequence: config.first_sequence.max(1),
+            pending: Pending::default(),
+            granted: None,
+            next_keep_alive: None,
+            load: None,
+        }
+    }
+
+    /// The DC's real address and port.
+    pub fn coordinator(&self) -> SocketAddr {
+        self.coordinator
+    }
+
+    /// What the DC granted, while the node is registered.
+    pub fn granted(&self) -> Option<&RegistrationResponse> {
+        self.granted.as_ref()
+    }
+
+    /// Registers `addresses`, whatever was under way before; without an address it waits for one.
+    pub fn register(&mut self, addresses: Addresses, now: Instant, mail: &mut Mail) {
+        self.addresses = addresses;
+        self.granted = None;
+        self.next_keep_alive = None;
+        self.pending = Pending::default();
+        if self.addresses.is_empty() {
+            return;
+        }
+        let request = RegistrationRequest {
+            request: mail.request_id(),
+            fqdn: self.fqdn.clone(),
+            kind: self.kind,
+            addresses: self.addresses.clone(),
+            rtts: List::default(),
+        };
+        self.ask(request.request, request.into(), now, mail);
+    }
+
+    fn ask(&mut self, id: crate::wire::RequestId, message: Message, now: Instant, mail: &mut Mail) {
+        mail.send(&mut self.session, self.coordinator, &message, 1, now);
+        self.pending.sent(id, message, now, self.rtt.timeout());
+    }
+
+    /// Opens a control message from the DC and checks that it is fresh. Registration Responses, Keep-alive Answers and Errors
+    /// are dealt with here; any other message is handed back for its own machine.
+    pub fn handle(
+        &mut self,
+        header: &Header,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+        mail: &mut Mail,
+    ) -> Result<(Option<Outcome>, Option<Message>), Refusal> {
+        let message = self.session.open(header, datagram)?;
+        let unexpected = Refusal::new("request", Reason::Unexpected);
+        match &message {
+            // The only message that opens the window: it proves to be fresh by the ID of a request under way.
+            Message::RegistrationResponse(response) => {
+                if !matches!(self.pending.get(response.request), Some(Message::RegistrationRequest(_))) {
+                    return Err(unexpected);
+                }
+                if self.session.is_open() {
+                    self.session.accept(header.sequence)?;
+                }
+                self.session.open_above(header.sequence);
+                mail.received(header, &message, from, now);
+                self.measure(response.request, now);
+                self.next_keep_alive = Some(now + response.keep_alive);
+                self.granted = Some(response.clone());
+                let (fqdn, vip, seen) = (self.fqdn.clone(), response.vip, response.seen);
+                mail.journal.note(now, What::Registered { fqdn, vip, seen });
+                Ok((Some(Outcome::Registered(response.clone())), None))
+            }
+            Message::Error(error) => {
+                // About a message of this life, or nothing that concerns us.
+                if error.sequence < self.first_sequence || error.sequence >= self.session.next_sequence() {
+                    return Err(Refusal::new("sequence", Reason::Unexpected));
+                }
+                if self.session.is_open() {
+                    self.session.accept(header.sequence)?;
+                }
+                mail.received(header, &message, from, now);
+                match error.code {
+                    ErrorCode::Stale { floor } => {
+                        self.session.skip_above(floor);
+                        let ids: Vec<_> = self.pending.iter().map(|(id, _)| id).collect();
+                        ids.into_iter().for_each(|id| self.pending.hasten(id, now));
+                        Ok((None, None))
+                    }
+                    ErrorCode::NotRegistered if self.granted.is_some() => {
+                        Ok((Some(self.lose(now, mail)), None))
+                    }
+                    ErrorCode::NotRegistered => Ok((None, None)),
+                }
+            }
+            Message::KeepAliveAnswer(answer) => {
+                self.session.accept(header.sequence)?;
+                mail.received(header, &message, from, now);
+                if self.measure(answer.request, now).is_none() {
+                    return Ok((None, None));
+                }
+                match &mut self.granted {
+                    Some(granted) if granted.seen != answer.seen => {
+                        granted.seen = answer.seen;
+                        Ok((Some(Outcome::Moved), None))
+                    }
+                    _ => Ok((None, None)),
+                }
+            }
+            _ => {
+                self.session.accept(header.sequence)?;
+                mail.received(header, &message, from, now);
+                Ok((None, Some(message)))
+            }
+        }
+    }
+
+    fn measure(&mut self, id: crate::wire::RequestId, now: Instant) -> Option<Message> {
+        let (message, sample) = self.pending.answered(id, now)?;
+        if let Some(sample) = sample {
+            self.rtt.measured(sample);
+        }
+        Some(message)
+    }
+
+    fn lose(&mut self, now: Instant, mail: &mut Mail) -> Outcome {
+        mail.journal.note(now, What::Unregistered { fqdn: self.fqdn.clone() });
+        self.register(self.addresses.clone(), now, mail);
+        Outcome::Lost
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        earliest([self.pending.poll_timeout(), self.next_keep_alive])
+    }
+
+    /// Repeats what is unanswered, and keeps the way through the NAT open.
+    pub fn handle_timeout(&mut self, now: Instant, mail: &mut Mail) -> Option<Outcome> {
+        if self.next_keep_alive.is_some_and(|at| at <= now) {
+            let period = self.granted.as_ref().map_or(Duration::from_secs(5), |granted| granted.keep_alive);
+            self.next_keep_alive = Some(now + period);
+            let message = KeepAlive { request: mail.request_id(), load: self.load, rtts: List::default() };
+            self.ask(message.request, message.into(), now, mail);
+        }
+        while let Some(expired) = self.pending.expired(now) {
+            match expired {
+                Expired::Repeat { id, attempt } => {
+                    if let Some(message) = self.pending.get(id) {
+                        mail.send(&mut self.session, self.coordinator, message, attempt, now);
+                    }
+                }
+                Expired::GaveUp(_, message) => {
+                    mail.journal.note(now, What::GaveUp { message: message.kind(), to: self.coordinator });
+                    // A DC whose store was lost starts its numbers anew: take its next answer as the first.
+                    self.session.close();
+                    self.rtt = Rtt::default();
+                    return Some(self.lose(now, mail));
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,455 @@
+//! The Relay Table (appendix A): what the relay needs to forward, and when it learned it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use foldhash::fast::FixedState;
+use serde::Serialize;
+
+use crate::addr::{NodeId, PathId, Vip};
+use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
+use crate::data::{DataUpdate, Flow};
+use crate::expiry::Expiry;
+use crate::observe::{TableChange, What};
+use crate::session::{Mail, TunnelSession};
+use crate::time::{Duration, Instant};
+use crate::wire::{
+    Header, Message, PathKeepAliveAnswer, Reason, Refusal, RelayAnswer, RelayDirection, RelayMode,
+    RelayOrder, RequestId, Role, TunnelResponse,
+};
+
+/// Whether epoch `a` is newer than `b`; epochs count modulo 16.
+pub fn newer(a: u8, b: u8) -> bool {
+    (1..8).contains(&(a.wrapping_sub(b) & 0x0f))
+}
+
+/// Temporary keys of two directions may be under way, when both ends move at once.
+const TEMP_KEYS_KEPT: usize = 2;
+
+/// One side of a path: the tunnel between an end and the relay.
+struct Side {
+    /// Key_DC MN–RS, newest first.
+    temp: Vec<TunnelSession>,
+    temp_at: Instant,
+    /// Key_MN–RS, with the epoch that brought it.
+    common: Option<Common>,
+    /// RIP_NAT MN and Port_NAT MN.
+    tunnel: Option<(SocketAddr, Instant)>,
+    /// A Tunnel Request that was told that the other side is not there yet.
+    waiting: Option<(RequestId, u8)>,
+}
+
+struct Common {
+    key: SharedKey,
+    epoch: u8,
+    leg: TunnelSession,
+    at: Instant,
+}
+
+impl Side {
+    fn new(now: Instant) -> Self {
+        Self { temp: Vec::new(), temp_at: now, common: None, tunnel: None, waiting: None }
+    }
+
+    /// A repeated direction brings the keys that are there already, and their numbers go on.
+    fn direct(&mut self, path: PathId, epoch: u8, end: Role, key: &SharedKey, now: Instant) {
+        self.temp.retain(|session| session.epoch() != epoch);
+        self.temp.truncate(TEMP_KEYS_KEPT - 1);
+        self.temp.insert(0, TunnelSession::new(key, Purpose::Tunnel, path, epoch, true, end.other()));
+        self.temp_at = now;
+    }
+
+    fn reached(&self, epoch: u8) -> bool {
+        self.common.as_ref().is_some_and(|common| !newer(epoch, common.epoch))
+    }
+}
+
+enum Peers {
+    Switch { vips: [Vip; 2] },
+    Translate { terminal: Vip, general: Vip, real: IpAddr, suite: Suite },
+}
+
+struct Entry {
+    coordinator: NodeId,
+    /// The Relay Direction stored last, so that a repetition changes nothing.
+    request: RequestId,
+    peers: Peers,
+    /// Of initiator and responder; a general node has none.
+    sides: Vec<Side>,
+    made: Instant,
+    used: Instant,
+}
+
+impl Entry {
+    fn mode(&self) -> RelayMode {
+        match self.peers {
+            Peers::Switch { .. } => RelayMode::Switch,
+            Peers::Translate { .. } => RelayMode::Translate,
+        }
+    }
+
+    fn ended(&self, path: PathId) -> Ended {
+        let general = match self.peers {
+            Peers::Switch { .. } => None,
+            Peers::Translate { general, .. } => Some(general),
+        };
+        Ended { path, mode: self.mode(), general }
+    }
+}
+
+/// An entry that is there no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ended {
+    pub(super) path: PathId,
+    pub(super) mode: RelayMode,
+    pub(super) general: Option<Vip>,
+}
+
+/// A Relay Direction that was stored.
+pub(super) struct Taken {
+    /// Whether the entry is new.
+    pub(super) new: bool,
+    /// The entry that it replaced: another path between the same two.
+    pub(super) replaced: Option<Ended>,
+}
+
+/// The table. Keys: Path ID, and (VIP_MN, VIP_GN) (TA-a).
+pub struct RelayTable {
+    lifetime: Duration,
+    capacity: usize,
+    entries: HashMap<PathId, Entry, FixedState>,
+    /// (VIP_MN, VIP_GN) → Path ID.
+    general: BTreeMap<(Vip, Vip), PathId>,
+    expiry: Expiry<PathId>,
+}
+
+impl RelayTable {
+    pub(super) fn new(lifetime: Duration, capacity: usize) -> Self {
+        Self {
+            lifetime,
+            capacity,
+            entries: HashMap::default(),
+            general: BTreeMap::new(),
+            expiry: Expiry::default(),
+        }
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How full it is, in thousandths.
+    pub fn load(&self) -> u16 {
+        u16::try_from(self.entries.len() * 1000 / self.capacity.max(1)).unwrap_or(1000)
+    }
+
+    /// Stores what a Relay Direction brings (TA-b), or says why not.
+    pub(super) fn direct(
+        &mut self,
+        coordinator: NodeId,
+        direction: RelayDirection,
+        now: Instant,
+    ) -> Result<Taken, RelayAnswer> {
+        let RelayDirection { request, path, epoch, order } = direction;
+        let known = self.entries.get_mut(&path);
+        if known.is_none() && self.entries.len() >= self.capacity {
+            return Err(RelayAnswer::Full);
+        }
+        let (peers, keys) = match order {
+            RelayOrder::Switch { initiator_key, responder_key, initiator, responder } => {
+                (Peers::Switch { vips: [initiator, responder] }, vec![initiator_key, responder_key])
+            }
+            RelayOrder::Translate { temp_key, terminal, general, real, suite } => {
+                (Peers::Translate { terminal, general, real, suite }, vec![temp_key])
+            }
+        };
+        let mut replaced = None;
+        let new = !self.entries.contains_key(&path);
+        match self.entries.get_mut(&path) {
+            // Whoever directs a path anew must mean the same two ends; no DC touches another's translation.
+            Some(entry) => match (&entry.peers, &peers) {
+                (Peers::Switch { vips: old }, Peers::Switch { vips: new }) if old == new => {}
+                (
+                    Peers::Translate { terminal: t0, general: g0, real: r0, .. },
+                    Peers::Translate { terminal: t1, general: g1, real: r1, .. },
+                ) if (t0, g0, r0) == (t1, g1, r1) && entry.coordinator == coordinator => {}
+                _ => return Err(RelayAnswer::Conflict),
+            },
+            None => {
+                if let Peers::Translate { terminal, general, .. } = &peers {
+                    let pair = (*terminal, *general);
+                    if let Some(old) = self.general.get(&pair).copied() {
+                        if self.entries.get(&old).is_some_and(|entry| entry.coordinator != coordinator) {
+                            return Err(RelayAnswer::Conflict);
+                        }
+                        replaced = self.remove(old);
+                    }
+                    self.general.insert(pair, path);
+                }
+            }
+        }
+        let sides = keys.len();
+        let entry = self.entries.entry(path).or_insert_with(|| Entry {
+            coordinator,
+            request,
+            peers,
+            sides: (0..sides).map(|_| Side::new(now)).collect(),
+            made: now,
+            used: now,
+        });
+        if new || entry.request != request || entry.coordinator != coordinator {
+            (entry.request, entry.coordinator) = (request, coordinator);
+            for ((side, key), end) in
+                entry.sides.iter_mut().zip(&keys).zip([Role::Initiator, Role::Responder])
+            {
+                side.direct(path, epoch, end, key, now);
+            }
+        }
+        entry.used = now;
+        self.expiry.set(path, now + self.lifetime);
+        Ok(Taken { new, replaced })
+    }
+
+    /// Takes a Tunnel Request or Path Keep-alive from an end: answers it, and says what the data tables are to change.
+    pub(super) fn handle(
+        &mut self,
+        header: &Header,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+        mail: &mut Mail,
+    ) -> Result<Vec<DataUpdate>, Refusal> {
+        let path = PathId(header.id);
+        if !header.flags.leg {
+            return Err(Refusal::new("flags", Reason::Unexpected));
+        }
+        let entry = self.entries.get_mut(&path).ok_or(Refusal::new("path id", Reason::Stranger))?;
+        let end = if header.flags.responder { Role::Responder } else { Role::Initiator };
+        let mode = entry.mode();
+        let Some(side) = entry.sides.get_mut(end.index()) else {
+            return Err(Refusal::new("flags", Reason::Unexpected));
+        };
+        let mut fresh_key = None;
+        let request = match header.kind {
+            crate::wire::Kind::PathKeepAlive => {
+                let common = side.common.as_mut().ok_or(Refusal::new("path id", Reason::Unexpected))?;
+                let message = common.leg.open(header, datagram)?;
+                let Message::PathKeepAlive(keep_alive) = &message else {
+                    return Err(Refusal::new("type", Reason::Unexpected));
+                };
+                mail.received(header, &message, from, now);
+                let answer = PathKeepAliveAnswer { request: keep_alive.request, seen: from }.into();
+                mail.send_on(&mut common.leg, from, &answer, 1, now);
+                None
+            }
+            _ => {
+                let session = side
+                    .temp
+                    .iter_mut()
+                    .find(|session| session.epoch() == header.epoch)
+                    .ok_or(Refusal::new("epoch", Reason::Unknown(header.epoch.into())))?;
+                let message = session.open(header, datagram)?;
+                let Message::TunnelRequest(request) = &message else {
+                    return Err(Refusal::new("type", Reason::Unexpected));
+                };
+                let Some(key) = &request.common_key else {
+                    return Err(Refusal::new("common_key", Reason::Unexpected));
+                };
+                if side.common.as_ref().is_some_and(|common| newer(common.epoch, header.epoch)) {
+                    return Err(Refusal::new("epoch", Reason::Unknown(header.epoch.into())));
+                }
+                mail.received(header, &message, from, now);
+                // A repeated request brings the key that is there already: its numbers go on.
+                if side.common.as_ref().is_none_or(|common| common.key != *key) {
+                    let leg = TunnelSession::new(key, Purpose::Leg, path, header.epoch, true, end.other());
+                    side.common = Some(Common { key: key.clone(), epoch: header.epoch, leg, at: now });
+                    fresh_key = Some(key.clone());
+                }
+                Some(request.request)
+            }
+        };
+        let moved = side.tunnel.is_none_or(|(address, _)| address != from);
+        if moved {
+            side.tunnel = Some((from, now));
+            let change = TableChange::Tunnel { side: end, address: from };
+            mail.journal.note(now, What::RelayTable { path, change, mode });
+        }
+        entry.used = now;
+        self.expiry.set(path, now + self.lifetime);
+        let updates = entry.updates(path, header.epoch, from, fresh_key, moved);
+        if let Some(request) = request {
+            entry.respond(end, request, header.epoch, from, now, mail);
+        }
+        Ok(updates)
+    }
+
+    fn remove(&mut self, path: PathId) -> Option<Ended> {
+        let entry = self.entries.remove(&path)?;
+        self.expiry.clear(path);
+        if let Peers::Translate { terminal, general, .. } = entry.peers
+            && self.general.get(&(terminal, general)) == Some(&path)
+        {
+            self.general.remove(&(terminal, general));
+        }
+        Some(entry.ended(path))
+    }
+
+    /// Removes every entry for `general`.
+    pub(super) fn remove_general(&mut self, general: Vip) -> Vec<Ended> {
+        let paths: Vec<_> =
+            self.general.iter().filter(|((_, g), _)| *g == general).map(|(_, path)| *path).collect();
+        paths.into_iter().filter_map(|path| self.remove(path)).collect()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.expiry.next()
+    }
+
+    /// An entry that nobody used for its lifetime.
+    pub(super) fn expired(&mut self, now: Instant) -> Option<Ended> {
+        let path = self.expiry.due(now)?;
+        self.remove(path)
+    }
+
+    /// The table as appendix A shows it, in the order of Path IDs.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows: Vec<_> = self.entries.iter().map(|(path, entry)| entry.row(*path)).collect();
+        rows.sort_by_key(|row| row.path);
+        rows
+    }
+}
+
+impl Entry {
+    fn updates(
+        &self,
+        path: PathId,
+        epoch: u8,
+        from: SocketAddr,
+        fresh: Option<SharedKey>,
+        moved: bool,
+    ) -> Vec<DataUpdate> {
+        match &self.peers {
+            Peers::Switch { .. } if moved => {
+                let end = |i: usize| self.sides[i].tunnel.map(|(address, _)| address);
+                vec![DataUpdate::Switch { path, ends: [end(0), end(1)] }]
+            }
+            Peers::Switch { .. } => Vec::new(),
+            Peers::Translate { terminal, general, suite, .. } => {
+                let flow = Flow { source: terminal.0, destination: general.0 };
+                match fresh {
+                    Some(key) => {
+                        let keys = |from| Box::new(DataKeys::new(&key, path, epoch, *suite, from));
+                        vec![
+                            DataUpdate::Receive { flow, keys: keys(Role::Initiator) },
+                            DataUpdate::Send {
+                                flow: flow.reversed(),
+                                remote: from,
+                                keys: keys(Role::Responder),
+                            },
+                        ]
+                    }
+                    None if moved => vec![DataUpdate::Remote { flow: flow.reversed(), remote: from }],
+                    None => Vec::new(),
+                }
+            }
+        }
+    }
+
+    /// Answers the Tunnel Request of `end`, and tells the other end if it was waiting for this one.
+    fn respond(
+        &mut self,
+        end: Role,
+        request: RequestId,
+        epoch: u8,
+        from: SocketAddr,
+        now: Instant,
+        mail: &mut Mail,
+    ) {
+        let peer_ready = self.sides.get(end.other().index()).is_none_or(|side| side.reached(epoch));
+        let mut tell = |side: &mut Side, request, epoch, seen, peer_ready| {
+            if let Some(session) = side.temp.iter_mut().find(|session| session.epoch() == epoch) {
+                mail.send_on(session, seen, &TunnelResponse { request, seen, peer_ready }.into(), 1, now);
+            }
+        };
+        let side = &mut self.sides[end.index()];
+        side.waiting = (!peer_ready).then_some((request, epoch));
+        tell(side, request, epoch, from, peer_ready);
+        if let Some(other) = self.sides.get_mut(end.other().index())
+            && let (Some((request, waits_for)), Some((address, _))) = (other.waiting, other.tunnel)
+            && !newer(waits_for, epoch)
+        {
+            other.waiting = None;
+            tell(other, request, waits_for, address, true);
+        }
+    }
+
+    fn row(&self, path: PathId) -> Row {
+        let (virtual_ip, peer_virtual_ip, peer_real_ip) = match &self.peers {
+            Peers::Switch { vips } => (vips[0], vips[1], None),
+            Peers::Translate { terminal, general, real, .. } => (*terminal, *general, Some(*real)),
+        };
+        let tunnels =
+            self.sides.iter().zip([Role::Initiator, Role::Responder]).map(|(side, end)| TunnelRow {
+                side: end,
+                temp_key: side.temp_at,
+                common_key: side.common.as_ref().map(|common| common.at),
+                tunnel: side.tunnel.map(|(address, _)| address),
+                tunnel_filled: side.tunnel.map(|(_, at)| at),
+            });
+        Row {
+            path,
+            mode: self.mode(),
+            coordinator: self.coordinator,
+            virtual_ip,
+            peer_virtual_ip,
+            peer_real_ip,
+            made: self.made,
+            used: self.used,
+            tunnels: tunnels.collect(),
+        }
+    }
+}
+
+/// One entry as Table A.1 shows it; keys appear only by when they were filled.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Row {
+    /// Path ID, filled by the Relay Direction at `made`.
+    pub path: PathId,
+    /// RS-S or RS-N.
+    pub mode: RelayMode,
+    /// The DC that directed it last.
+    pub coordinator: NodeId,
+    /// Virtual IP (MN).
+    pub virtual_ip: Vip,
+    /// Virtual IP (GN), or VIP_CN.
+    pub peer_virtual_ip: Vip,
+    /// Real IP (GN).
+    pub peer_real_ip: Option<IpAddr>,
+    /// When the Relay Direction made the entry.
+    pub made: Instant,
+    /// When it was used last: a direction, a Tunnel Request or a Path Keep-alive.
+    pub used: Instant,
+    /// What Tunnel Requests filled: of the initiator's side, and in RS-S of the responder's.
+    pub tunnels: Vec<TunnelRow>,
+}
+
+/// The tunnel of one side.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct TunnelRow {
+    /// Whose.
+    pub side: Role,
+    /// When the Temp Key was filled.
+    pub temp_key: Instant,
+    /// When the Common Key was filled.
+    pub common_key: Option<Instant>,
+    /// Tunnel IP and Tunnel Port.
+    pub tunnel: Option<SocketAddr>,
+    /// When they were filled.
+    pub tunnel_filled: Option<Instant>,
+}

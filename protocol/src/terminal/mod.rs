@@ -1,0 +1,492 @@
+//! The terminal's role machine.
+//!
+//! It keeps itself registered ([`registration`](crate::registration)), turns an application's DNS query into a Direction Request and
+//! answers it when the tunnel stands (T3.2.2-a, T3.2.3-b), keeps each [`path`] working, and on a handover registers its new addresses
+//! and has every path directed anew (T4.1.4-a, T4.2.5-a).
+
+mod path;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+use crate::addr::{Fqdn, NodeId, PathId, Vip};
+use crate::crypto::SharedKey;
+use crate::data::DataUpdate;
+use crate::expiry::{Expiry, earliest};
+use crate::observe::{RouteName, What};
+use crate::registration::{Outcome, Registrar, RegistrarConfig};
+use crate::session::{Expired, Mail, Pending, Transmit};
+use crate::time::{Duration, Instant};
+use crate::wire::{
+    DirectionRequest, DnsError, Header, Kind, Message, NodeKind, Reason, Refusal, RequestId, RouteDirection,
+    RouteResponse,
+};
+
+use path::{Pace, Path, Signal};
+
+/// What a terminal is told at its start.
+#[derive(Clone, Debug)]
+pub struct TerminalConfig {
+    /// Its name.
+    pub fqdn: Fqdn,
+    /// Its UDP port.
+    pub port: u16,
+    /// Its DC's name.
+    pub coordinator: Fqdn,
+    /// Its DC's real address and port.
+    pub coordinator_address: SocketAddr,
+    /// The key that it shares with its DC.
+    pub key: SharedKey,
+    /// How long an application's query may wait.
+    pub patience: Duration,
+    /// The seed of its randomness.
+    pub seed: [u8; 32],
+    /// The first sequence number: above all that it used before.
+    pub first_sequence: u64,
+}
+
+/// Names an application's query, until it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QueryId(pub u64);
+
+/// What the terminal's driver has to do.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// This is the terminal's virtual address.
+    Vip(Vip),
+    /// Answer an application's query.
+    Answer {
+        /// Which.
+        query: QueryId,
+        /// With VIP_CN or VIP_GN, or with an error.
+        answer: Result<Vip, DnsError>,
+    },
+    /// Change the data tables.
+    Data(DataUpdate),
+}
+
+/// An application's wish for a name.
+#[derive(Default)]
+struct Wish {
+    queries: Vec<QueryId>,
+    /// The path that was directed for it.
+    path: Option<PathId>,
+}
+
+/// What a Direction Request under way is for.
+enum Errand {
+    /// For applications that wait.
+    Name(Fqdn),
+    /// For a path that is to be directed anew.
+    Renewal(PathId),
+}
+
+/// The role machine. See the crate's documentation for how to drive it.
+pub struct Terminal {
+    fqdn: Fqdn,
+    port: u16,
+    patience: Duration,
+    registrar: Registrar,
+    addresses: Vec<IpAddr>,
+    vip: Option<Vip>,
+    wishes: BTreeMap<Fqdn, Wish>,
+    impatience: Expiry<QueryId>,
+    requests: Pending<(Errand, DirectionRequest)>,
+    paths: BTreeMap<PathId, Path>,
+    /// Paths to be directed anew at some time, because it failed before.
+    renewals: Expiry<PathId>,
+    mail: Mail,
+    events: VecDeque<Event>,
+}
+
+/// A path as `status` shows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PathStatus {
+    /// The path.
+    pub path: PathId,
+    /// The peer's name.
+    pub peer: Fqdn,
+    /// The peer's VIP.
+    pub peer_vip: Vip,
+    /// The way in use.
+    pub route: RouteName,
+    /// Where packets go.
+    pub remote: Option<SocketAddr>,
+    /// The key epoch.
+    pub epoch: u8,
+    /// Why it is that way.
+    pub reason: String,
+}
+
+impl Terminal {
+    /// A terminal that is nowhere yet: tell it its addresses.
+    pub fn new(config: TerminalConfig) -> Self {
+        let registrar = Registrar::new(RegistrarConfig {
+            fqdn: config.fqdn.clone(),
+            kind: NodeKind::Terminal,
+            coordinator: config.coordinator,
+            address: config.coordinator_address,
+            key: config.key,
+            first_sequence: config.first_sequence,
+        });
+        Self {
+            fqdn: config.fqdn,
+            port: config.port,
+            patience: config.patience,
+            registrar,
+            addresses: Vec::new(),
+            vip: None,
+            wishes: BTreeMap::new(),
+            impatience: Expiry::default(),
+            requests: Pending::default(),
+            paths: BTreeMap::new(),
+            renewals: Expiry::default(),
+            mail: Mail::new(config.seed, config.first_sequence),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The terminal's virtual address, once it has one.
+    pub fn vip(&self) -> Option<Vip> {
+        self.vip
+    }
+
+    /// Whether the DC has registered its present addresses.
+    pub fn is_registered(&self) -> bool {
+        self.registrar.granted().is_some()
+    }
+
+    /// The paths and their ways.
+    pub fn paths(&self) -> Vec<PathStatus> {
+        let status = |path: &Path| {
+            let (route, remote) = path.way();
+            PathStatus {
+                path: path.id,
+                peer: path.peer.clone(),
+                peer_vip: path.peer_vip,
+                route,
+                remote,
+                epoch: path.epoch(),
+                reason: path.reason().to_owned(),
+            }
+        };
+        self.paths.values().map(status).collect()
+    }
+
+    /// How many inputs were refused so far.
+    pub fn refused(&self) -> u64 {
+        self.mail.journal.refused()
+    }
+
+    /// Notes input that the data tables refused.
+    pub fn refuse(&mut self, from: SocketAddr, refusal: &Refusal, now: Instant) {
+        self.mail.journal.refuse(now, from, refusal);
+    }
+
+    /// The terminal's usable real addresses are these now, the preferred first. A change is a handover.
+    pub fn handle_addresses(&mut self, addresses: &[IpAddr], now: Instant) {
+        if addresses == self.addresses {
+            return;
+        }
+        self.addresses = addresses.to_vec();
+        self.mail.journal.note(now, What::Addresses { addresses: addresses.to_vec() });
+        self.requests = Pending::default();
+        let addresses = addresses.iter().map(|address| SocketAddr::new(*address, self.port)).collect();
+        self.registrar.register(addresses, now, &mut self.mail);
+    }
+
+    /// An application asks for the address of `name`.
+    pub fn handle_query(&mut self, query: QueryId, name: Fqdn, now: Instant) {
+        self.mail.journal.note(now, What::Query { name: name.clone() });
+        if name == self.fqdn
+            && let Some(vip) = self.vip
+        {
+            return self.answer(query, &name, Ok(vip), now);
+        }
+        if let Some(path) = self.paths.values().find(|path| path.peer == name && path.stands()) {
+            let vip = path.peer_vip;
+            return self.answer(query, &name, Ok(vip), now);
+        }
+        self.impatience.set(query, now + self.patience);
+        let wish = self.wishes.entry(name.clone()).or_default();
+        wish.queries.push(query);
+        if wish.queries.len() == 1 && self.is_registered() {
+            self.request(Errand::Name(name), now);
+        }
+    }
+
+    fn answer(&mut self, query: QueryId, name: &Fqdn, answer: Result<Vip, DnsError>, now: Instant) {
+        self.impatience.clear(query);
+        let (vip, error) = (answer.ok(), answer.err());
+        self.mail.journal.note(now, What::Answer { name: name.clone(), vip, error });
+        self.events.push_back(Event::Answer { query, answer });
+    }
+
+    fn answer_all(&mut self, name: &Fqdn, answer: Result<Vip, DnsError>, now: Instant) {
+        for query in self.wishes.remove(name).map(|wish| wish.queries).unwrap_or_default() {
+            self.answer(query, name, answer, now);
+        }
+    }
+
+    /// Sends a Direction Request (T3.2.2-a), for a name or to direct a path anew (T4.1.4-a, T4.2.5-a).
+    fn request(&mut self, errand: Errand, now: Instant) {
+        let (fqdn, renewal) = match &errand {
+            Errand::Name(name) => (name.clone(), None),
+            Errand::Renewal(path) => {
+                let Some(path) = self.paths.get(path) else { return };
+                (path.peer.clone(), Some(path.renewal()))
+            }
+        };
+        let request = DirectionRequest { request: self.mail.request_id(), fqdn, renewal };
+        let (id, message) = (request.request, request.clone().into());
+        let to = self.registrar.coordinator();
+        self.mail.send(&mut self.registrar.session, to, &message, 1, now);
+        // The answer takes the round trips of a whole sequence, not of one message.
+        self.requests.sent(id, (errand, request), now, self.registrar.rtt.timeout() * 4);
+    }
+
+    /// Takes a datagram that is no data packet.
+    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+        if let Err(refusal) = self.take(from, datagram, now) {
+            self.mail.journal.refuse(now, from, &refusal);
+        }
+    }
+
+    fn take(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> Result<(), Refusal> {
+        let header = Header::parse(datagram)?;
+        match header.kind {
+            Kind::TunnelRequest | Kind::TunnelResponse | Kind::PathKeepAlive | Kind::PathKeepAliveAnswer => {
+                let id = PathId(header.id);
+                let path = self.paths.get_mut(&id).ok_or(Refusal::new("path id", Reason::Stranger))?;
+                path.handle(&header, datagram, from, now, &mut self.mail)?;
+                self.heed(id, now);
+                Ok(())
+            }
+            _ => self.take_control(&header, datagram, from, now),
+        }
+    }
+
+    fn take_control(
+        &mut self,
+        header: &Header,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let (outcome, message) = self.registrar.handle(header, datagram, from, now, &mut self.mail)?;
+        if let Some(outcome) = outcome {
+            self.registration(outcome, now);
+        }
+        match message {
+            None => Ok(()),
+            Some(Message::RouteDirection(direction)) => self.directed(direction, from, now),
+            Some(Message::DirectionRefusal(refusal)) => {
+                if let Some(((errand, _), _)) = self.requests.answered(refusal.request, now) {
+                    self.undirected(errand, refusal.error, now);
+                }
+                Ok(())
+            }
+            Some(_) => Err(Refusal::new("type", Reason::Unexpected)),
+        }
+    }
+
+    fn registration(&mut self, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Registered(granted) => {
+                if let Some(vip) = granted.vip
+                    && self.vip != Some(vip)
+                {
+                    self.vip = Some(vip);
+                    self.events.push_back(Event::Vip(vip));
+                }
+                let names: Vec<Fqdn> = self
+                    .wishes
+                    .iter()
+                    .filter(|(_, wish)| wish.path.is_none())
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                let paths: Vec<PathId> = self.paths.keys().copied().collect();
+                paths.into_iter().for_each(|path| self.request(Errand::Renewal(path), now));
+                names.into_iter().for_each(|name| self.request(Errand::Name(name), now));
+            }
+            // Paths hold themselves open; what the DC sees is for the next direction.
+            Outcome::Moved | Outcome::Lost => {}
+        }
+    }
+
+    fn pace(&self) -> Pace {
+        let keep_alive =
+            self.registrar.granted().map_or(Duration::from_secs(5), |granted| granted.keep_alive);
+        Pace { keep_alive, wait: self.registrar.rtt.timeout() * 2 }
+    }
+
+    fn directed(&mut self, direction: RouteDirection, from: SocketAddr, now: Instant) -> Result<(), Refusal> {
+        let own_vip = self.vip.ok_or(Refusal::new("type", Reason::Unexpected))?;
+        if direction.target != NodeId::of(&self.fqdn) {
+            return Err(Refusal::new("target", Reason::Stranger));
+        }
+        let (id, request, answers, peer) =
+            (direction.path, direction.request, direction.answers, direction.peer.clone());
+        if let Some(answers) = answers {
+            // An answer that came twice, or to a request that is wanted no more: nothing is to do.
+            if self.requests.answered(answers, now).is_none() {
+                return Ok(());
+            }
+            self.renewals.clear(id);
+        }
+        let pace = self.pace();
+        let taken = match self.paths.get_mut(&id) {
+            Some(path) => path.redirect(direction, pace, now, &mut self.mail),
+            None => Path::directed(direction, own_vip, pace, now, &mut self.mail).map(|path| {
+                self.paths.insert(id, path);
+            }),
+        };
+        match answers {
+            Some(_) => {
+                if let Some(wish) = self.wishes.get_mut(&peer) {
+                    wish.path = Some(id);
+                }
+            }
+            None => {
+                let response = RouteResponse { request, accepted: taken.is_ok() }.into();
+                self.mail.send(&mut self.registrar.session, from, &response, 1, now);
+            }
+        }
+        taken?;
+        self.heed(id, now);
+        Ok(())
+    }
+
+    fn undirected(&mut self, errand: Errand, error: DnsError, now: Instant) {
+        match errand {
+            Errand::Name(name) => self.answer_all(&name, Err(error), now),
+            // The path may still carry traffic, and the cause may pass.
+            Errand::Renewal(path) => self.renewals.set(path, now + self.pace().keep_alive),
+        }
+    }
+
+    /// Acts on what a path signals.
+    fn heed(&mut self, id: PathId, now: Instant) {
+        while let Some(signal) = self.paths.get_mut(&id).and_then(Path::poll_signal) {
+            match signal {
+                Signal::Data(update) => self.events.push_back(Event::Data(update)),
+                Signal::Stands => {
+                    let Some(path) = self.paths.get(&id) else { continue };
+                    let vip = path.peer_vip;
+                    let waiting = self
+                        .wishes
+                        .iter()
+                        .find(|(_, wish)| wish.path == Some(id))
+                        .map(|(name, _)| name.clone());
+                    if let Some(name) = waiting {
+                        self.answer_all(&name, Ok(vip), now);
+                    }
+                }
+                Signal::Broken => {
+                    let asked = self
+                        .requests
+                        .iter()
+                        .any(|(_, (errand, _))| matches!(errand, Errand::Renewal(path) if *path == id));
+                    // While unregistered there is nobody to ask; registration has every path directed anew.
+                    if !asked && self.is_registered() {
+                        self.request(Errand::Renewal(id), now);
+                    }
+                }
+                Signal::Failed => {
+                    self.paths.remove(&id);
+                    self.events.push_back(Event::Data(DataUpdate::Forget { path: id }));
+                    let waiting = self
+                        .wishes
+                        .iter()
+                        .find(|(_, wish)| wish.path == Some(id))
+                        .map(|(name, _)| name.clone());
+                    if let Some(name) = waiting {
+                        self.answer_all(&name, Err(DnsError::ServFail), now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let paths = self.paths.values().filter_map(Path::poll_timeout).min();
+        earliest([
+            self.registrar.poll_timeout(),
+            self.requests.poll_timeout(),
+            self.impatience.next(),
+            self.renewals.next(),
+            paths,
+        ])
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(outcome) = self.registrar.handle_timeout(now, &mut self.mail) {
+            self.registration(outcome, now);
+        }
+        while let Some(expired) = self.requests.expired(now) {
+            match expired {
+                Expired::Repeat { id, attempt } => self.repeat(id, attempt, now),
+                Expired::GaveUp(_, (errand, _)) => {
+                    let to = self.registrar.coordinator();
+                    self.mail.journal.note(now, What::GaveUp { message: Kind::DirectionRequest, to });
+                    self.undirected(errand, DnsError::ServFail, now);
+                }
+            }
+        }
+        while let Some(path) = self.renewals.due(now) {
+            if self.is_registered() {
+                self.request(Errand::Renewal(path), now);
+            }
+        }
+        while let Some(query) = self.impatience.due(now) {
+            let name = self.wishes.iter_mut().find_map(|(name, wish)| {
+                let at = wish.queries.iter().position(|waiting| *waiting == query)?;
+                wish.queries.remove(at);
+                Some(name.clone())
+            });
+            if let Some(name) = name {
+                if self.wishes.get(&name).is_some_and(|wish| wish.queries.is_empty()) {
+                    self.wishes.remove(&name);
+                }
+                self.answer(query, &name, Err(DnsError::ServFail), now);
+            }
+        }
+        let due: Vec<PathId> = self
+            .paths
+            .values()
+            .filter(|path| path.poll_timeout().is_some_and(|at| at <= now))
+            .map(|path| path.id)
+            .collect();
+        for id in due {
+            if let Some(path) = self.paths.get_mut(&id) {
+                path.handle_timeout(now, &mut self.mail);
+            }
+            self.heed(id, now);
+        }
+    }
+
+    fn repeat(&mut self, id: RequestId, attempt: u32, now: Instant) {
+        let Some((_, request)) = self.requests.get(id) else { return };
+        let (message, to) = (request.clone().into(), self.registrar.coordinator());
+        self.mail.send(&mut self.registrar.session, to, &message, attempt, now);
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.mail.poll_transmit()
+    }
+
+    /// What the driver has to do next.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The oldest observation not yet taken.
+    pub fn poll_observation(&mut self) -> Option<(Instant, What)> {
+        self.mail.journal.poll()
+    }
+}

@@ -1,0 +1,515 @@
+//! One path of a terminal: its tunnels, which of them carries the traffic, and whether they still work.
+//!
+//! A path is directed by a Route Direction, stands when a Tunnel Response came, is optimised where a direct way can be proved
+//! (T4.1.2-b), is held open by Path Keep-alives, and falls back to the RS, or asks to be directed anew, when they stay unanswered.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use crate::addr::{Fqdn, NodeId, PathId, Vip};
+use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
+use crate::data::{DataUpdate, Flow};
+use crate::expiry::earliest;
+use crate::observe::{RouteName, What};
+use crate::relay::table::newer;
+use crate::session::{Expired, Mail, Pending, TunnelSession};
+use crate::time::{Duration, Instant};
+use crate::wire::{
+    Header, Kind, Message, PathKeepAlive, PathKeepAliveAnswer, Reason, Refusal, RelayMode, Renewal,
+    RequestId, Role, Route, RouteDirection, TunnelRequest, TunnelResponse,
+};
+
+/// What a path tells the terminal.
+#[derive(Debug)]
+pub(super) enum Signal {
+    /// Change the data tables.
+    Data(DataUpdate),
+    /// Packets can flow.
+    Stands,
+    /// No way works: direct the path anew.
+    Broken,
+    /// The tunnel was never built.
+    Failed,
+}
+
+/// How long a terminal waits between two Path Keep-alives, and for answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Between two Path Keep-alives.
+    pub(super) keep_alive: Duration,
+    /// Before a Tunnel Request is repeated.
+    pub(super) wait: Duration,
+}
+
+/// The way through a relay.
+struct Leg {
+    node: NodeId,
+    address: SocketAddr,
+    mode: RelayMode,
+    /// Under Key_DC MN–RS.
+    temp: TunnelSession,
+    /// Under Key_MN–RS, which this end makes.
+    common: TunnelSession,
+    common_key: SharedKey,
+    stands: bool,
+    /// Where to try the peer directly once it stands.
+    optimise: Vec<SocketAddr>,
+}
+
+/// The way from end to end.
+struct Direct {
+    session: TunnelSession,
+    /// The peer's address, once a Tunnel Response proved both directions.
+    proved: Option<SocketAddr>,
+    /// Where the peer's request came from, until our own is answered: with no relay there is no better way.
+    provisional: Option<SocketAddr>,
+    /// The addresses that the DC named.
+    named: Vec<SocketAddr>,
+    /// How many requests were begun, so that a peer cannot make us ask without bound.
+    asked: usize,
+}
+
+/// The most addresses of a peer that are tried in one epoch.
+const MAX_TRIED: usize = 16;
+
+/// A request under way on a tunnel.
+enum Ask {
+    LegTunnel(Message),
+    LegAlive(Message),
+    DirectTunnel(SocketAddr, Message),
+    DirectAlive(SocketAddr, Message),
+}
+
+pub(super) struct Path {
+    pub(super) id: PathId,
+    pub(super) role: Role,
+    pub(super) peer: Fqdn,
+    pub(super) peer_vip: Vip,
+    own_vip: Vip,
+    epoch: u8,
+    suite: Suite,
+    /// Of the newest epoch. None where the path was replaced or has no relay.
+    leg: Option<Leg>,
+    direct: Option<Direct>,
+    /// The key of this epoch's data packets.
+    data_key: SharedKey,
+    /// The epoch whose keys the data table sends under.
+    sending: Option<u8>,
+    route: RouteName,
+    remote: Option<SocketAddr>,
+    reason: String,
+    /// The epoch for which the way was noted last.
+    noted: Option<u8>,
+    pending: Pending<Ask>,
+    next_keep_alive: Option<Instant>,
+    pace: Pace,
+    /// When this end, which does not start, asks all the same.
+    start_at: Option<Instant>,
+    signals: VecDeque<Signal>,
+}
+
+impl Path {
+    /// A path that no Route Direction has reached yet; [`direct`](Self::direct) follows.
+    fn new(direction: &RouteDirection, own_vip: Vip, pace: Pace) -> Self {
+        Self {
+            id: direction.path,
+            role: direction.role,
+            peer: direction.peer.clone(),
+            peer_vip: direction.peer_vip,
+            own_vip,
+            epoch: direction.epoch,
+            suite: direction.suite,
+            leg: None,
+            direct: None,
+            data_key: SharedKey::new([0; 32]),
+            sending: None,
+            route: RouteName::None,
+            remote: None,
+            reason: "not built yet".to_owned(),
+            noted: None,
+            pending: Pending::default(),
+            next_keep_alive: None,
+            pace,
+            start_at: None,
+            signals: VecDeque::new(),
+        }
+    }
+
+    /// A new path, as directed.
+    pub(super) fn directed(
+        direction: RouteDirection,
+        own_vip: Vip,
+        pace: Pace,
+        now: Instant,
+        mail: &mut Mail,
+    ) -> Result<Self, Refusal> {
+        let mut path = Self::new(&direction, own_vip, pace);
+        path.begin(direction, now, mail)?;
+        Ok(path)
+    }
+
+    /// Directs the path anew (T4.1.4-a). A direction that was taken before changes nothing; one for other ends is refused.
+    pub(super) fn redirect(
+        &mut self,
+        direction: RouteDirection,
+        pace: Pace,
+        now: Instant,
+        mail: &mut Mail,
+    ) -> Result<(), Refusal> {
+        if direction.peer_vip != self.peer_vip || direction.role != self.role {
+            return Err(Refusal::new("path id", Reason::Conflict));
+        }
+        if direction.epoch == self.epoch {
+            return Ok(());
+        }
+        if !newer(direction.epoch, self.epoch) {
+            return Err(Refusal::new("epoch", Reason::Unknown(direction.epoch.into())));
+        }
+        self.pace = pace;
+        self.begin(direction, now, mail)
+    }
+
+    fn begin(&mut self, direction: RouteDirection, now: Instant, mail: &mut Mail) -> Result<(), Refusal> {
+        let RouteDirection { path, epoch, role, path_key, suite, route, .. } = direction;
+        let direct = |key: &SharedKey| Direct {
+            session: TunnelSession::new(key, Purpose::Tunnel, path, epoch, false, role),
+            proved: None,
+            provisional: None,
+            named: Vec::new(),
+            asked: 0,
+        };
+        let key_wanted = Refusal::new("path_key", Reason::Unexpected);
+        let (leg, direct, data_key) = match &route {
+            Route::Direct { .. } => {
+                let key = path_key.ok_or(key_wanted)?;
+                (None, Some(direct(&key)), key)
+            }
+            Route::Relayed { relay, address, mode, temp_key, optimise } => {
+                let common_key = SharedKey::random(&mut mail.rng);
+                let leg = Leg {
+                    node: *relay,
+                    address: *address,
+                    mode: *mode,
+                    temp: TunnelSession::new(temp_key, Purpose::Tunnel, path, epoch, true, role),
+                    common: TunnelSession::new(&common_key, Purpose::Leg, path, epoch, true, role),
+                    common_key: common_key.clone(),
+                    stands: false,
+                    optimise: optimise.to_vec(),
+                };
+                match mode {
+                    RelayMode::Switch => {
+                        let key = path_key.ok_or(key_wanted)?;
+                        (Some(leg), Some(direct(&key)), key)
+                    }
+                    RelayMode::Translate => (Some(leg), None, common_key),
+                }
+            }
+        };
+        (self.epoch, self.suite, self.leg, self.direct, self.data_key) =
+            (epoch, suite, leg, direct, data_key);
+        self.pending = Pending::default();
+        self.next_keep_alive = None;
+        self.start_at = None;
+        // The peer may be faster: what it sends under the new keys is opened from now on.
+        let keys = DataKeys::new(&self.data_key, path, epoch, suite, role.other());
+        self.signals.push_back(Signal::Data(DataUpdate::Receive {
+            flow: self.flow().reversed(),
+            keys: Box::new(keys),
+        }));
+        match route {
+            Route::Direct { addresses, start } => {
+                if start {
+                    self.ask_peer(&addresses, now, mail);
+                } else {
+                    // The peer starts; if its request does not get through, ours may.
+                    if let Some(direct) = &mut self.direct {
+                        direct.named = addresses.to_vec();
+                    }
+                    self.start_at = Some(now + self.pace.wait * 2);
+                }
+            }
+            Route::Relayed { .. } => self.ask_relay(now, mail),
+        }
+        Ok(())
+    }
+
+    fn flow(&self) -> Flow {
+        Flow { source: self.own_vip.0, destination: self.peer_vip.0 }
+    }
+
+    /// The key epoch.
+    pub(super) fn epoch(&self) -> u8 {
+        self.epoch
+    }
+
+    /// The way in use, and where packets go.
+    pub(super) fn way(&self) -> (RouteName, Option<SocketAddr>) {
+        (self.route, self.remote)
+    }
+
+    /// Whether packets can flow.
+    pub(super) fn stands(&self) -> bool {
+        self.remote.is_some()
+    }
+
+    /// What a Direction Request says of this path.
+    pub(super) fn renewal(&self) -> Renewal {
+        let keep_relay = self.leg.as_ref().filter(|leg| leg.mode == RelayMode::Translate).map(|leg| leg.node);
+        Renewal { path: self.id, role: self.role, epoch: self.epoch, peer_vip: self.peer_vip, keep_relay }
+    }
+
+    fn ask_relay(&mut self, now: Instant, mail: &mut Mail) {
+        let Some(leg) = &mut self.leg else { return };
+        let request = mail.request_id();
+        let message: Message = TunnelRequest { request, common_key: Some(leg.common_key.clone()) }.into();
+        mail.send_on(&mut leg.temp, leg.address, &message, 1, now);
+        self.pending.sent(request, Ask::LegTunnel(message), now, self.pace.wait);
+    }
+
+    fn ask_peer(&mut self, addresses: &[SocketAddr], now: Instant, mail: &mut Mail) {
+        let Some(direct) = &mut self.direct else { return };
+        for &address in addresses {
+            if direct.asked == MAX_TRIED {
+                return;
+            }
+            direct.asked += 1;
+            let request = mail.request_id();
+            let message: Message = TunnelRequest { request, common_key: None }.into();
+            mail.send_on(&mut direct.session, address, &message, 1, now);
+            self.pending.sent(request, Ask::DirectTunnel(address, message), now, self.pace.wait);
+        }
+    }
+
+    /// Takes a message of one of the path's tunnels.
+    pub(super) fn handle(
+        &mut self,
+        header: &Header,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+        mail: &mut Mail,
+    ) -> Result<(), Refusal> {
+        let nothing = Refusal::new("path id", Reason::Unexpected);
+        let session = match (&mut self.leg, &mut self.direct) {
+            (Some(leg), _) if header.flags.leg => match header.kind {
+                Kind::TunnelRequest | Kind::TunnelResponse => &mut leg.temp,
+                _ => &mut leg.common,
+            },
+            (_, Some(direct)) if !header.flags.leg => &mut direct.session,
+            _ => return Err(nothing),
+        };
+        let message = session.open(header, datagram)?;
+        mail.received(header, &message, from, now);
+        match message {
+            // The relay never asks; a peer does, to prove its direction.
+            Message::TunnelRequest(request) if !header.flags.leg => {
+                let response =
+                    TunnelResponse { request: request.request, seen: from, peer_ready: true }.into();
+                mail.send_on(session, from, &response, 1, now);
+                self.asked_by_peer(from, now, mail);
+            }
+            Message::PathKeepAlive(request) if !header.flags.leg => {
+                let answer = PathKeepAliveAnswer { request: request.request, seen: from }.into();
+                mail.send_on(session, from, &answer, 1, now);
+            }
+            Message::TunnelResponse(response) => self.answered_tunnel(&response, now, mail),
+            Message::PathKeepAliveAnswer(answer) => {
+                self.pending.answered(answer.request, now);
+            }
+            _ => return Err(Refusal::new("type", Reason::Unexpected)),
+        }
+        Ok(())
+    }
+
+    /// The peer's request came through, from `from`: our own will, too, if its NAT lets answers in there.
+    fn asked_by_peer(&mut self, from: SocketAddr, now: Instant, mail: &mut Mail) {
+        self.start_at = None;
+        let relayed = self.leg.is_some();
+        let Some(direct) = self.direct.as_mut().filter(|direct| direct.proved.is_none()) else { return };
+        if !relayed && direct.provisional.is_none() {
+            direct.provisional = Some(from);
+            self.choose("the peer's Tunnel Request came through", now, mail);
+        }
+        let under_way = self.pending.iter().find_map(|(id, ask)| match ask {
+            Ask::DirectTunnel(address, _) if *address == from => Some(id),
+            _ => None,
+        });
+        match under_way {
+            Some(id) => self.pending.hasten(id, now),
+            None => self.ask_peer(&[from], now, mail),
+        }
+    }
+
+    fn answered_tunnel(&mut self, response: &TunnelResponse, now: Instant, mail: &mut Mail) {
+        match self.pending.get(response.request) {
+            Some(Ask::LegTunnel(_)) if !response.peer_ready => {
+                // The tunnel to the relay is there; it says so again when the peer's is.
+                return;
+            }
+            Some(Ask::LegTunnel(_) | Ask::DirectTunnel(..)) => {}
+            _ => return,
+        }
+        match self.pending.answered(response.request, now) {
+            Some((Ask::LegTunnel(_), _)) => {
+                let Some(leg) = &mut self.leg else { return };
+                leg.stands = true;
+                let optimise = leg.optimise.clone();
+                self.choose("the tunnel to the relay stands", now, mail);
+                self.ask_peer(&optimise, now, mail);
+            }
+            Some((Ask::DirectTunnel(address, _), _)) => {
+                let Some(direct) = &mut self.direct else { return };
+                if direct.proved.is_none() {
+                    direct.proved = Some(address);
+                    let others: Vec<RequestId> = self
+                        .pending
+                        .iter()
+                        .filter(|(_, ask)| matches!(ask, Ask::DirectTunnel(..)))
+                        .map(|(id, _)| id)
+                        .collect();
+                    others.into_iter().for_each(|id| drop(self.pending.answered(id, now)));
+                    self.choose("both directions are proved", now, mail);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends packets the best way that works: directly where that is proved, else through the relay (T4.1.2-b).
+    fn choose(&mut self, reason: &str, now: Instant, mail: &mut Mail) {
+        let direct = self.direct.as_ref();
+        let relayed = self.leg.as_ref().filter(|leg| leg.stands);
+        let (route, remote) = match (direct.and_then(|direct| direct.proved), relayed) {
+            (Some(address), _) => (RouteName::Direct, Some(address)),
+            (None, Some(leg)) => (leg.mode.into(), Some(leg.address)),
+            (None, None) => match direct.and_then(|direct| direct.provisional) {
+                Some(address) => (RouteName::Direct, Some(address)),
+                None => (RouteName::None, None),
+            },
+        };
+        match remote {
+            Some(remote) => {
+                self.next_keep_alive.get_or_insert(now + self.pace.keep_alive);
+                let update = if self.sending == Some(self.epoch) {
+                    DataUpdate::Remote { flow: self.flow(), remote }
+                } else {
+                    self.sending = Some(self.epoch);
+                    let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
+                    DataUpdate::Send { flow: self.flow(), remote, keys: Box::new(keys) }
+                };
+                self.signals.push_back(Signal::Data(update));
+                self.signals.push_back(Signal::Stands);
+            }
+            // A path that once stood is worth directing anew; one that never did has failed.
+            None if self.sending.is_some() => self.signals.push_back(Signal::Broken),
+            None => self.signals.push_back(Signal::Failed),
+        }
+        if (route, remote) != (self.route, self.remote) || self.noted != Some(self.epoch) {
+            (self.route, self.remote, self.noted) = (route, remote, Some(self.epoch));
+            self.reason = reason.to_owned();
+            let (path, epoch) = (self.id, self.epoch);
+            mail.journal.note(now, What::PathChanged { path, route, remote, epoch, reason: reason.into() });
+        }
+    }
+
+    /// The next thing that the terminal must know.
+    pub(super) fn poll_signal(&mut self) -> Option<Signal> {
+        self.signals.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        earliest([self.pending.poll_timeout(), self.next_keep_alive, self.start_at])
+    }
+
+    /// Repeats what is unanswered, holds the tunnels open, and draws the consequences of silence.
+    pub(super) fn handle_timeout(&mut self, now: Instant, mail: &mut Mail) {
+        if self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            let named = self.direct.as_ref().map(|direct| direct.named.clone()).unwrap_or_default();
+            self.ask_peer(&named, now, mail);
+        }
+        if self.next_keep_alive.is_some_and(|at| at <= now) {
+            self.next_keep_alive = Some(now + self.pace.keep_alive);
+            self.hold_open(now, mail);
+        }
+        while let Some(expired) = self.pending.expired(now) {
+            match expired {
+                Expired::Repeat { id, attempt } => self.repeat(id, attempt, now, mail),
+                Expired::GaveUp(_, ask) => self.unanswered(ask, now, mail),
+            }
+        }
+    }
+
+    fn hold_open(&mut self, now: Instant, mail: &mut Mail) {
+        let request = mail.request_id();
+        if let Some(leg) = self.leg.as_mut().filter(|leg| leg.stands) {
+            let message: Message = PathKeepAlive { request }.into();
+            mail.send_on(&mut leg.common, leg.address, &message, 1, now);
+            self.pending.sent(request, Ask::LegAlive(message), now, self.pace.wait);
+        }
+        let request = mail.request_id();
+        if let Some(direct) = &mut self.direct
+            && let Some(address) = direct.proved
+        {
+            let message: Message = PathKeepAlive { request }.into();
+            mail.send_on(&mut direct.session, address, &message, 1, now);
+            self.pending.sent(request, Ask::DirectAlive(address, message), now, self.pace.wait);
+        }
+    }
+
+    fn repeat(&mut self, id: RequestId, attempt: u32, now: Instant, mail: &mut Mail) {
+        match (self.pending.get(id), &mut self.leg, &mut self.direct) {
+            (Some(Ask::LegTunnel(message)), Some(leg), _) => {
+                mail.send_on(&mut leg.temp, leg.address, message, attempt, now);
+            }
+            (Some(Ask::LegAlive(message)), Some(leg), _) => {
+                mail.send_on(&mut leg.common, leg.address, message, attempt, now);
+            }
+            (Some(Ask::DirectTunnel(to, message) | Ask::DirectAlive(to, message)), _, Some(direct)) => {
+                mail.send_on(&mut direct.session, *to, message, attempt, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn unanswered(&mut self, ask: Ask, now: Instant, mail: &mut Mail) {
+        let relay = self.leg.as_ref().map(|leg| leg.address);
+        let (message, to) = match &ask {
+            Ask::LegTunnel(message) | Ask::LegAlive(message) => (message.kind(), relay),
+            Ask::DirectTunnel(to, message) | Ask::DirectAlive(to, message) => (message.kind(), Some(*to)),
+        };
+        if let Some(to) = to {
+            mail.journal.note(now, What::GaveUp { message, to });
+        }
+        match ask {
+            Ask::LegTunnel(_) | Ask::LegAlive(_) => {
+                if let Some(leg) = &mut self.leg {
+                    leg.stands = false;
+                }
+                self.choose("the relay does not answer", now, mail);
+            }
+            Ask::DirectAlive(..) => {
+                if let Some(direct) = &mut self.direct {
+                    (direct.proved, direct.provisional) = (None, None);
+                }
+                self.choose("the peer does not answer directly", now, mail);
+            }
+            Ask::DirectTunnel(..) => {
+                let more = self.pending.iter().any(|(_, ask)| matches!(ask, Ask::DirectTunnel(..)));
+                // Beside a relay this was an attempt at optimisation; without one it was the path.
+                if self.leg.is_none() && !more {
+                    if let Some(direct) = &mut self.direct {
+                        direct.provisional = None;
+                    }
+                    self.choose("the peer does not answer", now, mail);
+                }
+            }
+        }
+    }
+
+    /// Why packets take the way that they take.
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
+}
