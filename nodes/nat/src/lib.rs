@@ -1,1 +1,25 @@
-//! To come.
+//! How NATs behave, after RFC 4787 (UDP), RFC 5382 (TCP) and RFC 5508 (ICMP).
+//!
+//! The library is pure: addresses, ports and instants go in, addresses and ports come out. The simulation uses it as its NATs.
+//!
+//! * [`behaviour`]: the axes — mapping, filtering, hairpinning, port choice, timeouts — and the classic names for them.
+//! * [`flow`]: what a NAT sees of a packet.
+//! * [`translator`]: the NAT as a machine.
+//! * [`direct`]: whether two hosts behind two NATs can speak directly.
+//!
+//! With the feature `router`, there is also the router that behaves so on real packets:
+//!
+//! * `router`: its configuration, the nftables rules that make a kernel behave so, and how they are put in place.
+
+pub mod behaviour;
+pub mod direct;
+mod duration;
+pub mod flow;
+mod names;
+pub mod translator;
+
+pub use behaviour::{Allocation, Axes, Behaviour, Dependence, PortRange, Timeouts};
+pub use direct::direct_possible;
+pub use flow::{Flow, Protocol, Segment};
+pub use names::UnknownName;
+pub use translator::{Forward, Mapping, Refusal, Scope, Side, Translated, Translator};
