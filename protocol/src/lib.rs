@@ -27,6 +27,7 @@
 //! ```
 
 pub mod addr;
+pub mod coordinator;
 pub mod crypto;
 pub mod data;
 pub mod expiry;

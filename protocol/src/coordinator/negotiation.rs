@@ -1,0 +1,106 @@
+//! One tunnel negotiation of a DC: from a Direction Request to Route Directions (Figs. 3.2, 4.1 and 4.3).
+
+use std::net::IpAddr;
+
+use crate::addr::{Fqdn, NodeId, PathId, Vip};
+use crate::crypto::SharedKey;
+use crate::wire::{DirectionRequest, Message, RequestId, Role, TerminalInformation};
+
+/// Names a negotiation inside its DC.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct NegotiationId(pub(super) u64);
+
+/// A negotiation under way, or answered and kept for a repeated request.
+pub(super) struct Negotiation {
+    pub(super) requester: NodeId,
+    pub(super) request: DirectionRequest,
+    pub(super) stage: Stage,
+}
+
+/// What a negotiation waits for.
+pub(super) enum Stage {
+    /// NS record.
+    Zone,
+    /// TXT record, from one name server after the other.
+    Record { zone: Fqdn, servers: Vec<(Fqdn, IpAddr)> },
+    /// Information Response, from DC_CN.
+    Information { coordinator: NodeId },
+    /// A record.
+    Address4,
+    /// AAAA record.
+    Address6 { found: Vec<IpAddr> },
+    /// A durable VIP_GN.
+    General,
+    /// Relay Response.
+    Relay { plan: Plan, tried: Vec<NodeId> },
+    /// Nothing: this is the answer.
+    Answered(Message),
+}
+
+/// What is to be built once the relay is ready.
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) path: PathId,
+    pub(super) epoch: u8,
+    /// The role of the terminal that asked.
+    pub(super) role: Role,
+    pub(super) peer: Peer,
+}
+
+/// Whom the requester wants to talk to.
+#[derive(Clone)]
+pub(super) enum Peer {
+    /// A terminal, and the DC through which it is told; none where it is our own.
+    Terminal {
+        information: TerminalInformation,
+        through: Option<NodeId>,
+        path_key: SharedKey,
+        keys: [SharedKey; 2],
+    },
+    /// A general node.
+    General { vip: Vip, real: IpAddr, temp_key: SharedKey },
+}
+
+/// The epoch after `epoch` of a direction that `role` asked for: even ones are the initiator's, odd ones the responder's, so that two
+/// directions at once, when both ends moved, never share one.
+pub(super) fn next_epoch(epoch: u8, role: Role) -> u8 {
+    let next = epoch + 1;
+    let step = u8::from(usize::from(next & 1) != role.index());
+    (next + step) & 0x0f
+}
+
+/// What a request that the DC sent is for.
+#[derive(Clone)]
+pub(super) enum Purpose {
+    /// To open the conversation with another DC.
+    Join,
+    /// A negotiation waits for its answer.
+    Negotiation(NegotiationId),
+    /// A terminal is told its route.
+    Route,
+    /// The same, on behalf of another DC, which is told.
+    RouteFor { coordinator: NodeId, request: RequestId },
+}
+
+/// A request of the DC's under way.
+pub(super) struct Ask {
+    pub(super) node: NodeId,
+    pub(super) message: Message,
+    pub(super) purpose: Purpose,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_of_the_two_ends_never_meet() {
+        let mut epoch = 0;
+        for _ in 0..20 {
+            let (a, b) = (next_epoch(epoch, Role::Initiator), next_epoch(epoch, Role::Responder));
+            assert_ne!(a, b);
+            assert!(crate::relay::table::newer(a, epoch) && crate::relay::table::newer(b, epoch));
+            epoch = a.max(b) & 0x0f;
+        }
+    }
+}
