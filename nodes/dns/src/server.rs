@@ -55,7 +55,7 @@ struct Handler(Arc<Shared>);
 /// One line of the trace: an answer given.
 #[derive(Serialize)]
 struct Answered<'a> {
-    time: u64,
+    t: u64,
     node: &'a str,
     what: &'static str,
     from: SocketAddr,
@@ -144,9 +144,9 @@ impl Shared {
             let mut trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
             if trace.is_kept() {
                 trace.write(&Answered {
-                    time: clock::now().as_nanos(),
+                    t: clock::now().as_nanos(),
                     node: &self.node,
-                    what: "dns_answer",
+                    what: "dns-answer",
                     from: request.src(),
                     name: query.map(|query| query.name().to_string()).unwrap_or_default(),
                     r#type: kind.clone(),

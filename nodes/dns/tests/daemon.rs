@@ -147,7 +147,7 @@ fn questions_are_answered_by_udp_and_tcp_and_counted() {
         trace.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), 4);
     let first = &lines[0];
-    assert_eq!((first["node"].as_str(), first["what"].as_str()), (Some("tld"), Some("dns_answer")));
+    assert_eq!((first["node"].as_str(), first["what"].as_str()), (Some("tld"), Some("dns-answer")));
     assert_eq!((first["name"].as_str(), first["code"].as_str()), (Some("www.dc.test."), Some("NOERROR")));
 }
 
