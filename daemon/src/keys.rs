@@ -9,54 +9,22 @@
 //!
 //! Neither group nor others may read it. No error and no `Debug` output shows a key or a line of the file.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::{fmt, slice};
+use std::slice;
 
-use ntm_protocol::addr::Fqdn;
+use ntm_protocol::addr::{Fqdn, decode_hex};
+use ntm_protocol::crypto::SharedKey;
+use ntm_protocol::wire::NodeKind;
 use serde::Deserialize;
 use thiserror::Error;
 use toml::{Spanned, Value};
-use zeroize::{ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::config::{self, Place};
-
-/// What a peer is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PeerKind {
-    /// An NTM terminal.
-    Terminal,
-    /// A relay (RS).
-    Relay,
-    /// A Direction Coordinator (DC).
-    Coordinator,
-}
-
-/// A key of 32 bytes; wiped from memory when dropped, never printed.
-#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
-pub struct SharedKey([u8; 32]);
-
-impl SharedKey {
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl From<[u8; 32]> for SharedKey {
-    fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Debug for SharedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedKey(…)")
-    }
-}
 
 /// One entry of the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,7 +32,7 @@ pub struct PeerKey {
     /// The peer's name.
     pub peer: Fqdn,
     /// What it is.
-    pub kind: PeerKind,
+    pub kind: NodeKind,
     /// The key shared with it.
     pub key: SharedKey,
 }
@@ -73,6 +41,8 @@ pub struct PeerKey {
 #[derive(Clone, Debug, Default)]
 pub struct KeyFile {
     entries: Vec<PeerKey>,
+    /// Where each peer's entry stands.
+    index: HashMap<Fqdn, usize>,
 }
 
 /// Why a key file cannot be used.
@@ -146,25 +116,24 @@ impl KeyFile {
         let document: Document = config::parse(text)
             .map_err(|place| KeyFileError::Text { path: path.to_owned(), place: place.without_excerpt() })?;
         let line = |at: usize| text.as_bytes().iter().take(at).filter(|&&byte| byte == b'\n').count() + 1;
-        let mut entries: Vec<PeerKey> = Vec::with_capacity(document.key.len());
+        let mut file = Self::default();
         for Entry { peer, kind, key } in document.key {
-            let peer_line = line(peer.span().start);
-            let key_line = line(key.span().start);
+            let (peer_at, key_at) = (peer.span().start, key.span().start);
             let peer = peer.into_inner();
-            if entries.iter().any(|entry| entry.peer == peer) {
-                return Err(KeyFileError::Twice { path: path.to_owned(), line: peer_line, peer });
+            if file.index.insert(peer.clone(), file.entries.len()).is_some() {
+                return Err(KeyFileError::Twice { path: path.to_owned(), line: line(peer_at), peer });
             }
             let Some(key) = shared_key(key.into_inner()) else {
-                return Err(KeyFileError::Key { path: path.to_owned(), line: key_line, peer });
+                return Err(KeyFileError::Key { path: path.to_owned(), line: line(key_at), peer });
             };
-            entries.push(PeerKey { peer, kind, key });
+            file.entries.push(PeerKey { peer, kind, key });
         }
-        Ok(Self { entries })
+        Ok(file)
     }
 
     /// The entry of `peer`.
     pub fn get(&self, peer: &Fqdn) -> Option<&PeerKey> {
-        self.entries.iter().find(|entry| entry.peer == *peer)
+        self.index.get(peer).map(|&at| &self.entries[at])
     }
 
     /// All entries, in the file's order.
@@ -173,7 +142,7 @@ impl KeyFile {
     }
 
     /// The entries of one kind of peer, in the file's order.
-    pub fn of_kind(&self, kind: PeerKind) -> impl Iterator<Item = &PeerKey> {
+    pub fn of_kind(&self, kind: NodeKind) -> impl Iterator<Item = &PeerKey> {
         self.entries.iter().filter(move |entry| entry.kind == kind)
     }
 }
@@ -198,22 +167,14 @@ struct Document {
 #[serde(deny_unknown_fields)]
 struct Entry {
     peer: Spanned<Fqdn>,
-    kind: PeerKind,
+    kind: NodeKind,
     /// Any value: the deserialiser's own complaint about a wrong type would show it.
     key: Spanned<Value>,
 }
 
 fn shared_key(value: Value) -> Option<SharedKey> {
     let Value::String(text) = value else { return None };
-    let digits = Zeroizing::new(text);
-    if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut key = SharedKey([0; 32]);
-    for (byte, at) in key.0.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
-    }
-    Some(key)
+    decode_hex(&Zeroizing::new(text)).ok().map(SharedKey::new)
 }
 
 #[cfg(test)]
@@ -238,10 +199,10 @@ mod tests {
         let keys = KeyFile::parse(&text, Path::new("keys.toml")).expect("a key file");
         let name = Fqdn::new("rs1.ntm.test").expect("a name");
         let relay = keys.get(&name).expect("the relay's key");
-        assert_eq!(relay.key.bytes().map(usize::from), std::array::from_fn(|i| i));
+        assert_eq!(relay.key, SharedKey::new(std::array::from_fn(|i| i as u8)));
         assert_eq!(keys.iter().count(), 2);
-        assert_eq!(keys.of_kind(PeerKind::Relay).map(|entry| &entry.peer).collect::<Vec<_>>(), [&name]);
-        assert_eq!(keys.of_kind(PeerKind::Terminal).count(), 0);
+        assert_eq!(keys.of_kind(NodeKind::Relay).map(|entry| &entry.peer).collect::<Vec<_>>(), [&name]);
+        assert_eq!(keys.of_kind(NodeKind::Terminal).count(), 0);
         assert!(KeyFile::parse("", Path::new("keys.toml")).expect("an empty file").iter().next().is_none());
     }
 
