@@ -1,0 +1,478 @@
+//! From packets to what the kernel takes fastest: consecutive segments of one TCP connection become one train, which the TUN takes in
+//! one write (the reverse of [`crate::split`]).
+//!
+//! Packets stay where they are, in the arena of received datagrams; a train is a list of places in it. A segment joins the newest item of
+//! its connection only, so no connection's packets change their order. What joins is what the kernel's own GRO would join, and
+//! splitting the train again gives the same packets, byte for byte. A segment with a wrong checksum never joins: the train's
+//! checksum is the kernel's to make, and would hide the error.
+
+use std::ops::Range;
+
+use crate::checksum::{fold, pseudo, sum};
+use crate::vnet::{Gso, VNET_LEN, Vnet};
+
+/// Segments in one train: few writes are left to save beyond that, and a write takes at most 1024 pieces (`UIO_MAXIOV`).
+pub(crate) const MAX_SEGMENTS: usize = 64;
+
+/// Places for the newest item of a connection.
+const SLOTS: usize = 256;
+
+const IP_LEN: usize = 20;
+const TCP: u8 = 6;
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
+const DONT_FRAGMENT: u8 = 0x40;
+
+/// Collects the packets of one batch.
+#[derive(Debug)]
+pub(crate) struct Coalescer {
+    /// Only the first `live` are of this batch; the others keep their room for the next.
+    items: Vec<Item>,
+    live: usize,
+    /// The newest item of a connection, by a hash; of two that share a place the older one only loses some joining.
+    newest: Box<[Option<u32>; SLOTS]>,
+    enabled: bool,
+}
+
+/// What one write to the TUN carries.
+#[derive(Debug)]
+pub(crate) struct Write<'a> {
+    /// The virtio header.
+    pub(crate) vnet: [u8; VNET_LEN],
+    /// The places of what follows it; one for each packet.
+    pub(crate) parts: &'a [Range<usize>],
+    /// Bytes of the packets before they were joined.
+    pub(crate) bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Item {
+    /// The first packet whole, then the payloads of the others.
+    parts: Vec<Range<usize>>,
+    train: Option<Train>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Train {
+    /// Length of the IPv4 and TCP headers.
+    headers: usize,
+    /// Payload of each segment but the last.
+    size: usize,
+    /// Length of the train as one packet.
+    total: usize,
+    next_sequence: u32,
+    next_id: u16,
+    /// Whether the last segment has the push flag.
+    push: bool,
+    /// Whether another segment may join.
+    open: bool,
+    first_is_checked: bool,
+}
+
+impl Coalescer {
+    /// One that joins segments only if `enabled`.
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self { items: Vec::new(), live: 0, newest: Box::new([None; SLOTS]), enabled }
+    }
+
+    /// Adds the packet at `place` of `arena`.
+    pub(crate) fn push(&mut self, arena: &[u8], place: Range<usize>) {
+        let packet = &arena[place.clone()];
+        let Some(segment) = Segment::of(packet).filter(|_| self.enabled) else {
+            if packet.get(9) == Some(&TCP) {
+                // Its connection is not known, so nothing may pass it.
+                self.newest.fill(None);
+            }
+            return self.start(place, None);
+        };
+        let slot = segment.slot();
+        if let Some(index) = self.newest[slot]
+            && self.items[index as usize].join(arena, &place, &segment)
+        {
+            return;
+        }
+        self.newest[slot] = Some(self.live as u32);
+        self.start(place, segment.train());
+    }
+
+    fn start(&mut self, place: Range<usize>, train: Option<Train>) {
+        if self.live == self.items.len() {
+            self.items.push(Item::default());
+        }
+        let item = &mut self.items[self.live];
+        item.parts.clear();
+        item.parts.push(place);
+        item.train = train;
+        self.live += 1;
+    }
+
+    /// Ends the batch: `write` gets the arena and each item. The headers of trains are completed in the arena first.
+    pub(crate) fn finish(&mut self, arena: &mut [u8], mut write: impl FnMut(&[u8], &Write<'_>)) {
+        for item in &self.items[..self.live] {
+            let vnet = item.complete(arena);
+            let length: usize = item.parts.iter().map(Range::len).sum();
+            let left_out = (item.parts.len() - 1) * usize::from(vnet.header_len);
+            write(arena, &Write { vnet: vnet.emit(), parts: &item.parts, bytes: length + left_out });
+        }
+        self.live = 0;
+        self.newest.fill(None);
+    }
+}
+
+impl Item {
+    /// Takes `segment`, which is at `place`, if it continues the train.
+    fn join(&mut self, arena: &[u8], place: &Range<usize>, segment: &Segment<'_>) -> bool {
+        let Some(train) = self.train.as_mut().filter(|train| train.open) else { return false };
+        let first = Segment { packet: &arena[self.parts[0].clone()], headers: train.headers };
+        let payload = segment.payload_len();
+        if self.parts.len() == MAX_SEGMENTS
+            || payload == 0
+            || payload > train.size
+            || train.total + payload > 0xffff
+            || segment.sequence() != train.next_sequence
+            || !segment.is_like(&first, train.next_id)
+            || !segment.checksum_is_right()
+        {
+            return false;
+        }
+        if !train.first_is_checked {
+            if !first.checksum_is_right() {
+                train.open = false;
+                return false;
+            }
+            train.first_is_checked = true;
+        }
+        train.total += payload;
+        train.next_sequence = train.next_sequence.wrapping_add(payload as u32);
+        train.next_id = train.next_id.wrapping_add(1);
+        train.push = segment.flags() & PSH != 0;
+        // Splitting gives neither a short segment nor a push back from the middle of a train.
+        train.open = payload == train.size && !train.push;
+        self.parts.push(place.start + train.headers..place.end);
+        true
+    }
+
+    /// Writes the headers of a train, and says what the kernel has to do with the item.
+    fn complete(&self, arena: &mut [u8]) -> Vnet {
+        let Some(train) = self.train.filter(|_| self.parts.len() > 1) else { return Vnet::default() };
+        let (ip, tcp) = arena[self.parts[0].start..][..train.headers].split_at_mut(IP_LEN);
+        ip[2..4].copy_from_slice(&(train.total as u16).to_be_bytes());
+        ip[10..12].fill(0);
+        let checksum = !fold(sum(ip, 0));
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        if train.push {
+            tcp[13] |= PSH;
+        }
+        let mut addresses = [0; 8];
+        addresses.copy_from_slice(&ip[12..20]);
+        let partial = fold(pseudo(&addresses, TCP, train.total - IP_LEN));
+        tcp[16..18].copy_from_slice(&partial.to_be_bytes());
+        Vnet {
+            partial: Some((IP_LEN as u16, 16)),
+            gso: Gso::Tcp4,
+            gso_size: train.size as u16,
+            header_len: train.headers as u16,
+        }
+    }
+}
+
+/// A TCP segment in an IPv4 packet without IP options that is no fragment; its lengths were checked.
+struct Segment<'a> {
+    packet: &'a [u8],
+    /// Length of the IPv4 and TCP headers.
+    headers: usize,
+}
+
+impl<'a> Segment<'a> {
+    fn of(packet: &'a [u8]) -> Option<Self> {
+        let ip = packet.first_chunk::<IP_LEN>()?;
+        let length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+        let is_fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
+        if ip[0] != 0x45 || ip[9] != TCP || is_fragment || length != packet.len() {
+            return None;
+        }
+        let tcp_len = usize::from(packet.get(IP_LEN + 12)? >> 4) * 4;
+        let headers = IP_LEN + tcp_len;
+        (tcp_len >= 20 && headers <= packet.len()).then_some(Self { packet, headers })
+    }
+
+    /// The train that it begins, alone as yet; `None` if nothing can join it.
+    fn train(&self) -> Option<Train> {
+        (self.flags() == ACK && self.payload_len() > 0).then(|| Train {
+            headers: self.headers,
+            size: self.payload_len(),
+            total: self.packet.len(),
+            next_sequence: self.sequence().wrapping_add(self.payload_len() as u32),
+            next_id: self.id().wrapping_add(1),
+            push: false,
+            open: true,
+            first_is_checked: false,
+        })
+    }
+
+    /// Whether it differs from `first`, the first of a train, only in what a train's later segments do.
+    fn is_like(&self, first: &Segment<'_>, next_id: u16) -> bool {
+        let same = |range: Range<usize>| self.packet[range.clone()] == first.packet[range];
+        // The identification of a packet that is never fragmented means nothing (RFC 6864, section 4.1).
+        let id_fits = self.id() == next_id || self.packet[6] & DONT_FRAGMENT != 0;
+        self.headers == first.headers
+            && id_fits
+            && self.flags() & !PSH == ACK
+            && same(1..2) // type of service
+            && same(6..10) // fragmentation, time to live, protocol
+            && same(12..IP_LEN + 4) // addresses, ports
+            && same(IP_LEN + 8..IP_LEN + 13) // acknowledgement, header length
+            && same(IP_LEN + 14..IP_LEN + 16) // window
+            && same(IP_LEN + 18..self.headers) // urgent pointer, options
+    }
+
+    fn checksum_is_right(&self) -> bool {
+        let mut addresses = [0; 8];
+        addresses.copy_from_slice(&self.packet[12..20]);
+        let tcp = &self.packet[IP_LEN..];
+        fold(sum(tcp, pseudo(&addresses, TCP, tcp.len()))) == 0xffff
+            && fold(sum(&self.packet[..IP_LEN], 0)) == 0xffff
+    }
+
+    /// A place for its connection.
+    fn slot(&self) -> usize {
+        let mut hash = 0u32;
+        for word in self.packet[12..IP_LEN + 4].chunks_exact(4) {
+            let word = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+            hash = (hash ^ word).wrapping_mul(0x9e37_79b1).rotate_left(15);
+        }
+        hash as usize % SLOTS
+    }
+
+    fn id(&self) -> u16 {
+        u16::from_be_bytes([self.packet[4], self.packet[5]])
+    }
+
+    fn sequence(&self) -> u32 {
+        let at = IP_LEN + 4;
+        u32::from_be_bytes([self.packet[at], self.packet[at + 1], self.packet[at + 2], self.packet[at + 3]])
+    }
+
+    fn flags(&self) -> u8 {
+        self.packet[IP_LEN + 13]
+    }
+
+    fn payload_len(&self) -> usize {
+        self.packet.len() - self.headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::tests::is_right;
+    use crate::packets::{Tcp, udp};
+    use crate::split::split;
+    use proptest::prelude::*;
+
+    /// What is written for `packets`: each write's virtio header and bytes.
+    fn writes(enabled: bool, packets: &[Vec<u8>]) -> Vec<(Vnet, Vec<u8>)> {
+        let mut arena = vec![0xee; 7];
+        let mut coalescer = Coalescer::new(enabled);
+        let places: Vec<_> = packets
+            .iter()
+            .map(|packet| {
+                arena.extend(packet);
+                arena.len() - packet.len()..arena.len()
+            })
+            .collect();
+        for place in places {
+            coalescer.push(&arena, place);
+        }
+        let mut writes = Vec::new();
+        let mut total = 0;
+        coalescer.finish(&mut arena, |arena, write| {
+            total += write.bytes;
+            let mut bytes = write.vnet.to_vec();
+            write.parts.iter().for_each(|part| bytes.extend(&arena[part.clone()]));
+            let (vnet, packet) = Vnet::parse(&mut bytes).expect("a header");
+            writes.push((vnet, packet.to_vec()));
+        });
+        assert_eq!(total, packets.iter().map(Vec::len).sum::<usize>());
+        writes
+    }
+
+    /// What the kernel makes of the writes.
+    fn split_again(writes: Vec<(Vnet, Vec<u8>)>) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        for (vnet, mut bytes) in writes {
+            split(vnet, &mut bytes, &mut Vec::new(), |packet| packets.push(packet.to_vec()))
+                .expect("it splits");
+        }
+        packets
+    }
+
+    /// `count` segments that continue each other.
+    fn stream(tcp: &Tcp, count: usize, size: usize) -> Vec<Vec<u8>> {
+        (0..count)
+            .map(|i| {
+                let mut one = tcp.clone();
+                one.id = tcp.id.wrapping_add(i as u16);
+                one.sequence = tcp.sequence.wrapping_add((i * size) as u32);
+                one.packet(&vec![i as u8 + 1; size])
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_stream_becomes_one_train() {
+        let packets = stream(&Tcp::default(), 10, 1372);
+        let writes = writes(true, &packets);
+        assert_eq!(writes.len(), 1);
+        let (vnet, train) = &writes[0];
+        assert_eq!(*vnet, Vnet { partial: Some((20, 16)), gso: Gso::Tcp4, gso_size: 1372, header_len: 52 });
+        assert_eq!(train.len(), 52 + 10 * 1372);
+        assert_eq!(split_again(writes), packets);
+    }
+
+    #[test]
+    fn no_train_is_longer_than_a_packet_may_be() {
+        for (count, size) in [(100, 1372), (200, 8)] {
+            let packets = stream(&Tcp::default(), count, size);
+            let writes = writes(true, &packets);
+            assert!(writes.iter().all(|(_, bytes)| bytes.len() <= 0xffff));
+            assert!(writes.len() < 5, "{} writes", writes.len());
+            assert_eq!(split_again(writes), packets);
+        }
+    }
+
+    #[test]
+    fn two_interleaved_streams_become_two_trains() {
+        let other = Tcp { source_port: 2000, ..Tcp::default() };
+        let (a, b) = (stream(&Tcp::default(), 5, 100), stream(&other, 5, 200));
+        let packets: Vec<_> = a.iter().zip(&b).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+        let writes = writes(true, &packets);
+        assert_eq!(writes.len(), 2);
+        assert_eq!(split_again(writes), [a, b].concat());
+    }
+
+    #[test]
+    fn a_short_segment_or_a_push_ends_a_train() {
+        let tcp = Tcp::default();
+        let push = Tcp { flags: ACK | PSH, ..tcp.clone() };
+        let at = |tcp: &Tcp, index: u16, sequence: u32| Tcp { id: tcp.id + index, sequence, ..tcp.clone() };
+        let packets = [
+            at(&tcp, 0, 100).packet(&[1; 50]),
+            at(&tcp, 1, 150).packet(&[2; 20]),
+            at(&tcp, 2, 170).packet(&[3; 50]),
+            at(&push, 3, 220).packet(&[4; 50]),
+            at(&tcp, 4, 270).packet(&[5; 50]),
+        ];
+        let writes = writes(true, &packets);
+        assert_eq!(
+            writes.iter().map(|(_, bytes)| bytes.len()).collect::<Vec<_>>(),
+            [52 + 70, 52 + 100, 52 + 50]
+        );
+        assert_eq!(split_again(writes), packets);
+    }
+
+    #[test]
+    fn what_differs_does_not_join_and_keeps_its_order() {
+        let second = Tcp { id: 6, sequence: 200, ..Tcp::default() };
+        let cases = [
+            Tcp { sequence: 201, ..second.clone() },
+            Tcp { acknowledgement: 10, ..second.clone() },
+            Tcp { window: 513, ..second.clone() },
+            Tcp { tos: 1, ..second.clone() },
+            Tcp { dont_fragment: false, ..second.clone() },
+            Tcp { flags: ACK | 1, ..second.clone() },
+            Tcp { flags: ACK | 0x20, ..second.clone() },
+            Tcp { options: vec![], ..second.clone() },
+            Tcp { options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 3], ..second.clone() },
+            Tcp { source_port: 1001, ..second.clone() },
+        ];
+        for case in cases {
+            let packets = [Tcp::default().packet(&[1; 100]), case.packet(&[2; 100])];
+            let writes = writes(true, &packets);
+            assert_eq!(writes.len(), 2, "{case:?}");
+            assert_eq!(split_again(writes), packets, "{case:?}");
+        }
+        // An identification that jumps matters only where fragments are possible.
+        for (dont_fragment, expected) in [(true, 1), (false, 2)] {
+            let first = Tcp { dont_fragment, ..Tcp::default() };
+            let jump = Tcp { dont_fragment, id: 9, ..second.clone() };
+            let packets = [first.packet(&[1; 100]), jump.packet(&[2; 100])];
+            assert_eq!(writes(true, &packets).len(), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_passes_a_packet_of_its_own_connection() {
+        let stream = stream(&Tcp::default(), 3, 100);
+        let pure_ack = Tcp { sequence: 300, ..Tcp::default() }.packet(&[]);
+        let mut fragment = pure_ack.clone();
+        fragment[6] = 0x20;
+        for between in [pure_ack, fragment] {
+            let packets = [stream[0].clone(), stream[1].clone(), between, stream[2].clone()];
+            let writes = writes(true, &packets);
+            assert_eq!(writes.len(), 3);
+            assert_eq!(split_again(writes), packets);
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_stays_to_be_seen() {
+        for wrong in 0..3 {
+            let mut packets = stream(&Tcp::default(), 3, 100);
+            packets[wrong][80] ^= 1;
+            assert_eq!(split_again(writes(true, &packets)), packets);
+            let mut packets = stream(&Tcp::default(), 3, 100);
+            packets[wrong][10] ^= 1;
+            assert_eq!(split_again(writes(true, &packets)), packets);
+        }
+    }
+
+    #[test]
+    fn disabled_or_not_tcp_nothing_joins() {
+        let packets = stream(&Tcp::default(), 3, 100);
+        assert_eq!(writes(false, &packets).len(), 3);
+        let packets = [udp(1, &[1; 10]), udp(2, &[2; 10]), vec![0x45], vec![]];
+        assert_eq!(split_again(writes(true, &packets)), packets);
+    }
+
+    proptest! {
+        /// Any mix of a few connections, sizes, flags, losses: each connection's packets come out as they went in, in their order.
+        #[test]
+        fn splitting_gives_back_what_was_joined(
+            moves in prop::collection::vec((0..3u16, prop::sample::select(vec![0usize, 7, 100, 101]), 0..12u8), 1..80),
+        ) {
+            let mut flows: Vec<_> = (0..3).map(|port| Tcp { source_port: port, ..Tcp::default() }).collect();
+            let mut packets = Vec::new();
+            for (n, (flow, size, kind)) in moves.into_iter().enumerate() {
+                let tcp = &mut flows[usize::from(flow)];
+                match kind {
+                    0 => tcp.sequence = tcp.sequence.wrapping_add(1000),
+                    1 => tcp.acknowledgement += 1,
+                    _ => {}
+                }
+                tcp.flags = if kind == 2 { ACK | PSH } else { ACK };
+                packets.push(tcp.packet(&vec![n as u8; size]));
+                tcp.sequence = tcp.sequence.wrapping_add(size as u32);
+                tcp.id += 1;
+            }
+            let back = split_again(writes(true, &packets));
+            prop_assert!(back.iter().all(|packet| is_right(packet)));
+            for port in 0..3u16 {
+                let of = |all: &[Vec<u8>]| -> Vec<_> {
+                    all.iter().filter(|p| p[20..22] == port.to_be_bytes()).cloned().collect()
+                };
+                prop_assert_eq!(of(&back), of(&packets));
+            }
+        }
+
+        #[test]
+        fn nothing_breaks_it(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20)) {
+            let packets: Vec<_> = packets.into_iter().map(|mut packet| {
+                if let [first, _, high, low, ..] = &mut packet[..] { (*first, *high, *low) = (0x45, 0, *low % 80); }
+                if let Some(protocol) = packet.get_mut(9) { *protocol = TCP; }
+                packet
+            }).collect();
+            prop_assert_eq!(split_again(writes(true, &packets)), packets);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The thread from the network to the TUN, and, at an RS-S, back to the network.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+
+use ntm_protocol::data::Verdict;
+use tokio::sync::mpsc;
+
+use crate::coalesce::{Coalescer, MAX_SEGMENTS, Write};
+use crate::counters::Counters;
+use crate::mmsg::Receiver;
+use crate::outlet::Outlet;
+use crate::plane::{Failed, Notice, Notify};
+use crate::table::{Ingress, Pending};
+use crate::tun::Tun;
+use crate::udp::Udp;
+use crate::wake::{Waited, Waiter};
+
+/// The thread's state.
+pub(crate) struct Inward<I: Ingress> {
+    tun: Option<Tun>,
+    udp: Udp,
+    table: I,
+    pending: Pending<I::Update>,
+    control: mpsc::Sender<(Vec<u8>, SocketAddr)>,
+    notify: Notify,
+    waiter: Waiter,
+    receiver: Receiver,
+    coalescer: Coalescer,
+    outlet: Outlet,
+}
+
+impl<I: Ingress> Inward<I> {
+    pub(crate) fn new(
+        tun: Option<Tun>,
+        udp: Udp,
+        table: I,
+        pending: Pending<I::Update>,
+        control: mpsc::Sender<(Vec<u8>, SocketAddr)>,
+        notify: Notify,
+        waiter: Waiter,
+    ) -> Self {
+        let coalescer = Coalescer::new(tun.as_ref().is_some_and(Tun::has_offload));
+        let outlet = Outlet::new(udp.clone());
+        let receiver = Receiver::new();
+        Self { tun, udp, table, pending, control, notify, waiter, receiver, coalescer, outlet }
+    }
+
+    /// Runs until the end is told.
+    pub(crate) fn run(mut self) -> Result<(), Failed> {
+        loop {
+            match self.receiver.receive(&self.udp) {
+                Ok(received) => {
+                    let counters = &self.notify.counters;
+                    counters.udp_receives.add(1);
+                    counters.drop_truncated.add(received.truncated);
+                    // After the receipt: a datagram that is received after an update sees it.
+                    self.pending.drain(|update| self.table.apply(update));
+                    self.batch();
+                    self.waiter.worked();
+                    if received.is_full && self.waiter.is_stopped() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match self.waiter.readable(&self.udp) {
+                        Ok(Waited::Again) => {}
+                        Ok(Waited::Stopped) => return Ok(()),
+                        Err(source) => return Err(Failed { what: "waiting for datagrams", source }),
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_of_the_network(&error) => self.notify.counters.network_errors.add(1),
+                Err(source) => return Err(Failed { what: "receiving datagrams", source }),
+            }
+        }
+    }
+
+    fn batch(&mut self) {
+        let Self { tun, table, control, notify, waiter, receiver, coalescer, outlet, .. } = self;
+        let counters = &*notify.counters;
+        let (mut packets, mut bytes) = (0, 0);
+        receiver.each(|arena, place, from| {
+            packets += 1;
+            bytes += place.len();
+            let datagram = &mut arena[place.clone()];
+            match table.judge(datagram, from) {
+                Verdict::Deliver(inner) if tun.is_some() => {
+                    coalescer.push(arena, place.start + inner.start..place.start + inner.end);
+                }
+                Verdict::Deliver(_) => counters.drop_not_delivered.add(1),
+                Verdict::Forward(to) => outlet.push(arena, place, to),
+                Verdict::Control => match control.try_send((datagram.to_vec(), from)) {
+                    Ok(()) => counters.control_packets.add(1),
+                    Err(_) => counters.drop_control_full.add(1),
+                },
+                Verdict::Refused(refusal) => {
+                    counters.drop_refused.add(1);
+                    notify.tell(Notice::Refused { refusal, from });
+                }
+            }
+        });
+        counters.udp_in_packets.add(packets);
+        counters.udp_in_bytes.add(bytes);
+
+        let sent = outlet.flush(receiver.arena_mut(), waiter, counters);
+        counters.forwarded_packets.add(sent.packets);
+        counters.forwarded_bytes.add(sent.bytes);
+        if let Some(tun) = tun {
+            coalescer.finish(receiver.arena_mut(), |arena, write| deliver(tun, arena, write, counters));
+        }
+    }
+}
+
+/// Writes a packet or a train to the TUN.
+fn deliver(tun: &Tun, arena: &[u8], write: &Write<'_>, counters: &Counters) {
+    let mut slices = [IoSlice::new(&[]); 1 + MAX_SEGMENTS];
+    let mut used = 0;
+    if tun.has_offload() {
+        slices[0] = IoSlice::new(&write.vnet);
+        used = 1;
+    }
+    for (slice, part) in slices[used..].iter_mut().zip(write.parts) {
+        *slice = IoSlice::new(&arena[part.clone()]);
+    }
+    used += write.parts.len();
+    match tun.write(&slices[..used]) {
+        Ok(()) => {
+            counters.tun_writes.add(1);
+            counters.tun_out_packets.add(write.parts.len());
+            counters.tun_out_bytes.add(write.bytes);
+        }
+        // The interface is down, or out of memory: as on any wire, the packet is lost.
+        Err(error) => {
+            tracing::trace!("{} packets are not delivered: {error}", write.parts.len());
+            counters.drop_not_delivered.add(write.parts.len());
+        }
+    }
+}
+
+/// Whether `error` is what an earlier datagram of ours met (an ICMP message, a link that went away), or passes by itself.
+fn is_of_the_network(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNREFUSED
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::ENOPROTOOPT
+                | libc::EMSGSIZE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+        )
+    )
+}

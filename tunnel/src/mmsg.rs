@@ -1,0 +1,340 @@
+//! Datagrams in batches and in trains: `recvmmsg` with `UDP_GRO`, `sendmmsg` with `UDP_SEGMENT`.
+//!
+//! All of the crate's unsafe code is here. The safe faces of these calls that `nix` has give all messages of a call the same control
+//! messages, and trains differ in the size of their segments.
+
+use std::array;
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+
+use socket2::{SockAddr, SockAddrStorage, Socket};
+
+use crate::trains::{Train, Trains};
+
+/// Messages received by one call.
+const SLOTS: usize = 32;
+/// Room of one message: the longest train that `UDP_GRO` makes.
+const SLOT: usize = 1 << 16;
+/// Messages sent by one call, and the parts that all of them have together.
+const SEND_MESSAGES: usize = 16;
+const SEND_PARTS: usize = 256;
+
+/// Room for one control message with an `int`, with its alignment.
+type Control = [u64; 4];
+
+/// Asks for `size` bytes of buffer each way: beyond the system's limit where we may, else as far as the limit goes.
+pub(crate) fn enlarge_buffers(socket: &Socket, size: usize) {
+    let size = libc::c_int::try_from(size).unwrap_or(libc::c_int::MAX);
+    for (forced, limited) in
+        [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
+        let enlarged = set_option(socket, libc::SOL_SOCKET, forced, size)
+            .or_else(|_| set_option(socket, libc::SOL_SOCKET, limited, size));
+        if let Err(error) = enlarged {
+            tracing::debug!("the UDP socket keeps its small buffers: {error}");
+        }
+    }
+}
+
+/// Switches `UDP_GRO` on and asks whether `UDP_SEGMENT` is known: (received, sent) in trains.
+pub(crate) fn enable_offload(socket: &Socket) -> (bool, bool) {
+    let gro = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+    // Zero sets no size for the socket as a whole; a kernel without the option refuses it.
+    let gso = set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+    (gro, gso)
+}
+
+fn set_option(socket: &Socket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let size = mem::size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the option's value is an int that lives over the call, and its size is told.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(&value).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The datagrams of one call.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    arena: Box<[u8]>,
+    messages: Vec<Message>,
+}
+
+/// A train received: datagrams of `segment` bytes but for the last, which may be shorter.
+#[derive(Clone, Debug)]
+struct Message {
+    place: Range<usize>,
+    segment: usize,
+    from: SocketAddr,
+}
+
+/// What a call brought besides datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Received {
+    /// Messages that were cut off, and dropped.
+    pub(crate) truncated: usize,
+    /// Whether more may wait.
+    pub(crate) is_full: bool,
+}
+
+impl Receiver {
+    pub(crate) fn new() -> Self {
+        Self { arena: vec![0; SLOTS * SLOT].into(), messages: Vec::with_capacity(SLOTS) }
+    }
+
+    /// Receives what is there, without blocking; `WouldBlock` if nothing is. Forgets the batch before.
+    pub(crate) fn receive(&mut self, socket: &impl AsFd) -> io::Result<Received> {
+        self.messages.clear();
+        let mut names: [SockAddrStorage; SLOTS] = array::from_fn(|_| SockAddrStorage::zeroed());
+        let mut controls: [Control; SLOTS] = [[0; 4]; SLOTS];
+        // SAFETY: these are plain C structures of integers and pointers, for which zeros are a value: no buffer, no length.
+        let mut vectors: [libc::iovec; SLOTS] = unsafe { mem::zeroed() };
+        // SAFETY: as above.
+        let mut headers: [libc::mmsghdr; SLOTS] = unsafe { mem::zeroed() };
+        for (n, slot) in self.arena.chunks_exact_mut(SLOT).enumerate() {
+            vectors[n] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT };
+            let header = &mut headers[n].msg_hdr;
+            header.msg_name = ptr::from_mut(&mut names[n]).cast();
+            header.msg_namelen = names[n].size_of();
+            header.msg_iov = &mut vectors[n];
+            header.msg_iovlen = 1;
+            header.msg_control = controls[n].as_mut_ptr().cast();
+            header.msg_controllen = mem::size_of::<Control>() as _;
+        }
+        // SAFETY: every pointer leads to a live buffer of the length that stands beside it, and no two buffers overlap.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_fd().as_raw_fd(),
+                headers.as_mut_ptr(),
+                SLOTS as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        let mut received = Received { is_full: count == SLOTS, truncated: 0 };
+        for (n, (header, name)) in headers[..count].iter().zip(names).enumerate() {
+            let len = header.msg_len as usize;
+            if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+                received.truncated += 1;
+                continue;
+            }
+            // SAFETY: the storage was zeroed and the kernel wrote an address of this length into it.
+            let name = unsafe { SockAddr::new(name, header.msg_hdr.msg_namelen) };
+            let Some(from) = name.as_socket() else { continue };
+            // SAFETY: the header and its control buffer are as the kernel left them, and both live.
+            let segment = unsafe { segment_size(&header.msg_hdr) };
+            let place = n * SLOT..n * SLOT + len;
+            self.messages.push(Message { place, segment: segment.unwrap_or(len).max(1), from });
+        }
+        Ok(received)
+    }
+
+    /// Calls `each` with every datagram of the batch: the whole buffer, the datagram's place in it, and where it came from.
+    pub(crate) fn each(&mut self, mut each: impl FnMut(&mut [u8], Range<usize>, SocketAddr)) {
+        for Message { place, segment, from } in &self.messages {
+            for at in place.clone().step_by(*segment) {
+                each(&mut self.arena, at..place.end.min(at + segment), *from);
+            }
+        }
+    }
+
+    /// The buffer that holds the datagrams.
+    pub(crate) fn arena_mut(&mut self) -> &mut [u8] {
+        &mut self.arena
+    }
+}
+
+/// The size that `UDP_GRO` tells of a train; `None` for a single datagram.
+///
+/// # Safety
+/// `header` is as `recvmmsg` left it, and its control buffer lives.
+unsafe fn segment_size(header: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the caller's promise; CMSG_NXTHDR stays within the control buffer's length.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while let Some(found) = message.as_ref() {
+            if found.cmsg_level == libc::SOL_UDP && found.cmsg_type == libc::UDP_GRO {
+                let size = ptr::read_unaligned(libc::CMSG_DATA(found).cast::<libc::c_int>());
+                return usize::try_from(size).ok();
+            }
+            message = libc::CMSG_NXTHDR(header, found);
+        }
+    }
+    None
+}
+
+/// Sends as many of `trains` as the kernel takes by one call, without blocking: how many it took, at least one. An error is the first
+/// train's.
+pub(crate) fn send(socket: &impl AsFd, buffer: &[u8], all: &Trains, trains: &[Train]) -> io::Result<usize> {
+    // SAFETY: these are plain C structures of integers and pointers, for which zeros are a value: no buffer, no length.
+    let mut vectors: [libc::iovec; SEND_PARTS] = unsafe { mem::zeroed() };
+    // SAFETY: as above.
+    let mut headers: [libc::mmsghdr; SEND_MESSAGES] = unsafe { mem::zeroed() };
+    let mut controls: [Control; SEND_MESSAGES] = [[0; 4]; SEND_MESSAGES];
+    let mut names: [Option<SockAddr>; SEND_MESSAGES] = [const { None }; SEND_MESSAGES];
+    let (mut messages, mut used) = (0, 0);
+    for train in trains.iter().take(SEND_MESSAGES) {
+        let parts = all.parts(train);
+        // A train has at most 64 parts, so the first always fits.
+        let Some(room) = vectors.get_mut(used..used + parts.len()) else { break };
+        for (vector, part) in room.iter_mut().zip(parts) {
+            let part = &buffer[part.clone()];
+            // The kernel only reads what is sent; the C structure has no const.
+            *vector = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+        }
+        let name = names[messages].insert(SockAddr::from(train.to));
+        let header = &mut headers[messages].msg_hdr;
+        header.msg_name = name.as_ptr().cast_mut().cast();
+        header.msg_namelen = name.len();
+        header.msg_iovlen = parts.len() as _;
+        if train.count > 1 {
+            // SAFETY: the control buffer is aligned, lives over the call, and has room for one message with two bytes.
+            unsafe { put_segment_size(header, &mut controls[messages], train.segment as u16) };
+        }
+        messages += 1;
+        used += parts.len();
+    }
+    let mut next = vectors.as_mut_ptr();
+    for (header, train) in headers[..messages].iter_mut().zip(trains) {
+        header.msg_hdr.msg_iov = next;
+        next = next.wrapping_add(all.parts(train).len());
+    }
+    // SAFETY: every pointer leads to a live buffer of the length that stands beside it.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_fd().as_raw_fd(),
+            headers.as_mut_ptr(),
+            messages as libc::c_uint,
+            libc::MSG_DONTWAIT as _,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Makes `control` the control messages of `header`: one, that tells the size of a train's segments.
+///
+/// # Safety
+/// `control` lives, and stays in its place, as long as `header` is used.
+unsafe fn put_segment_size(header: &mut libc::msghdr, control: &mut Control, segment: u16) {
+    let size = mem::size_of_val(&segment) as libc::c_uint;
+    header.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: the room needed is 24 bytes of the 32 that the buffer has, so a first message is there to be written.
+    unsafe {
+        header.msg_controllen = libc::CMSG_SPACE(size) as _;
+        let message = libc::CMSG_FIRSTHDR(header);
+        (*message).cmsg_level = libc::SOL_UDP;
+        (*message).cmsg_type = libc::UDP_SEGMENT;
+        (*message).cmsg_len = libc::CMSG_LEN(size) as _;
+        ptr::write_unaligned(libc::CMSG_DATA(message).cast(), segment);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::udp::{Udp, UdpConfig};
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    fn socket(address: &str, offload: bool) -> (Udp, SocketAddr) {
+        let config = UdpConfig { bind: address.parse().expect("an address"), offload };
+        let udp = Udp::bind(&config).expect("a socket");
+        let address = udp.local_addr().expect("an address");
+        (udp, address)
+    }
+
+    fn send_all(socket: &Udp, buffer: &[u8], trains: &Trains) {
+        let mut rest = trains.as_slice();
+        while !rest.is_empty() {
+            let sent = send(socket, buffer, trains, rest).expect("sent");
+            assert!(sent > 0);
+            rest = &rest[sent..];
+        }
+    }
+
+    fn receive_all(socket: &Udp, count: usize) -> (Vec<(Vec<u8>, SocketAddr)>, usize) {
+        let mut receiver = Receiver::new();
+        let mut datagrams = Vec::new();
+        let mut calls = 0;
+        while datagrams.len() < count {
+            match receiver.receive(socket) {
+                Ok(received) => assert_eq!(received.truncated, 0),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let ready = poll(
+                        &mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)],
+                        PollTimeout::from(5000u16),
+                    );
+                    assert_eq!(ready, Ok(1), "{} of {count} datagrams came", datagrams.len());
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            calls += 1;
+            receiver.each(|arena, place, from| datagrams.push((arena[place].to_vec(), from)));
+        }
+        (datagrams, calls)
+    }
+
+    #[test]
+    fn what_is_sent_in_trains_is_received_datagram_by_datagram() {
+        for (address, offload) in [("127.0.0.1:0", true), ("127.0.0.1:0", false), ("[::1]:0", true)] {
+            let (a, from) = socket(address, offload);
+            let (b, to) = socket(address, offload);
+            let lens = [1472, 1472, 1472, 1472, 700, 40, 40, 1200, 1200, 1, 9000];
+            let mut buffer = Vec::new();
+            let mut trains = Trains::new(offload && a.has_gso());
+            for (n, len) in lens.into_iter().enumerate() {
+                let start = buffer.len();
+                buffer.resize(start + len, n as u8);
+                trains.push(start..start + len, to, [0; 16]);
+            }
+            send_all(&a, &buffer, &trains);
+            let (datagrams, _) = receive_all(&b, lens.len());
+            let expected: Vec<_> =
+                lens.iter().enumerate().map(|(n, len)| (vec![n as u8; *len], from)).collect();
+            assert!(datagrams == expected, "{address}, offload {offload}");
+        }
+    }
+
+    #[test]
+    fn more_than_one_call_takes_is_sent_and_received() {
+        let (a, _) = socket("127.0.0.1:0", true);
+        let (b, to) = socket("127.0.0.1:0", true);
+        let buffer: Vec<u8> = (0..100).collect();
+        let mut trains = Trains::new(false);
+        (0..100).for_each(|n| trains.push(n..n + 1, to, [0; 16]));
+        send_all(&a, &buffer, &trains);
+        let (datagrams, calls) = receive_all(&b, 100);
+        assert!(datagrams.iter().map(|(bytes, _)| bytes[0]).eq(0..100));
+        assert!(calls >= 100 / SLOTS);
+    }
+
+    #[test]
+    fn nothing_there_does_not_block() {
+        let (a, _) = socket("127.0.0.1:0", true);
+        assert_eq!(Receiver::new().receive(&a).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    /// A relay passes on datagrams that lie apart in its buffer, as one train.
+    #[test]
+    fn a_train_may_lie_in_parts() {
+        let (a, _) = socket("127.0.0.1:0", true);
+        let (b, to) = socket("127.0.0.1:0", true);
+        let mut trains = Trains::new(true);
+        let buffer: Vec<u8> = (0..250).collect();
+        for place in [0..10, 100..110, 200..205] {
+            trains.push(place, to, [0; 16]);
+        }
+        assert_eq!(trains.as_slice().len(), 1);
+        send_all(&a, &buffer, &trains);
+        let (datagrams, _) = receive_all(&b, 3);
+        assert!(datagrams.iter().map(|(bytes, _)| (bytes[0], bytes.len())).eq([
+            (0, 10),
+            (100, 10),
+            (200, 5)
+        ]));
+    }
+}

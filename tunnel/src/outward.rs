@@ -1,0 +1,151 @@
+//! The thread from the TUN to the network.
+
+use std::io;
+use std::ops::Range;
+
+use ntm_protocol::data::NotSent;
+
+use crate::counters::Counters;
+use crate::outlet::Outlet;
+use crate::plane::{Failed, Notice, Notify};
+use crate::split::{NotSplit, split};
+use crate::table::{Egress, Pending};
+use crate::tun::Tun;
+use crate::udp::Udp;
+use crate::vnet::{VNET_LEN, Vnet};
+use crate::wake::{Waited, Waiter};
+
+/// The longest read: a train of 64 KiB and its virtio header.
+const READ: usize = VNET_LEN + (1 << 16);
+/// What sealing may add to a packet, and more: header 32, MAC 16, padding 15.
+const OVERHEAD: usize = 128;
+/// Sealed bytes that are sent at the latest: four full trains. More would leave the caches, and keep the first packet waiting.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Reads of one batch: small packets are sent at the latest after so many.
+const BATCH_READS: usize = 64;
+
+/// The thread's state.
+pub(crate) struct Outward<E: Egress> {
+    tun: Tun,
+    pending: Pending<E::Update>,
+    waiter: Waiter,
+    sealer: Sealer<E>,
+}
+
+/// Where packets are sealed and from where they are sent.
+struct Sealer<E> {
+    table: E,
+    outlet: Outlet,
+    notify: Notify,
+    buffer: Box<[u8]>,
+    used: usize,
+}
+
+impl<E: Egress> Outward<E> {
+    pub(crate) fn new(
+        tun: Tun,
+        udp: Udp,
+        table: E,
+        pending: Pending<E::Update>,
+        notify: Notify,
+        waiter: Waiter,
+    ) -> Self {
+        // One packet beyond the limit always fits.
+        let buffer = vec![0; BATCH_BYTES + READ + OVERHEAD].into();
+        let sealer = Sealer { table, outlet: Outlet::new(udp), notify, buffer, used: 0 };
+        Self { tun, pending, waiter, sealer }
+    }
+
+    /// Runs until the end is told.
+    pub(crate) fn run(mut self) -> Result<(), Failed> {
+        let mut read = vec![0; READ];
+        let mut scratch = Vec::with_capacity(1 << 16);
+        loop {
+            let mut reads = 0;
+            while reads < BATCH_READS && self.sealer.used < BATCH_BYTES {
+                match self.tun.read(&mut read) {
+                    Ok(len) => {
+                        // After the read: a packet that is read after an update sees it.
+                        self.pending.drain(|update| self.sealer.table.apply(update));
+                        reads += 1;
+                        self.packet(&mut read[..len], &mut scratch);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(source) => return Err(Failed { what: "reading the TUN", source }),
+                }
+            }
+            if reads > 0 {
+                self.counters().tun_reads.add(reads);
+                self.sealer.flush(&self.waiter);
+                self.waiter.worked();
+                if reads == BATCH_READS && self.waiter.is_stopped() {
+                    return Ok(());
+                }
+                continue;
+            }
+            match self.waiter.readable(&self.tun) {
+                Ok(Waited::Again) => {}
+                Ok(Waited::Stopped) => return Ok(()),
+                Err(source) => return Err(Failed { what: "waiting for the TUN", source }),
+            }
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.sealer.notify.counters
+    }
+
+    /// Seals what one read brought.
+    fn packet(&mut self, bytes: &mut [u8], scratch: &mut Vec<u8>) {
+        let parsed = if self.tun.has_offload() { Vnet::parse(bytes) } else { Some((Vnet::default(), bytes)) };
+        let result = match parsed {
+            Some((vnet, packet)) => {
+                split(vnet, packet, scratch, |inner| self.sealer.seal(inner, &self.waiter))
+            }
+            None => Err(NotSplit::Malformed),
+        };
+        if result.is_err() {
+            self.sealer.dropped(NotSent::Malformed);
+        }
+    }
+}
+
+impl<E: Egress> Sealer<E> {
+    fn seal(&mut self, inner: &[u8], waiter: &Waiter) {
+        let counters = &self.notify.counters;
+        counters.tun_in_packets.add(1);
+        counters.tun_in_bytes.add(inner.len());
+        // A train of tiny segments grows by its headers.
+        if self.buffer.len() - self.used < inner.len() + OVERHEAD {
+            self.flush(waiter);
+        }
+        let room = &mut self.buffer[self.used..];
+        match self.table.seal(inner, room) {
+            Ok((len, to)) => {
+                let place: Range<usize> = self.used..self.used + len;
+                self.used = place.end;
+                self.outlet.push(&self.buffer, place, to);
+            }
+            Err(why) => self.dropped(why),
+        }
+    }
+
+    fn dropped(&self, why: NotSent) {
+        let counters = &self.notify.counters;
+        match why {
+            NotSent::NoPath(_) => counters.drop_no_path.add(1),
+            NotSent::Malformed => counters.drop_malformed.add(1),
+            NotSent::TooLarge => counters.drop_too_large.add(1),
+        }
+        self.notify.tell(Notice::NotSent(why));
+    }
+
+    fn flush(&mut self, waiter: &Waiter) {
+        let counters = &self.notify.counters;
+        let sent = self.outlet.flush(&self.buffer, waiter, counters);
+        counters.udp_out_packets.add(sent.packets);
+        counters.udp_out_bytes.add(sent.bytes);
+        self.used = 0;
+    }
+}

@@ -1,0 +1,137 @@
+//! What a data thread asks of its table, and how the control side changes a table that another thread owns.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict};
+
+/// The table of the thread from the TUN to the network.
+pub trait Egress: Send + 'static {
+    /// A change of the table.
+    type Update: Send + Clone + 'static;
+
+    /// Applies a change.
+    fn apply(&mut self, update: &Self::Update);
+
+    /// Seals the IPv4 packet `inner` into `out`, which has room for 128 bytes more than `inner` has: the datagram's length and where it
+    /// goes.
+    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent>;
+}
+
+/// The table of the thread from the network to the TUN.
+pub trait Ingress: Send + 'static {
+    /// A change of the table.
+    type Update: Send + Clone + 'static;
+
+    /// Applies a change.
+    fn apply(&mut self, update: &Self::Update);
+
+    /// Judges a datagram that came from `from`, opening it in place.
+    fn judge(&mut self, datagram: &mut [u8], from: SocketAddr) -> Verdict;
+}
+
+impl Egress for Outbound {
+    type Update = DataUpdate;
+
+    fn apply(&mut self, update: &DataUpdate) {
+        Outbound::apply(self, update);
+    }
+
+    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent> {
+        Outbound::seal(self, inner, out)
+    }
+}
+
+impl Ingress for Inbound {
+    type Update = DataUpdate;
+
+    fn apply(&mut self, update: &DataUpdate) {
+        Inbound::apply(self, update);
+    }
+
+    /// Where a datagram came from decides nothing: the MAC does, and a NAT may change the address at any time.
+    fn judge(&mut self, datagram: &mut [u8], _from: SocketAddr) -> Verdict {
+        Inbound::judge(self, datagram)
+    }
+}
+
+/// The control side's end of a table's updates.
+#[derive(Debug)]
+pub(crate) struct Updates<U> {
+    queue: mpsc::Sender<U>,
+    waiting: Arc<AtomicBool>,
+}
+
+/// The data thread's end.
+#[derive(Debug)]
+pub(crate) struct Pending<U> {
+    queue: mpsc::Receiver<U>,
+    waiting: Arc<AtomicBool>,
+}
+
+/// A way for updates. The data thread pays one load of a flag for each batch.
+pub(crate) fn updates<U>() -> (Updates<U>, Pending<U>) {
+    let (sender, receiver) = mpsc::channel();
+    let waiting = Arc::new(AtomicBool::new(false));
+    (Updates { queue: sender, waiting: Arc::clone(&waiting) }, Pending { queue: receiver, waiting })
+}
+
+impl<U> Updates<U> {
+    /// Every packet that the thread reads after this call sees the update.
+    pub(crate) fn send(&self, update: U) {
+        // The thread is gone only if the plane ends; its failure is told elsewhere.
+        if self.queue.send(update).is_ok() {
+            self.waiting.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl<U> Pending<U> {
+    /// Calls `apply` with each update that waits, in order.
+    pub(crate) fn drain(&self, mut apply: impl FnMut(&U)) {
+        if !self.waiting.load(Ordering::Relaxed) {
+            return;
+        }
+        // The flag falls before the queue is read: an update that comes in between raises it again, and costs a look in vain.
+        self.waiting.swap(false, Ordering::Acquire);
+        while let Ok(update) = self.queue.try_recv() {
+            apply(&update);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn updates_arrive_in_order_and_once() {
+        let (updates, pending) = updates();
+        let drained = || {
+            let mut all = Vec::new();
+            pending.drain(|update| all.push(*update));
+            all
+        };
+        assert_eq!(drained(), []);
+        (0..3).for_each(|n| updates.send(n));
+        assert_eq!(drained(), [0, 1, 2]);
+        assert_eq!(drained(), []);
+        updates.send(3);
+        assert_eq!(drained(), [3]);
+    }
+
+    #[test]
+    fn none_is_lost_between_two_threads() {
+        let (updates, pending) = updates();
+        let sending = std::thread::spawn(move || (0..10_000).for_each(|n| updates.send(n)));
+        let mut seen = Vec::new();
+        while seen.len() < 10_000 && !(sending.is_finished() && seen.len() == 10_000) {
+            let finished = sending.is_finished();
+            pending.drain(|update| seen.push(*update));
+            assert!(!finished || seen.len() == 10_000, "{} seen", seen.len());
+        }
+        assert!(seen.iter().copied().eq(0..10_000));
+    }
+}

@@ -1,0 +1,127 @@
+//! How a data thread waits: for its own descriptor, or for the end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// Tells all data threads to end; once raised, it stays.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop(Arc<EventFd>);
+
+impl Stop {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
+    }
+
+    /// Ends every wait, those to come too.
+    pub(crate) fn raise(&self) {
+        // The only error is a full counter, and then it is raised already.
+        let _ = self.0.write(1);
+    }
+}
+
+/// What a wait ended with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Waited {
+    /// Try again: there may be something to do.
+    Again,
+    /// The end was told.
+    Stopped,
+}
+
+/// Waits for one thread. After activity it yields for a bounded time before it blocks: waking a blocked thread costs more time than
+/// many packets do.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    stop: Stop,
+    spin: Duration,
+    active: Instant,
+}
+
+impl Waiter {
+    pub(crate) fn new(stop: Stop, spin: Duration) -> Self {
+        Self { stop, spin, active: Instant::now() }
+    }
+
+    /// There was something to do.
+    pub(crate) fn worked(&mut self) {
+        if self.spin > Duration::ZERO {
+            self.active = Instant::now();
+        }
+    }
+
+    /// There was nothing to do: waits until `fd` can be read.
+    pub(crate) fn readable(&mut self, fd: &impl AsFd) -> io::Result<Waited> {
+        if self.spin > Duration::ZERO && self.active.elapsed() < self.spin {
+            std::thread::yield_now();
+            return Ok(Waited::Again);
+        }
+        self.block(fd.as_fd(), PollFlags::POLLIN)
+    }
+
+    /// Waits until `fd` can be written.
+    pub(crate) fn writable(&self, fd: &impl AsFd) -> io::Result<Waited> {
+        self.block(fd.as_fd(), PollFlags::POLLOUT)
+    }
+
+    /// Whether the end was told; for loops that always find something to do.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let mut fds = [PollFd::new(self.stop.0.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
+    fn block(&self, fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<Waited> {
+        let mut fds = [PollFd::new(self.stop.0.as_fd(), PollFlags::POLLIN), PollFd::new(fd, events)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let stopped = fds[0].revents().is_some_and(|events| !events.is_empty());
+        Ok(if stopped { Waited::Stopped } else { Waited::Again })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_input_or_with_the_end() {
+        let (read, write) = nix::unistd::pipe().expect("a pipe");
+        let stop = Stop::new().expect("an eventfd");
+        let mut waiter = Waiter::new(stop.clone(), Duration::ZERO);
+        nix::unistd::write(&write, b"x").expect("a byte");
+        assert_eq!(waiter.readable(&read).expect("a wait"), Waited::Again);
+        assert!(!waiter.is_stopped());
+        nix::unistd::read(&read, &mut [0; 8]).expect("the byte");
+        let waiting = std::thread::spawn(move || waiter.readable(&read).map(|waited| (waited, waiter)));
+        stop.raise();
+        let (waited, mut waiter) = waiting.join().expect("no panic").expect("a wait");
+        assert_eq!(waited, Waited::Stopped);
+        assert!(waiter.is_stopped());
+        let (read, _write) = nix::unistd::pipe().expect("a pipe");
+        assert_eq!(waiter.readable(&read).expect("a wait"), Waited::Stopped);
+    }
+
+    #[test]
+    fn after_activity_it_spins_for_a_bounded_time() {
+        let stop = Stop::new().expect("an eventfd");
+        let (read, _write) = nix::unistd::pipe().expect("a pipe");
+        let mut waiter = Waiter::new(stop.clone(), Duration::from_millis(5));
+        waiter.worked();
+        stop.raise();
+        let start = Instant::now();
+        let mut spins = 0;
+        while waiter.readable(&read).expect("a wait") == Waited::Again {
+            spins += 1;
+            assert!(start.elapsed() < Duration::from_secs(10), "it spins without end");
+        }
+        assert!(spins > 0);
+        assert!(start.elapsed() >= Duration::from_millis(4));
+    }
+}
