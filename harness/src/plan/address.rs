@@ -51,6 +51,7 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
             outer,
             inner: scenario.internet,
             link: link(router.link.as_ref()),
+            link_name: router.link.as_ref().map(|name| name.get_ref().clone()),
         });
     }
     let mut hosts = Vec::new();
@@ -60,7 +61,8 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
             let at = interface.at.get_ref().clone();
             let (address, net) = address(&at, interface.address.as_ref().map(|address| *address.get_ref()))?;
             let (name, link) = (interface.name.get_ref().clone(), link(interface.link.as_ref()));
-            interfaces.push(InterfacePlan { name, at, address, net, link, up: interface.up });
+            let link_name = interface.link.as_ref().map(|name| name.get_ref().clone());
+            interfaces.push(InterfacePlan { name, at, address, net, link, link_name, up: interface.up });
         }
         let fqdn = scenario.fqdn(name, node);
         hosts.push(HostPlan { name: name.clone(), role: node.role.clone(), fqdn, interfaces });

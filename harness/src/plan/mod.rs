@@ -42,6 +42,8 @@ pub struct RouterPlan {
     pub inner: Prefix,
     /// What its outer link does.
     pub link: Link,
+    /// That link's name in the scenario.
+    pub link_name: Option<String>,
 }
 
 /// A host to build.
@@ -70,6 +72,8 @@ pub struct InterfacePlan {
     pub net: Prefix,
     /// What its link does.
     pub link: Link,
+    /// That link's name in the scenario.
+    pub link_name: Option<String>,
     /// Whether it is up at the start.
     pub up: bool,
 }
@@ -103,6 +107,18 @@ impl Plan {
     /// The host whose name in the DNS is `fqdn`.
     pub fn host_named(&self, fqdn: &Fqdn) -> Option<&HostPlan> {
         self.hosts.iter().find(|host| host.fqdn.as_ref() == Some(fqdn))
+    }
+}
+
+impl Plan {
+    /// Everything that is on the link called `name`: node, interface, and the network at the other end.
+    pub fn on_link(&self, name: &str) -> Vec<(&str, &str, Place)> {
+        let is = |link: &Option<String>| link.as_deref() == Some(name);
+        let routers = self.routers.iter().filter(|router| is(&router.link_name));
+        let routers = routers.map(|router| (router.name.as_str(), config::OUTSIDE, Place::Internet));
+        let hosts = self.hosts.iter().flat_map(|host| host.interfaces.iter().map(move |i| (host, i)));
+        let hosts = hosts.filter(|(_, interface)| is(&interface.link_name));
+        routers.chain(hosts.map(|(host, i)| (host.name.as_str(), i.name.as_str(), i.at.clone()))).collect()
     }
 }
 

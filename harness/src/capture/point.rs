@@ -1,0 +1,152 @@
+//! One capture point: a thread that reads an interface's packets into memory and into a pcapng file.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pcap_file::DataLink;
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
+use pcap_file::pcapng::{PcapNgBlock, PcapNgWriter};
+
+use super::packet::{self, Packet};
+use super::socket::{Batch, PacketSocket, Raw};
+use crate::clock;
+
+/// So much of each packet is kept in the file: all headers, and of a tunnelled packet the outer ones and the NTM header.
+const SNAP: usize = 14 + packet::NEEDED;
+/// So many packets of one point are kept in memory (about 300 MB); the file goes on.
+const MOST: usize = 6_000_000;
+/// How soon a point notices that it shall end.
+const TICK_MS: u8 = 50;
+
+/// What an interface's packets begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP packet itself: a TUN device.
+    Ip,
+}
+
+/// A running capture.
+pub struct Point {
+    /// The node.
+    pub node: String,
+    /// The interface.
+    pub interface: String,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<Recording>>,
+}
+
+/// What a capture point saw.
+#[derive(Debug, Clone, Default)]
+pub struct Recording {
+    /// IPv4 packets in the order of time.
+    pub packets: Vec<Packet>,
+    /// Packets that are in neither memory nor file, or only in the file.
+    pub lost: u64,
+}
+
+impl Point {
+    /// Starts to capture at the interface numbered `index` of the namespace that the calling thread is in.
+    pub fn start(node: &str, interface: &str, index: u32, framing: Framing, file: &Path) -> io::Result<Self> {
+        let socket = PacketSocket::open(index)?;
+        let writer = begin(node, interface, framing, file)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name(format!("capture {node}"))
+            .spawn(move || record(&socket, framing, writer, &stopped))?;
+        Ok(Self { node: node.to_owned(), interface: interface.to_owned(), stop, thread })
+    }
+
+    /// Ends the capture; what waits in the kernel is still read.
+    pub fn end(self) -> io::Result<Recording> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the capture's thread panicked")))
+    }
+}
+
+type Writer = PcapNgWriter<BufWriter<File>>;
+
+fn begin(node: &str, interface: &str, framing: Framing, file: &Path) -> io::Result<Writer> {
+    let mut writer = PcapNgWriter::new(BufWriter::new(File::create(file)?)).map_err(io::Error::other)?;
+    let description = InterfaceDescriptionBlock {
+        linktype: match framing {
+            Framing::Ethernet => DataLink::ETHERNET,
+            Framing::Ip => DataLink::RAW,
+        },
+        snaplen: SNAP as u32,
+        options: vec![
+            InterfaceDescriptionOption::IfName(Cow::Owned(format!("{node} {interface}"))),
+            InterfaceDescriptionOption::IfTsResol(9),
+        ],
+    };
+    writer.write_block(&description.into_block()).map_err(io::Error::other)?;
+    Ok(writer)
+}
+
+fn record(socket: &PacketSocket, framing: Framing, mut writer: Writer, stop: &AtomicBool) -> io::Result<Recording> {
+    let mut out = Recording::default();
+    let mut batch = Batch::<SNAP>::new();
+    loop {
+        let last = stop.load(Ordering::Acquire);
+        let mut ready = [PollFd::new(std::os::fd::AsFd::as_fd(socket), PollFlags::POLLIN)];
+        if !last {
+            match poll(&mut ready, PollTimeout::from(TICK_MS)) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The kernel stamps packets with the wall clock; the run's clock is read beside it for each batch.
+        let offset = clock::wall().wrapping_sub(clock::now().as_nanos());
+        let mut failed = None;
+        let count = socket.receive(&mut batch, |raw| {
+            if let Err(error) = keep(&raw, framing, offset, &mut out, &mut writer) {
+                failed = Some(error);
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if last && count == 0 {
+            break;
+        }
+    }
+    out.lost += u64::from(socket.dropped()?);
+    writer.into_inner().flush()?;
+    Ok(out)
+}
+
+fn keep(raw: &Raw<'_>, framing: Framing, offset: u64, out: &mut Recording, writer: &mut Writer) -> io::Result<()> {
+    let block = EnhancedPacketBlock {
+        interface_id: 0,
+        timestamp: Duration::from_nanos(raw.wall),
+        original_len: raw.length as u32,
+        data: Cow::Borrowed(raw.bytes),
+        options: Vec::new(),
+    };
+    writer.write_pcapng_block(block).map_err(io::Error::other)?;
+    let bytes = match framing {
+        Framing::Ip => Some(raw.bytes),
+        // Only IPv4 frames go on.
+        Framing::Ethernet if raw.bytes.get(12..14) == Some(&[0x08, 0x00]) => raw.bytes.get(14..),
+        Framing::Ethernet => None,
+    };
+    let packet = bytes.and_then(|bytes| packet::parse(raw.wall.wrapping_sub(offset), raw.outgoing, bytes));
+    if let Some(packet) = packet {
+        if out.packets.len() < MOST {
+            out.packets.push(packet);
+        } else {
+            out.lost += 1;
+        }
+    }
+    Ok(())
+}

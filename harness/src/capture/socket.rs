@@ -1,0 +1,163 @@
+//! A packet socket on one interface, read in batches.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+
+/// Packets a system call takes at most.
+const BATCH: usize = 64;
+/// Room in the kernel: a tenth of a second at 1 Gbit/s, cut packets counted with their bookkeeping.
+const QUEUE: usize = 16 << 20;
+/// Room for one timestamp as ancillary data.
+const CONTROL: usize = 64;
+
+/// An interface's packets, as long as the socket is open.
+pub(super) struct PacketSocket {
+    fd: OwnedFd,
+}
+
+/// One packet as the kernel gave it.
+pub(super) struct Raw<'a> {
+    /// Nanoseconds since 1970.
+    pub(super) wall: u64,
+    /// Whether this node sent it.
+    pub(super) outgoing: bool,
+    /// Its length on the wire.
+    pub(super) length: usize,
+    /// Its first bytes, from the link's header on.
+    pub(super) bytes: &'a [u8],
+}
+
+/// Buffers that batches are read into.
+pub(super) struct Batch<const SNAP: usize> {
+    data: Box<[[u8; SNAP]; BATCH]>,
+    control: Box<[Aligned; BATCH]>,
+    from: Box<[libc::sockaddr_ll; BATCH]>,
+}
+
+/// Ancillary data begins with a `cmsghdr`, whose alignment is that of a `size_t`.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Aligned([u8; CONTROL]);
+
+impl<const SNAP: usize> Batch<SNAP> {
+    pub(super) fn new() -> Self {
+        // SAFETY: a sockaddr_ll is integers and arrays of them; all zero is a value of it.
+        let empty: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        Self {
+            data: Box::new([[0; SNAP]; BATCH]),
+            control: Box::new([Aligned([0; CONTROL]); BATCH]),
+            from: Box::new([empty; BATCH]),
+        }
+    }
+}
+
+impl PacketSocket {
+    /// Opens a socket for all packets of the interface `index` of the namespace that the thread is in.
+    pub(super) fn open(index: u32) -> io::Result<Self> {
+        // Without a protocol nothing is received until the socket is bound to its interface.
+        let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+        setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
+        // Beyond the limit of unprivileged sockets where we may; otherwise as much as is allowed.
+        if setsockopt(&fd, sockopt::RcvBufForce, &QUEUE).is_err() {
+            setsockopt(&fd, sockopt::RcvBuf, &QUEUE)?;
+        }
+        // SAFETY: all zero is a value of sockaddr_ll; the length given is its own.
+        let bound = unsafe {
+            let mut address: libc::sockaddr_ll = mem::zeroed();
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+            address.sll_ifindex = index as i32;
+            let length = mem::size_of_val(&address) as u32;
+            libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length)
+        };
+        if bound == 0 { Ok(Self { fd }) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Hands every packet that waits, up to one batch, to `take`; returns how many there were.
+    pub(super) fn receive<const SNAP: usize>(
+        &self,
+        batch: &mut Batch<SNAP>,
+        mut take: impl FnMut(Raw<'_>),
+    ) -> io::Result<usize> {
+        // SAFETY: iovec and mmsghdr are integers and pointers; all zero is a value of them. The pointers set below are to
+        // `batch`, which outlives the call, and each length is that of its buffer.
+        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        for (n, header) in headers.iter_mut().enumerate() {
+            parts[n] = libc::iovec { iov_base: batch.data[n].as_mut_ptr().cast(), iov_len: SNAP };
+            let message = &mut header.msg_hdr;
+            message.msg_iov = &raw mut parts[n];
+            message.msg_iovlen = 1;
+            message.msg_control = batch.control[n].0.as_mut_ptr().cast();
+            message.msg_controllen = CONTROL as _;
+            message.msg_name = (&raw mut batch.from[n]).cast();
+            message.msg_namelen = mem::size_of::<libc::sockaddr_ll>() as u32;
+        }
+        // MSG_TRUNC: lengths are those of the wire, not of the buffers.
+        let flags = (libc::MSG_DONTWAIT | libc::MSG_TRUNC) as _;
+        // SAFETY: see above; no timeout is given.
+        let count = unsafe {
+            libc::recvmmsg(self.fd.as_raw_fd(), headers.as_mut_ptr(), BATCH as u32, flags, std::ptr::null_mut())
+        };
+        let Ok(count) = usize::try_from(count) else {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                // The interface went down. It may come up again, and then packets come again.
+                Some(libc::ENETDOWN | libc::EAGAIN | libc::EINTR) => Ok(0),
+                _ => Err(error),
+            };
+        };
+        for (n, header) in headers.iter().enumerate().take(count) {
+            let length = header.msg_len as usize;
+            take(Raw {
+                wall: timestamp(&header.msg_hdr).unwrap_or_else(crate::clock::wall),
+                outgoing: batch.from[n].sll_pkttype == libc::PACKET_OUTGOING,
+                length,
+                bytes: &batch.data[n][..length.min(SNAP)],
+            });
+        }
+        Ok(count)
+    }
+
+    /// Packets that the kernel had no room for, since the last call.
+    pub(super) fn dropped(&self) -> io::Result<u32> {
+        // SAFETY: all zero is a value of tpacket_stats; the length given is its own.
+        unsafe {
+            let mut stats: libc::tpacket_stats = mem::zeroed();
+            let mut length = mem::size_of_val(&stats) as u32;
+            let got = libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut stats).cast(),
+                &raw mut length,
+            );
+            if got == 0 { Ok(stats.tp_drops) } else { Err(io::Error::last_os_error()) }
+        }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn timestamp(message: &libc::msghdr) -> Option<u64> {
+    // SAFETY: the kernel wrote the ancillary data that the header describes, so its macros may walk it; a timespec may be
+    // unaligned there, so it is read as such.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_TIMESTAMPNS {
+                let time: libc::timespec = std::ptr::read_unaligned(libc::CMSG_DATA(header).cast());
+                return Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64);
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    None
+}

@@ -1,0 +1,212 @@
+//! A TCP transfer by iperf3, whose two ends both report in JSON.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::process::Process;
+use super::{Place, Quantities, is_virtual, unmeasured};
+use crate::exit::Failure;
+use crate::judge::expr::Value;
+use crate::world::space::Space;
+
+/// Time for the name, the connections and the exchange of results. Beyond it the transfer counts as broken.
+const GRACE: Duration = Duration::from_secs(12);
+
+/// An iperf3 server for one test.
+pub struct Server(Process);
+
+impl Server {
+    /// Starts it and waits until it listens.
+    pub async fn start(id: &str, space: &Space, place: &Place) -> Result<Self, Failure> {
+        let mut process = Process::start(&format!("{id}.server"), space, "iperf3", &place.folder, |command| {
+            command.args(["--server", "--one-off", "--json", "--interval", "0.1", "--port", &place.port.to_string()]);
+        })?;
+        process.listens(place.port).await?;
+        Ok(Self(process))
+    }
+}
+
+/// What to transfer.
+pub struct Test<'a> {
+    /// The server's name.
+    pub to: &'a str,
+    /// How long.
+    pub duration: Duration,
+    /// Whether data flows towards the client.
+    pub reverse: bool,
+    /// At most this many bits per second.
+    pub rate: Option<u64>,
+}
+
+/// Runs the test.
+pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Result<Quantities, Failure> {
+    let Server(mut server) = server;
+    let (port, seconds) = (place.port.to_string(), test.duration.as_secs().to_string());
+    let mut client = Process::start(id, &place.from, "iperf3", &place.folder, |command| {
+        command.args(["--client", test.to, "--port", &port, "--time", &seconds, "--interval", "0.1", "--json"]);
+        if test.reverse {
+            command.arg("--reverse");
+        }
+        if let Some(rate) = test.rate {
+            command.args(["--bitrate", &rate.to_string()]);
+        }
+    })?;
+    let look = sockets(id, test.duration / 2, place);
+    let (status, sockets) = tokio::join!(client.finish(test.duration + GRACE), look);
+    let complete = status.is_some_and(|status| status.success());
+    server.finish(Duration::from_secs(if complete { 3 } else { 0 })).await;
+    let json = |text: &str| serde_json::from_str::<Json>(text).unwrap_or(Json::Null);
+    let ends = Reports { client: json(&client.printed()), server: json(&server.printed()), reverse: test.reverse };
+    let why = ends.error().unwrap_or_else(|| format!("iperf3 ended early{}", client.complaint()));
+    let mut out = read(&ends, &why);
+    out.insert("completed".to_owned(), Ok(Value::Truth(complete && ends.error().is_none())));
+    out.extend(seen(&sockets?, &why));
+    Ok(out)
+}
+
+/// What `ss` shows of the client's sockets in the middle of the transfer.
+async fn sockets(id: &str, when: Duration, place: &Place) -> Result<String, Failure> {
+    tokio::time::sleep(when).await;
+    let filter = format!("( dport = :{} )", place.port);
+    let mut ss = Process::start(&format!("{id}.ss"), &place.from, "ss", &place.folder, |command| {
+        command.args(["-t", "-n", "-H", "-O", "state", "established", &filter]);
+    })?;
+    ss.finish(Duration::from_secs(2)).await;
+    Ok(ss.printed())
+}
+
+/// Addresses from lines of ss: `recv-q send-q local:port peer:port`.
+fn seen(sockets: &str, why: &str) -> Quantities {
+    let mut out = unmeasured(&["local_address", "remote_address", "virtual"], &format!("ss showed no socket: {why}"));
+    let pairs: Vec<(&str, &str)> = sockets
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(2);
+            let mut address = || Some(fields.next()?.rsplit_once(':')?.0);
+            Some((address()?, address()?))
+        })
+        .collect();
+    if let Some((local, remote)) = pairs.first() {
+        out.insert("local_address".to_owned(), Ok(Value::Text((*local).to_owned())));
+        out.insert("remote_address".to_owned(), Ok(Value::Text((*remote).to_owned())));
+        let all = pairs.iter().all(|(local, remote)| is_virtual(local) && is_virtual(remote));
+        out.insert("virtual".to_owned(), Ok(Value::Truth(all)));
+    }
+    out
+}
+
+/// What both ends reported.
+pub struct Reports {
+    client: Json,
+    server: Json,
+    reverse: bool,
+}
+
+/// A stretch of a transfer, in seconds from its start, and the bytes that the receiver got in it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// Seconds.
+    pub start: f64,
+    /// Seconds.
+    pub end: f64,
+    /// Bytes.
+    pub bytes: f64,
+}
+
+impl Reports {
+    /// Reads what a flow left in `folder`.
+    pub fn load(id: &str, folder: &std::path::Path, reverse: bool) -> Self {
+        let json = |name: String| {
+            let text = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+            serde_json::from_str(&text).unwrap_or(Json::Null)
+        };
+        Self { client: json(format!("{id}.out")), server: json(format!("{id}.server.out")), reverse }
+    }
+
+    fn receiver(&self) -> &Json {
+        if self.reverse { &self.client } else { &self.server }
+    }
+
+    fn error(&self) -> Option<String> {
+        [("client", &self.client), ("server", &self.server)].into_iter().find_map(|(end, report)| {
+            Some(format!("iperf3's {end}: {}", report.get("error")?.as_str()?))
+        })
+    }
+
+    /// The receiver's intervals.
+    pub fn intervals(&self) -> Vec<Interval> {
+        let list = self.receiver().get("intervals").and_then(Json::as_array);
+        list.into_iter()
+            .flatten()
+            .filter_map(|interval| {
+                let sum = interval.get("sum")?;
+                let number = |key: &str| sum.get(key).and_then(Json::as_f64);
+                Some(Interval { start: number("start")?, end: number("end")?, bytes: number("bytes")? })
+            })
+            .collect()
+    }
+}
+
+fn read(ends: &Reports, why: &str) -> Quantities {
+    let mut out = unmeasured(&["connections", "bytes", "mbits", "retransmits", "bytes_at_end"], why);
+    let mut set = |name: &str, value: f64| out.insert(name.to_owned(), Ok(Value::Number(value)));
+    if let Some(connected) = ends.server.pointer("/start/connected").and_then(Json::as_array) {
+        set("connections", connected.len() as f64);
+    }
+    let intervals = ends.intervals();
+    if let Some(last) = intervals.last() {
+        let bytes: f64 = intervals.iter().map(|interval| interval.bytes).sum();
+        set("bytes", bytes);
+        set("mbits", bytes * 8.0 / last.end / 1e6);
+        set("bytes_at_end", intervals.iter().filter(|i| i.start >= last.end - 1.001).map(|i| i.bytes).sum());
+    }
+    if let Some(count) = ends.client.pointer("/end/sum_sent/retransmits").and_then(Json::as_f64) {
+        set("retransmits", count);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn reports(error: Option<&str>) -> Reports {
+        let intervals: Vec<Json> = (0..20)
+            .map(|n| json!({"sum": {"start": f64::from(n) / 10.0, "end": f64::from(n + 1) / 10.0, "bytes": 1000}}))
+            .collect();
+        let mut server = json!({"start": {"connected": [{}]}, "intervals": intervals});
+        if let Some(error) = error {
+            server["error"] = json!(error);
+        }
+        Reports { client: json!({"end": {"sum_sent": {"retransmits": 3}}}), server, reverse: false }
+    }
+
+    #[test]
+    fn both_reports_are_read() {
+        let measured = read(&reports(None), "");
+        let number = |name: &str| measured[name].clone().unwrap();
+        assert_eq!(number("connections"), Value::Number(1.0));
+        assert_eq!(number("bytes"), Value::Number(20_000.0));
+        assert_eq!(number("bytes_at_end"), Value::Number(10_000.0));
+        assert_eq!(number("mbits"), Value::Number(0.08));
+        assert_eq!(number("retransmits"), Value::Number(3.0));
+    }
+
+    #[test]
+    fn an_error_is_told_and_an_absent_report_measures_nothing() {
+        assert_eq!(reports(Some("broken")).error().unwrap(), "iperf3's server: broken");
+        let none = Reports { client: Json::Null, server: Json::Null, reverse: false };
+        assert!(read(&none, "why").values().all(|value| value == &Err("why".to_owned())));
+    }
+
+    #[test]
+    fn sockets_of_ss_are_read() {
+        let text = "0 0 198.18.0.1:40000 198.18.128.1:5201\n0 0 198.18.0.1:40002 198.18.128.1:5201\n";
+        assert_eq!(seen(text, "")["virtual"], Ok(Value::Truth(true)));
+        let mixed = text.replace("198.18.0.1:40002", "10.1.0.2:40002");
+        assert_eq!(seen(&mixed, "")["virtual"], Ok(Value::Truth(false)));
+        assert!(seen("", "x")["virtual"].is_err());
+    }
+}

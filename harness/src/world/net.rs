@@ -1,0 +1,140 @@
+//! Links, addresses and routes of one network namespace, over one rtnetlink socket that also hears the kernel's events.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{StreamExt, TryStreamExt};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
+    new_multicast_connection,
+};
+
+use crate::exit::Failure;
+use crate::scenario::prefix::Prefix;
+
+/// The kernel says within this time that a link is up, or something is wrong.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A namespace's links, addresses and routes.
+pub struct Net {
+    name: String,
+    handle: Handle,
+    events: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
+}
+
+impl Net {
+    /// Opens the socket in the namespace that the thread is in; `name` is for messages. Needs a tokio runtime.
+    pub fn open(name: &str) -> Result<Self, Failure> {
+        let (connection, handle, events) = new_multicast_connection(&[MulticastGroup::Link])
+            .map_err(Failure::during(format!("netlink socket of `{name}`")))?;
+        tokio::spawn(connection);
+        Ok(Self { name: name.to_owned(), handle, events })
+    }
+
+    fn during(&self, what: impl std::fmt::Display) -> impl FnOnce(rtnetlink::Error) -> Failure {
+        let name = self.name.clone();
+        let what = what.to_string();
+        move |error| Failure::error(format!("`{name}`: {what}: {error}"))
+    }
+
+    /// The index of the link `link`.
+    pub async fn index(&self, link: &str) -> Result<u32, Failure> {
+        let mut found = self.handle.link().get().match_name(link.to_owned()).execute();
+        let message = found.try_next().await.map_err(self.during(format!("link {link}")))?;
+        message.map(|message| message.header.index).ok_or_else(|| Failure::error(format!("`{}` has no link {link}", self.name)))
+    }
+
+    /// Makes a bridge that is up.
+    pub async fn add_bridge(&self, bridge: &str) -> Result<u32, Failure> {
+        let request = self.handle.link().add(LinkBridge::new(bridge).build());
+        request.execute().await.map_err(self.during(format!("bridge {bridge}")))?;
+        self.index(bridge).await
+    }
+
+    /// Makes a pair of links: `port` here, up and on the bridge `bridge`, and `link` directly in the namespace `there`.
+    pub async fn add_pair(&self, port: &str, bridge: u32, link: &str, there: &impl AsFd) -> Result<(), Failure> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(link.to_owned())
+            .setns_by_fd(there.as_fd().as_raw_fd())
+            .build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new(port, link)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(bridge)
+            .up()
+            .build();
+        self.handle.link().add(pair).execute().await.map_err(self.during(format!("links {port} and {link}")))
+    }
+
+    /// Switches a link on or off.
+    pub async fn set_up(&self, index: u32, up: bool) -> Result<(), Failure> {
+        let message = LinkUnspec::new_with_index(index);
+        let message = if up { message.up() } else { message.down() };
+        self.handle.link().set(message.build()).execute().await.map_err(self.during("switching a link"))
+    }
+
+    /// Waits until the kernel says that the link carries packets: administratively up, the other end too.
+    pub async fn wait_running(&mut self, index: u32) -> Result<(), Failure> {
+        let wanted = LinkFlags::Running | LinkFlags::LowerUp;
+        let mut now = self.handle.link().get().match_index(index).execute();
+        let message = now.try_next().await.map_err(self.during("reading a link"))?;
+        if message.is_some_and(|message| message.header.flags.contains(wanted)) {
+            return Ok(());
+        }
+        let running = |message: &LinkMessage| message.header.index == index && message.header.flags.contains(wanted);
+        let wait = async {
+            while let Some((event, _)) = self.events.next().await {
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) = &event.payload
+                    && running(message)
+                {
+                    return true;
+                }
+            }
+            false
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Failure::error(format!("`{}`: link {index} did not come up within {PATIENCE:?}", self.name))),
+        }
+    }
+
+    /// Gives a link an address.
+    pub async fn add_address(&self, index: u32, address: Ipv4Addr, net: Prefix) -> Result<(), Failure> {
+        let request = self.handle.address().add(index, address.into(), net.length());
+        request.execute().await.map_err(self.during(format!("address {address}")))
+    }
+
+    /// Takes it away, with the routes that need it.
+    pub async fn remove_address(&self, index: u32, address: Ipv4Addr, net: Prefix) -> Result<(), Failure> {
+        let message = rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, net.length()).build();
+        self.handle.address().del(message).execute().await.map_err(self.during(format!("address {address}")))
+    }
+
+    /// A route to `net` by `gateway`; to everywhere without `net`.
+    pub async fn add_route(&self, net: Option<Prefix>, gateway: Ipv4Addr) -> Result<(), Failure> {
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway);
+        if let Some(net) = net {
+            route = route.destination_prefix(net.base(), net.length());
+        }
+        let shown = net.map_or_else(|| "default".to_owned(), |net| net.to_string());
+        let request = self.handle.route().add(route.build());
+        request.execute().await.map_err(self.during(format!("route {shown} by {gateway}")))
+    }
+
+    /// The names of all links, for tests and messages.
+    pub async fn links(&self) -> Result<Vec<String>, Failure> {
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(self.during("reading links"))?;
+        let name = |link: LinkMessage| {
+            link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+        };
+        Ok(links.into_iter().filter_map(name).collect())
+    }
+}

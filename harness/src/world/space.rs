@@ -1,0 +1,132 @@
+//! The place of one node: a network namespace (netns-rs) and a mount namespace in which name resolution is the node's own.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use netns_rs::{Env, NetNs};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use tokio::process::Command;
+
+use super::net::Net;
+use crate::exit::Failure;
+
+/// Where network namespaces have names, as for `ip netns`; private to the world.
+pub const NAMED: &str = "/run/netns";
+
+/// Tells netns-rs about [`NAMED`].
+#[derive(Debug, Clone, Copy)]
+pub struct Private;
+
+impl Env for Private {
+    fn persist_dir(&self) -> PathBuf {
+        NAMED.into()
+    }
+}
+
+/// How a node's applications find names.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// The server in /etc/resolv.conf; without one, names are found in /etc/hosts only.
+    pub resolver: Option<Ipv4Addr>,
+    /// What /etc/hosts says besides localhost.
+    pub hosts: Vec<(Ipv4Addr, String)>,
+}
+
+/// The namespaces of one node.
+pub struct Space {
+    /// The node's name.
+    pub name: String,
+    netns: NetNs<Private>,
+    mounts: File,
+}
+
+impl Space {
+    /// Makes the namespaces of the node `name`. Blocks; safe to call from several threads at once.
+    pub fn make(name: &str, names: &Names) -> Result<Self, Failure> {
+        let netns = NetNs::new_with_env(name, Private).map_err(Failure::during(format!("network namespace of `{name}`")))?;
+        let mounts = thread::scope(|scope| scope.spawn(|| mounts(name, names)).join())
+            .map_err(|_| Failure::error(format!("mount namespace of `{name}`: the thread that makes it panicked")))?
+            .map_err(Failure::during(format!("mount namespace of `{name}`")))?;
+        Ok(Self { name: name.to_owned(), netns, mounts })
+    }
+
+    /// The network namespace, as a file.
+    pub fn network(&self) -> &File {
+        self.netns.file()
+    }
+
+    /// Runs `work` on this thread inside the network namespace. Must not wait for anything.
+    pub fn within<T>(&self, work: impl FnOnce() -> T) -> Result<T, Failure> {
+        self.netns.run(|_| work()).map_err(Failure::during(format!("entering the namespace of `{}`", self.name)))
+    }
+
+    /// A netlink socket in the namespace.
+    pub fn net(&self) -> Result<Net, Failure> {
+        self.within(|| Net::open(&self.name))?
+    }
+
+    /// Sets kernel parameters (`net/ipv4/ip_forward`); those that this kernel does not have are left out.
+    pub fn sysctl(&self, values: &[(&str, &str)]) -> Result<(), Failure> {
+        self.within(|| {
+            for (name, value) in values {
+                match fs::write(Path::new("/proc/sys").join(name), value) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(Failure::error(format!("`{}`: {name} = {value}: {error}", self.name)));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })?
+    }
+
+    /// A command that will run in the node's namespaces, in a process group of its own, with nothing on its input.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command, Failure> {
+        let duplicate = |file: &File| file.try_clone().map_err(Failure::during("no file descriptor is left"));
+        let (network, mounts) = (duplicate(self.network())?, duplicate(&self.mounts)?);
+        let mut command = Command::new(program);
+        command.stdin(std::process::Stdio::null()).process_group(0).kill_on_drop(true);
+        // SAFETY: the closure makes two system calls and allocates nothing, as is needed between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
+                setns(network.as_fd(), CloneFlags::CLONE_NEWNET)?;
+                Ok(())
+            });
+        }
+        Ok(command)
+    }
+}
+
+/// Makes a mount namespace on a thread of its own, which ends with it; the open file holds it.
+fn mounts(name: &str, names: &Names) -> io::Result<File> {
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let folder = Path::new("/run/etc").join(name);
+    fs::create_dir_all(&folder)?;
+    let resolver = names.resolver.map(|server| format!("nameserver {server}\noptions timeout:5 attempts:2\n"));
+    let hosts: String = names.hosts.iter().map(|(address, name)| format!("{address} {name}\n")).collect();
+    // Modules of nsswitch other than these would ask the host's services past the node's resolver.
+    let switch = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nprotocols: files\nservices: files\n";
+    for (file, text) in [
+        ("resolv.conf", resolver.unwrap_or_default()),
+        ("hosts", format!("127.0.0.1 localhost\n{hosts}")),
+        ("nsswitch.conf", switch.to_owned()),
+    ] {
+        let (own, target) = (folder.join(file), Path::new("/etc").join(file));
+        fs::write(&own, text)?;
+        match mount(Some(&own), &target, none, MsFlags::MS_BIND, none) {
+            // A machine without the file has the C library's defaults, which are these.
+            Err(nix::errno::Errno::ENOENT) if file != "resolv.conf" => {}
+            Err(error) => return Err(io::Error::other(format!("{}: {error}", target.display()))),
+            Ok(()) => {}
+        }
+    }
+    File::open("/proc/thread-self/ns/mnt")
+}
