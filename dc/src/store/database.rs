@@ -1,16 +1,20 @@
 //! The database: its schema, and one commit for many writes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ntm_protocol::addr::{Fqdn, NodeId, Vip};
+use ntm_protocol::addr::{NodeId, Vip};
+use ntm_protocol::coordinator::store::{GeneralRecord, NodeRecord, Write, WriteOutcome};
+use ntm_protocol::wire::NodeKind;
+use rusqlite::types::Type;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Row, Savepoint, Transaction, TransactionBehavior, params,
 };
 
-use super::{GeneralRecord, Holder, NodeKind, NodeRecord, OpenError, Snapshot, Write, WriteError};
+use super::{OpenError, Snapshot};
 
 /// Marks the file as ours: "NTDC".
 const APPLICATION: i64 = 0x4e54_4443;
@@ -18,20 +22,21 @@ const APPLICATION: i64 = 0x4e54_4443;
 const FORMAT: i64 = 1;
 
 /// Sequence numbers are 64 bits without a sign; SQLite's integers have one. As eight bytes, big-endian, they keep their order.
+/// `addresses` holds addresses and ports, parted by spaces.
 const SCHEMA: &str = "
     CREATE TABLE boots (count INTEGER NOT NULL);
     INSERT INTO boots VALUES (0);
     CREATE TABLE node (
-        id           BLOB    PRIMARY KEY CHECK (length(id) = 16),
-        fqdn         TEXT    NOT NULL,
-        kind         TEXT    NOT NULL CHECK (kind IN ('terminal', 'relay')),
-        floor        BLOB    NOT NULL CHECK (length(floor) = 8),
-        registration TEXT    NOT NULL,
-        updated_at   INTEGER NOT NULL
+        id        BLOB PRIMARY KEY CHECK (length(id) = 16),
+        fqdn      TEXT NOT NULL,
+        kind      TEXT NOT NULL CHECK (kind IN ('terminal', 'relay', 'coordinator')),
+        floor     BLOB NOT NULL CHECK (length(floor) = 8),
+        addresses TEXT NOT NULL,
+        seen      TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE vip (
         vip  TEXT PRIMARY KEY,
-        node BLOB UNIQUE REFERENCES node (id) ON DELETE CASCADE,
+        node BLOB UNIQUE REFERENCES node (id),
         rip  TEXT UNIQUE,
         CHECK ((node IS NULL) <> (rip IS NULL))
     ) STRICT, WITHOUT ROWID;
@@ -42,25 +47,17 @@ pub(super) struct Database {
     connection: Connection,
 }
 
+/// Who holds a VIP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Node(NodeId),
+    General(IpAddr),
+}
+
 /// Why one write is undone.
 enum Undo {
-    Refused(WriteError),
+    Taken { vip: Vip, by: Holder },
     Sql(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Undo {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<Undo> for WriteError {
-    fn from(undo: Undo) -> Self {
-        match undo {
-            Undo::Refused(error) => error,
-            Undo::Sql(error) => Self::Failed(error.to_string()),
-        }
-    }
 }
 
 impl Database {
@@ -111,15 +108,12 @@ impl Database {
         Ok((Self { connection }, snapshot))
     }
 
-    /// Does `writes` in their order and in one commit; one result for each. A write that is refused is undone alone.
-    pub(super) fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), WriteError>> {
-        match self.commit(writes) {
-            Ok(results) => results,
-            Err(error) => {
-                tracing::error!("the store lost {} writes: {error}", writes.len());
-                vec![Err(WriteError::Failed(error.to_string())); writes.len()]
-            }
-        }
+    /// Does `writes` in their order and in one commit; one outcome for each. A write that fails is undone alone.
+    pub(super) fn apply(&mut self, writes: &[Write]) -> Vec<WriteOutcome> {
+        self.commit(writes).unwrap_or_else(|error| {
+            tracing::error!("the store lost {} writes: {error}", writes.len());
+            vec![WriteOutcome::Failed; writes.len()]
+        })
     }
 
     /// The journal mode, and how it waits for the disk.
@@ -130,57 +124,59 @@ impl Database {
         (journal.expect("a mode"), get("synchronous").expect("a mode"))
     }
 
-    fn commit(&mut self, writes: &[Write]) -> rusqlite::Result<Vec<Result<(), WriteError>>> {
+    /// From now on every write fails, as on a disk that is full.
+    #[cfg(test)]
+    pub(super) fn refuse_to_write(&self) {
+        self.connection.pragma_update(None, "query_only", true).expect("a mode");
+    }
+
+    fn commit(&mut self, writes: &[Write]) -> rusqlite::Result<Vec<WriteOutcome>> {
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut results = Vec::with_capacity(writes.len());
+        let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
             // Rolled back when it is dropped without a commit.
             let savepoint = transaction.savepoint()?;
-            results.push(match apply(&savepoint, write) {
-                Ok(()) => savepoint.commit().map(Ok)?,
-                Err(undo) => Err(undo.into()),
+            outcomes.push(match apply(&savepoint, write) {
+                Ok(()) => {
+                    savepoint.commit()?;
+                    WriteOutcome::Stored
+                }
+                Err(Undo::Taken { vip, by }) => {
+                    tracing::info!("{write:?} is refused: {by} holds {vip}");
+                    WriteOutcome::Taken
+                }
+                Err(Undo::Sql(error)) => {
+                    tracing::error!("the store cannot do {write:?}: {error}");
+                    WriteOutcome::Failed
+                }
             });
         }
         transaction.commit()?;
-        Ok(results)
+        Ok(outcomes)
     }
 }
 
 fn apply(savepoint: &Savepoint<'_>, write: &Write) -> Result<(), Undo> {
     match write {
-        Write::PutNode(node) => {
-            let floor: Option<[u8; 8]> = savepoint
-                .prepare_cached("SELECT floor FROM node WHERE id = ?1")?
-                .query_row([node.id.0], |row| row.get(0))
-                .optional()?;
-            if let Some(floor) = floor.map(u64::from_be_bytes).filter(|&floor| floor > node.floor) {
-                return Err(Undo::Refused(WriteError::Stale { floor }));
-            }
+        Write::Node(NodeRecord { node, fqdn, kind, vip, floor, addresses, seen }) => {
+            let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
             savepoint
                 .prepare_cached(
                     "INSERT INTO node VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE SET
-                     fqdn = excluded.fqdn, kind = excluded.kind, floor = excluded.floor,
-                     registration = excluded.registration, updated_at = excluded.updated_at",
+                     fqdn = excluded.fqdn, kind = excluded.kind, floor = max(floor, excluded.floor),
+                     addresses = excluded.addresses, seen = excluded.seen",
                 )?
                 .execute(params![
-                    node.id.0,
-                    node.fqdn.as_str(),
-                    kind_text(node.kind),
-                    node.floor.to_be_bytes(),
-                    node.registration,
-                    // Microseconds reach the sign bit in the year 294247.
-                    i64::try_from(node.updated_at).unwrap_or(i64::MAX),
+                    node.0,
+                    fqdn.as_str(),
+                    kind_text(*kind),
+                    floor.to_be_bytes(),
+                    addresses.join(" "),
+                    seen.to_string()
                 ])?;
-            hold(savepoint, Holder::Node(node.id), node.vip)
+            hold(savepoint, Holder::Node(*node), *vip)
         }
-        Write::PutGeneral(general) => hold(savepoint, Holder::General(general.rip), Some(general.vip)),
-        Write::Forget(holder) => {
-            hold(savepoint, *holder, None)?;
-            if let Holder::Node(id) = holder {
-                savepoint.prepare_cached("DELETE FROM node WHERE id = ?1")?.execute([id.0])?;
-            }
-            Ok(())
-        }
+        Write::General(GeneralRecord { real, vip }) => hold(savepoint, Holder::General(*real), Some(*vip)),
     }
 }
 
@@ -197,7 +193,7 @@ fn hold(savepoint: &Savepoint<'_>, holder: Holder, vip: Option<Vip>) -> Result<(
             .optional()?;
         match now {
             Some(now) if now == holder => return Ok(()),
-            Some(now) => return Err(Undo::Refused(WriteError::Taken { vip, holder: now })),
+            Some(by) => return Err(Undo::Taken { vip, by }),
             None => {}
         }
     }
@@ -245,14 +241,14 @@ fn read(transaction: &Transaction<'_>) -> rusqlite::Result<Snapshot> {
     let boots: i64 = transaction.query_row("SELECT count FROM boots", [], |row| row.get(0))?;
     let nodes = transaction
         .prepare(
-            "SELECT id, fqdn, kind, vip, floor, registration, updated_at
+            "SELECT id, fqdn, kind, vip, floor, addresses, seen
              FROM node LEFT JOIN vip ON vip.node = node.id ORDER BY id",
         )?
         .query_map([], node_of)?
         .collect::<rusqlite::Result<_>>()?;
     let mut generals: Vec<GeneralRecord> = transaction
         .prepare("SELECT rip, vip FROM vip WHERE rip IS NOT NULL")?
-        .query_map([], |row| Ok(GeneralRecord { rip: parsed(row, 0)?, vip: Vip(parsed(row, 1)?) }))?
+        .query_map([], |row| Ok(GeneralRecord { real: parsed(row, 0)?, vip: Vip(parsed(row, 1)?) }))?
         .collect::<rusqlite::Result<_>>()?;
     generals.sort();
     Ok(Snapshot { boots: u64::try_from(boots).unwrap_or(0), nodes, generals })
@@ -260,19 +256,19 @@ fn read(transaction: &Transaction<'_>) -> rusqlite::Result<Snapshot> {
 
 fn node_of(row: &Row<'_>) -> rusqlite::Result<NodeRecord> {
     let vip: Option<String> = row.get(3)?;
-    let updated_at: i64 = row.get(6)?;
     Ok(NodeRecord {
-        id: NodeId(row.get(0)?),
-        fqdn: parsed::<Fqdn>(row, 1)?,
-        kind: if row.get_ref(2)?.as_str()? == kind_text(NodeKind::Terminal) {
-            NodeKind::Terminal
-        } else {
-            NodeKind::Relay
-        },
-        vip: vip.map(|_| parsed::<Ipv4Addr>(row, 3)).transpose()?.map(Vip),
+        node: NodeId(row.get(0)?),
+        fqdn: parsed(row, 1)?,
+        kind: kind_of(row, 2)?,
+        vip: vip.map(|_| parsed(row, 3)).transpose()?.map(Vip),
         floor: u64::from_be_bytes(row.get(4)?),
-        registration: row.get(5)?,
-        updated_at: u64::try_from(updated_at).unwrap_or(0),
+        addresses: row
+            .get_ref(5)?
+            .as_str()?
+            .split_whitespace()
+            .map(|text| parse(text, 5))
+            .collect::<rusqlite::Result<_>>()?,
+        seen: parsed(row, 6)?,
     })
 }
 
@@ -283,11 +279,20 @@ fn holder_of(row: &Row<'_>) -> rusqlite::Result<Holder> {
     }
 }
 
+const KINDS: [(NodeKind, &str); 3] =
+    [(NodeKind::Terminal, "terminal"), (NodeKind::Relay, "relay"), (NodeKind::Coordinator, "coordinator")];
+
 fn kind_text(kind: NodeKind) -> &'static str {
-    match kind {
-        NodeKind::Terminal => "terminal",
-        NodeKind::Relay => "relay",
-    }
+    KINDS.iter().find(|(known, _)| *known == kind).map_or("", |(_, text)| text)
+}
+
+fn kind_of(row: &Row<'_>, column: usize) -> rusqlite::Result<NodeKind> {
+    let text = row.get_ref(column)?.as_str()?;
+    let known = KINDS.iter().find(|(_, known)| *known == text).map(|(kind, _)| *kind);
+    known.ok_or_else(|| {
+        let error = format!("there is no kind of node called '{text}'").into();
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error)
+    })
 }
 
 /// The text of a column as a `T`.
@@ -295,8 +300,29 @@ fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
-    let text = row.get_ref(column)?.as_str()?;
-    text.parse().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
-    })
+    parse(row.get_ref(column)?.as_str()?, column)
+}
+
+/// `text`, found in `column`, as a `T`.
+fn parse<T>(text: &str, column: usize) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    text.parse()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+impl From<rusqlite::Error> for Undo {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Node(id) => write!(f, "node {id}"),
+            Holder::General(real) => write!(f, "general node {real}"),
+        }
+    }
 }

@@ -15,95 +15,24 @@ mod tests;
 mod worker;
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::{fmt, io};
 
-use ntm_protocol::addr::{Fqdn, NodeId, Vip};
-use serde::{Deserialize, Serialize};
+use ntm_protocol::coordinator::store::{GeneralRecord, NodeRecord, Write, WriteOutcome};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub use worker::Store;
 
-/// The face of a durable store. Every method returns at once.
+/// The face of a durable store. It never blocks.
+///
+/// A [`Write::Node`] replaces the node's record, but its floor never goes back. A VIP that a node or general node held before, and
+/// that is not the one in the new record, is free again. A write that is not stored has changed nothing.
 pub trait DurableStore: Send + Sync {
-    /// Queues `write`. The outcome comes when the write is durable, or refused; dropping it does not undo the write.
-    ///
-    /// Writes take effect in the order in which they were submitted.
+    /// Queues `write`. Writes take effect in the order in which they were submitted. Dropping the outcome does not undo the write.
     fn submit(&self, write: Write) -> Outcome;
-}
-
-/// A change to the store; whole or not at all.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Write {
-    /// A node's registration, new or renewed.
-    ///
-    /// Refused as [`WriteError::Taken`] if its VIP has another holder, and as [`WriteError::Stale`] if the store has seen a higher
-    /// `floor`. A VIP that the node held before and that is not this one is free again.
-    PutNode(NodeRecord),
-    /// The VIP by which a general node is known (T4.2.4-a). Refused as [`WriteError::Taken`] if it has another holder.
-    PutGeneral(GeneralRecord),
-    /// Forgets a node or a general node, and frees its VIP. It is no error if there is none.
-    Forget(Holder),
-}
-
-/// A node that shares a key with the DC, as of its last registration.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NodeRecord {
-    /// Its Node ID: the key of the record.
-    pub id: NodeId,
-    /// Its name.
-    pub fqdn: Fqdn,
-    /// What it is.
-    pub kind: NodeKind,
-    /// Its virtual address, if it has one.
-    pub vip: Option<Vip>,
-    /// The highest sequence number of a registration that was accepted: below it, all is replay.
-    pub floor: u64,
-    /// The addresses of the last registration; a text (JSON) that only the coordinator understands.
-    pub registration: String,
-    /// When, in microseconds since 1970-01-01 UTC.
-    pub updated_at: u64,
-}
-
-/// The kinds of nodes that register.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NodeKind {
-    /// An NTM terminal.
-    Terminal,
-    /// A relay.
-    Relay,
-}
-
-/// A general node's address and the VIP that stands for it; one VIP an address (T4.2.4-a).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct GeneralRecord {
-    /// RIP_GN: the key of the record.
-    pub rip: IpAddr,
-    /// VIP_GN.
-    pub vip: Vip,
-}
-
-/// Who holds a VIP.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Holder {
-    /// A node that registers.
-    Node(NodeId),
-    /// A general node, by its real address.
-    General(IpAddr),
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Holder::Node(id) => write!(f, "node {id}"),
-            Holder::General(rip) => write!(f, "general node {rip}"),
-        }
-    }
 }
 
 /// All that the store holds, in the order of the keys.
@@ -117,62 +46,30 @@ pub struct Snapshot {
     pub generals: Vec<GeneralRecord>,
 }
 
-/// Why a write was not done. Nothing of it was.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum WriteError {
-    /// The VIP has another holder.
-    #[error("the VIP {vip} is held by {holder}")]
-    Taken {
-        /// The VIP.
-        vip: Vip,
-        /// Its holder.
-        holder: Holder,
-    },
-    /// A registration with a higher sequence number was accepted before.
-    #[error("the registration is out of date: its sequence number is below {floor}")]
-    Stale {
-        /// The floor in the store.
-        floor: u64,
-    },
-    /// More writes wait than the store takes; try again.
-    #[error("the store is busy: too many writes wait")]
-    Busy,
-    /// The disk or the database failed.
-    #[error("the store failed: {0}")]
-    Failed(String),
-}
-
-/// The outcome of a write, to come.
+/// The outcome of a write: [`WriteOutcome::Stored`] comes only when the write is on the disk.
 #[derive(Debug)]
-pub struct Outcome(oneshot::Receiver<Result<(), WriteError>>);
+pub struct Outcome(oneshot::Receiver<WriteOutcome>);
 
 impl Outcome {
     /// An outcome that is known already.
-    pub fn known(result: Result<(), WriteError>) -> Self {
+    pub fn known(outcome: WriteOutcome) -> Self {
         let (sender, receiver) = oneshot::channel();
         // The receiver is in our hand.
-        let _ = sender.send(result);
+        let _ = sender.send(outcome);
         Self(receiver)
     }
 
     /// Waits, blocking the thread; not within an asynchronous runtime.
-    pub fn wait(self) -> Result<(), WriteError> {
-        self.0.blocking_recv().unwrap_or_else(|_| Err(WriteError::stopped()))
+    pub fn wait(self) -> WriteOutcome {
+        self.0.blocking_recv().unwrap_or(WriteOutcome::Failed)
     }
 }
 
 impl Future for Outcome {
-    type Output = Result<(), WriteError>;
+    type Output = WriteOutcome;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.0).poll(context);
-        polled.map(|received| received.unwrap_or_else(|_| Err(WriteError::stopped())))
-    }
-}
-
-impl WriteError {
-    fn stopped() -> Self {
-        Self::Failed("it has stopped".to_owned())
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<WriteOutcome> {
+        Pin::new(&mut self.0).poll(context).map(|received| received.unwrap_or(WriteOutcome::Failed))
     }
 }
 

@@ -1,8 +1,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
+use ntm_protocol::addr::Fqdn;
+use ntm_protocol::addr::{Fqdn, NodeId, Vip};
+use ntm_protocol::wire::NodeKind;
+use ntm_protocol::wire::NodeKind;
 use rusqlite::Connection;
 
 use super::*;
@@ -23,23 +27,18 @@ fn vip(n: u32) -> Vip {
 
 fn node(n: u32, address: Option<Vip>, floor: u64) -> NodeRecord {
     let fqdn: Fqdn = format!("mn{n}.dc.test").parse().expect("a name");
-    NodeRecord {
-        id: NodeId::of(&fqdn),
-        fqdn,
-        kind: if n.is_multiple_of(2) { NodeKind::Terminal } else { NodeKind::Relay },
-        vip: address,
-        floor,
-        registration: format!("{{\"n\":{n}}}"),
-        updated_at: 1_700_000_000_000_000 + u64::from(n),
-    }
+    let kind = [NodeKind::Terminal, NodeKind::Relay, NodeKind::Coordinator][n as usize % 3];
+    let real = SocketAddr::new(Ipv4Addr::from(n).into(), 4330);
+    let addresses = [real, "[2001:db8::1]:4330".parse().expect("an address")][..n as usize % 3].to_vec();
+    NodeRecord { node: NodeId::of(&fqdn), fqdn, kind, vip: address, floor, addresses, seen: real }
 }
 
 fn general(last: u8, address: Vip) -> GeneralRecord {
-    GeneralRecord { rip: Ipv4Addr::new(203, 0, 113, last).into(), vip: address }
+    GeneralRecord { real: Ipv4Addr::new(203, 0, 113, last).into(), vip: address }
 }
 
 /// Submits `write` and waits.
-fn put(store: &Store, write: Write) -> Result<(), WriteError> {
+fn put(store: &Store, write: Write) -> WriteOutcome {
     store.submit(write).wait()
 }
 
@@ -48,50 +47,42 @@ fn what_was_written_is_there_after_a_restart() {
     let (_folder, path) = folder();
     let (store, empty) = open(&path);
     assert_eq!(empty, Snapshot { boots: 1, ..Snapshot::default() });
-    let mut nodes = [node(1, None, u64::MAX), node(2, Some(vip(7)), 1), node(3, Some(vip(8)), 0)];
-    let generals = [
-        general(5, vip(100)),
-        GeneralRecord { rip: "2001:db8::1".parse().expect("an address"), vip: vip(101) },
-    ];
+    let mut nodes =
+        [node(0, None, 0), node(1, None, u64::MAX), node(2, Some(vip(7)), 1 << 63), node(3, Some(vip(8)), 0)];
+    let six = GeneralRecord { real: "2001:db8::1".parse().expect("an address"), vip: vip(101) };
+    let generals = [general(5, vip(100)), six];
     for node in &nodes {
-        put(&store, Write::PutNode(node.clone())).expect("put");
+        assert_eq!(put(&store, Write::Node(node.clone())), WriteOutcome::Stored);
     }
     for general in generals {
-        put(&store, Write::PutGeneral(general)).expect("put");
+        assert_eq!(put(&store, Write::General(general)), WriteOutcome::Stored);
     }
     drop(store);
 
-    let (store, snapshot) = open(&path);
-    nodes.sort_by_key(|node| node.id);
-    assert_eq!(snapshot, Snapshot { boots: 2, nodes: nodes.to_vec(), generals: generals.to_vec() });
-    put(&store, Write::Forget(Holder::Node(nodes[0].id))).expect("forgotten");
-    put(&store, Write::Forget(Holder::General(generals[0].rip))).expect("forgotten");
-    put(&store, Write::Forget(Holder::General(generals[0].rip))).expect("nothing is left to forget");
-    drop(store);
-    let (_store, snapshot) = open(&path);
-    let left = Snapshot { boots: 3, nodes: nodes[1..].to_vec(), generals: generals[1..].to_vec() };
-    assert_eq!(snapshot, left);
+    nodes.sort_by_key(|node| node.node);
+    for boots in [2, 3] {
+        let (_store, snapshot) = open(&path);
+        assert_eq!(snapshot, Snapshot { boots, nodes: nodes.to_vec(), generals: generals.to_vec() });
+    }
 }
 
 #[test]
 fn a_vip_has_one_holder_among_terminals_and_general_nodes() {
     let (_folder, path) = folder();
     let (store, _) = open(&path);
-    let first = node(2, Some(vip(1)), 1);
-    put(&store, Write::PutNode(first.clone())).expect("free");
-    put(&store, Write::PutNode(NodeRecord { floor: 2, ..first.clone() })).expect("its own");
-
-    let taken = Err(WriteError::Taken { vip: vip(1), holder: Holder::Node(first.id) });
-    assert_eq!(put(&store, Write::PutNode(node(4, Some(vip(1)), 1))), taken);
-    assert_eq!(put(&store, Write::PutGeneral(general(1, vip(1)))), taken);
-    put(&store, Write::PutGeneral(general(1, vip(2)))).expect("free");
-    let refused = put(&store, Write::PutNode(node(4, Some(vip(2)), 1)));
-    assert_eq!(refused.unwrap_err().to_string(), "the VIP 198.18.0.2 is held by general node 203.0.113.1");
+    let put = |write| put(&store, write);
+    assert_eq!(put(Write::Node(node(2, Some(vip(1)), 1))), WriteOutcome::Stored);
+    assert_eq!(put(Write::Node(node(2, Some(vip(1)), 2))), WriteOutcome::Stored, "its own");
+    assert_eq!(put(Write::Node(node(4, Some(vip(1)), 1))), WriteOutcome::Taken);
+    assert_eq!(put(Write::General(general(1, vip(1)))), WriteOutcome::Taken);
+    assert_eq!(put(Write::General(general(1, vip(2)))), WriteOutcome::Stored);
+    assert_eq!(put(Write::General(general(2, vip(2)))), WriteOutcome::Taken);
+    assert_eq!(put(Write::Node(node(4, Some(vip(2)), 1))), WriteOutcome::Taken);
 
     // Who takes another VIP leaves the former one free.
-    put(&store, Write::PutNode(NodeRecord { vip: Some(vip(3)), floor: 3, ..first.clone() })).expect("free");
-    put(&store, Write::PutGeneral(general(1, vip(1)))).expect("free again");
-    put(&store, Write::PutNode(node(4, Some(vip(2)), 1))).expect("free again");
+    assert_eq!(put(Write::Node(node(2, Some(vip(3)), 3))), WriteOutcome::Stored);
+    assert_eq!(put(Write::General(general(1, vip(1)))), WriteOutcome::Stored);
+    assert_eq!(put(Write::Node(node(4, Some(vip(2)), 1))), WriteOutcome::Stored);
     drop(store);
     let (_store, snapshot) = open(&path);
     let mut held: Vec<_> = snapshot.nodes.iter().filter_map(|node| node.vip).collect();
@@ -102,29 +93,47 @@ fn a_vip_has_one_holder_among_terminals_and_general_nodes() {
 #[test]
 fn a_refused_write_leaves_nothing_and_its_neighbours_stand() {
     let (_folder, path) = folder();
-    let (store, _) = open(&path);
+    let (mut database, _) = database::Database::open(&path).expect("opened");
     let writes = [
-        Write::PutNode(node(2, Some(vip(1)), 5)),
-        Write::PutNode(node(4, Some(vip(1)), 5)),
-        Write::PutNode(node(6, Some(vip(6)), 5)),
-        Write::PutNode(node(2, Some(vip(9)), 4)),
+        Write::Node(node(2, Some(vip(1)), 5)),
+        Write::Node(node(4, Some(vip(1)), 5)),
+        Write::Node(node(6, Some(vip(6)), 5)),
     ];
-    let outcomes = writes.map(|write| store.submit(write)).map(Outcome::wait);
-    let taken = WriteError::Taken { vip: vip(1), holder: Holder::Node(node(2, None, 0).id) };
-    assert_eq!(outcomes, [Ok(()), Err(taken), Ok(()), Err(WriteError::Stale { floor: 5 })]);
-    drop(store);
+    let expected = [WriteOutcome::Stored, WriteOutcome::Taken, WriteOutcome::Stored];
+    assert_eq!(database.apply(&writes), expected, "in one commit");
+    drop(database);
     let (_store, snapshot) = open(&path);
     let mut expected = vec![node(2, Some(vip(1)), 5), node(6, Some(vip(6)), 5)];
-    expected.sort_by_key(|node| node.id);
+    expected.sort_by_key(|node| node.node);
     assert_eq!(snapshot.nodes, expected);
+}
+
+#[test]
+fn a_floor_never_goes_back() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path);
+    for floor in [5, 1 << 63, 7] {
+        assert_eq!(put(&store, Write::Node(node(2, None, floor))), WriteOutcome::Stored);
+    }
+    drop(store);
+    assert_eq!(open(&path).1.nodes, [node(2, None, 1 << 63)]);
 }
 
 #[tokio::test]
 async fn an_outcome_can_be_awaited() {
     let (_folder, path) = folder();
     let (store, _) = open(&path);
-    assert_eq!(store.submit(Write::PutGeneral(general(1, vip(1)))).await, Ok(()));
-    assert_eq!(Outcome::known(Err(WriteError::Busy)).await, Err(WriteError::Busy));
+    assert_eq!(store.submit(Write::General(general(1, vip(1)))).await, WriteOutcome::Stored);
+    assert_eq!(Outcome::known(WriteOutcome::Taken).await, WriteOutcome::Taken);
+}
+
+#[test]
+fn a_disk_that_fails_is_told() {
+    let (_folder, path) = folder();
+    let (mut database, _) = database::Database::open(&path).expect("opened");
+    database.refuse_to_write();
+    let writes = [Write::Node(node(2, None, 1)), Write::General(general(1, vip(1)))];
+    assert_eq!(database.apply(&writes), [WriteOutcome::Failed; 2]);
 }
 
 #[test]
@@ -157,7 +166,7 @@ fn a_file_that_is_no_sound_store_is_refused_and_left_alone() {
 
     let (store, _) = open(&path);
     for n in 0..500 {
-        put(&store, Write::PutNode(node(n, Some(vip(n)), 1))).expect("put");
+        store.submit(Write::Node(node(n, Some(vip(n)), 1)));
     }
     drop(store);
     let newer = folder.path().join("newer.sqlite");
@@ -194,13 +203,13 @@ fn write_until_killed(path: &Path) {
     let mut out = std::io::stdout();
     let mut under_way = std::collections::VecDeque::new();
     for n in start..start + MOST {
-        let new = store.submit(Write::PutNode(node(n, Some(vip(n)), u64::from(n))));
+        let new = store.submit(Write::Node(node(n, Some(vip(n)), u64::from(n))));
         // One node registers again and again: its floor must never go back.
-        let again = store.submit(Write::PutNode(node(0, Some(vip(0)), u64::from(n))));
+        let again = store.submit(Write::Node(node(0, Some(vip(0)), u64::from(n))));
         under_way.push_back((n, new, again));
         while under_way.len() > WINDOW {
             let Some((n, new, again)) = under_way.pop_front() else { break };
-            new.wait().and(again.wait()).expect("written");
+            assert_eq!([new.wait(), again.wait()], [WriteOutcome::Stored; 2]);
             writeln!(out, "written {n}").expect("the parent listens");
         }
     }
@@ -241,12 +250,12 @@ fn kill_9_loses_no_acknowledged_write() {
         assert_eq!(snapshot.boots, 2 * (round as u64 + 1), "each opening counts, ours and the child's");
         drop(store);
         let found: std::collections::BTreeMap<_, _> =
-            snapshot.nodes.iter().map(|node| (node.id, node)).collect();
+            snapshot.nodes.iter().map(|node| (node.node, node)).collect();
         for &n in &acknowledged {
             let expected = node(n, Some(vip(n)), u64::from(n));
-            assert_eq!(found.get(&expected.id), Some(&&expected), "write {n} was acknowledged");
+            assert_eq!(found.get(&expected.node), Some(&&expected), "write {n} was acknowledged");
         }
         let last = acknowledged.iter().max().copied().map(u64::from);
-        assert!(found.get(&node(0, None, 0).id).map(|node| node.floor) >= last, "the floor went back");
+        assert!(found.get(&node(0, None, 0).node).map(|node| node.floor) >= last, "the floor went back");
     }
 }

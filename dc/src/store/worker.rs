@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use ntm_protocol::coordinator::store::{Write, WriteOutcome};
 use tokio::sync::oneshot;
 
 use super::database::Database;
-use super::{DurableStore, OpenError, Outcome, Snapshot, Write, WriteError};
+use super::{DurableStore, OpenError, Outcome, Snapshot};
 
-/// How many writes may wait; more are refused as [`WriteError::Busy`].
+/// How many writes may wait; more fail.
 const QUEUE: usize = 16 * 1024;
 /// How many writes one commit takes at most.
 const GROUP: usize = 1024;
@@ -22,8 +23,7 @@ pub struct Store {
     thread: Option<JoinHandle<()>>,
 }
 
-type Answer = oneshot::Sender<Result<(), WriteError>>;
-type Job = (Write, Answer);
+type Job = (Write, oneshot::Sender<WriteOutcome>);
 
 impl Store {
     /// Opens the store in the file `path`, which is made if there is none, counts one boot, and reads what it holds.
@@ -41,12 +41,13 @@ impl Store {
 impl DurableStore for Store {
     fn submit(&self, write: Write) -> Outcome {
         let (answer, outcome) = oneshot::channel();
-        let refusal = match self.queue.as_ref().map(|queue| queue.try_send((write, answer))) {
+        let why = match self.queue.as_ref().map(|queue| queue.try_send((write, answer))) {
             Some(Ok(())) => return Outcome(outcome),
-            Some(Err(TrySendError::Full(_))) => WriteError::Busy,
-            Some(Err(TrySendError::Disconnected(_))) | None => WriteError::stopped(),
+            Some(Err(TrySendError::Full(_))) => "too many writes wait for the disk",
+            Some(Err(TrySendError::Disconnected(_))) | None => "its thread has ended",
         };
-        Outcome::known(Err(refusal))
+        tracing::error!("the store refuses a write: {why}");
+        Outcome::known(WriteOutcome::Failed)
     }
 }
 
@@ -69,10 +70,10 @@ fn work(mut database: Database, jobs: &Receiver<Job>) {
             writes.push(write);
             answers.push(answer);
         }
-        let results = database.apply(&mem::take(&mut writes));
-        for (answer, result) in answers.drain(..).zip(results) {
+        let outcomes = database.apply(&mem::take(&mut writes));
+        for (answer, outcome) in answers.drain(..).zip(outcomes) {
             // Who no longer waits does not want to know.
-            let _ = answer.send(result);
+            let _ = answer.send(outcome);
         }
     }
 }

@@ -295,7 +295,8 @@ impl Coordinator {
         if let Some(node) = registry.nodes.get_mut(&id) {
             node.vip = vip;
         }
-        let record = NodeRecord { node: id, fqdn, kind, vip, floor };
+        let addresses = request.addresses.to_vec();
+        let record = NodeRecord { node: id, fqdn, kind, vip, floor, addresses, seen: from };
         self.write(Write::Node(record), Continuation::Register { node: id, request, from });
     }
 

@@ -1,6 +1,6 @@
 //! What a DC keeps over a crash, as values: the machine asks for writes, its driver makes them durable.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +20,14 @@ pub struct NodeRecord {
     pub vip: Option<Vip>,
     /// The highest sequence number of a Registration Request that was accepted: none at or below it ever is again.
     pub floor: u64,
+    /// Its real addresses and port, as registered last (T3.2.1-a).
+    pub addresses: Vec<SocketAddr>,
+    /// The address and port that the DC saw then.
+    pub seen: SocketAddr,
 }
 
 /// A general node's address and its VIP_GN (T4.2.4-a).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct GeneralRecord {
     /// RIP_GN.
     pub real: IpAddr,
