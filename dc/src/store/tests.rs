@@ -3,9 +3,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
-use ntm_protocol::addr::Fqdn;
 use ntm_protocol::addr::{Fqdn, NodeId, Vip};
-use ntm_protocol::wire::NodeKind;
 use ntm_protocol::wire::NodeKind;
 use rusqlite::Connection;
 
