@@ -16,6 +16,8 @@ pub mod direct;
 mod duration;
 pub mod flow;
 mod names;
+#[cfg(feature = "router")]
+pub mod router;
 pub mod translator;
 
 pub use behaviour::{Allocation, Axes, Behaviour, Dependence, PortRange, Timeouts};
