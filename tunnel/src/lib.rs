@@ -12,9 +12,9 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use ntm_protocol::data::{Inbound, Outbound};
-//! use ntm_tunnel::{Event, Plane, PlaneOptions, TERMINAL_MTU, Tun, TunConfig, Udp, UdpConfig};
+//! use ntm_tunnel::{Event, Plane, PlaneOptions, Tun, TunConfig, Udp, UdpConfig};
 //!
-//! let tun = Tun::open(&TunConfig { name: "ntm0".into(), mtu: TERMINAL_MTU, offload: true }).await?;
+//! let tun = Tun::open(&TunConfig::terminal("ntm0")).await?;
 //! let udp = Udp::bind(&UdpConfig::port(4330))?;
 //! let (out, inb) = (Outbound::default(), Inbound::default());
 //! let mut plane = Plane::start(Some(tun.clone()), udp.clone(), out, inb, PlaneOptions::default())?;
@@ -48,5 +48,5 @@ mod wake;
 pub use counters::Counts;
 pub use plane::{Event, Notice, Plane, PlaneError, PlaneOptions};
 pub use table::{Egress, Ingress};
-pub use tun::{TERMINAL_MTU, Tun, TunConfig, TunError};
+pub use tun::{Tun, TunConfig, TunError, VIRTUAL_MTU};
 pub use udp::{Udp, UdpConfig, UdpError};

@@ -12,22 +12,36 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-/// The MTU of a terminal's virtual interface, in bytes: 1500 less IP 20, UDP 8, NTM header 32 and MAC 16 (T6.3-a).
-pub const TERMINAL_MTU: u16 = 1424;
+/// The MTU of virtual interfaces, in bytes: 1500 less IP 20, UDP 8, NTM header 32 and MAC 16 (T6.3-a).
+pub const VIRTUAL_MTU: u16 = 1424;
 
-/// Segments in the longest train that a local application's packets come in: 44 sealed datagrams of 1472 bytes are the most that
-/// one send takes (65 507 bytes).
-const LOCAL_TRAIN: u32 = 44;
+/// Sealed datagrams of 1472 bytes that one send takes (65 507 bytes).
+const ONE_SEND: u16 = 44;
 
 /// How the device is opened.
 #[derive(Clone, Debug)]
 pub struct TunConfig {
     /// The interface's name: 1 to 15 characters.
     pub name: String,
-    /// Its MTU, in bytes: [`TERMINAL_MTU`].
+    /// Its MTU, in bytes: [`VIRTUAL_MTU`].
     pub mtu: u16,
     /// Whether packets come and go in trains (TSO, checksum offload) where the kernel can.
     pub offload: bool,
+    /// Segments in the longest train that is read; `None` leaves the kernel's limit.
+    pub max_train: Option<u16>,
+}
+
+impl TunConfig {
+    /// For a terminal: its applications' trains are as long as one send takes.
+    pub fn terminal(name: &str) -> Self {
+        Self { max_train: Some(ONE_SEND), ..Self::relay(name) }
+    }
+
+    /// For a relay: trains arrive by way of other interfaces, up to 64 KiB long. The kernel would take apart, packet by packet, those
+    /// that exceed a limit here, and that costs more than a second send.
+    pub fn relay(name: &str) -> Self {
+        Self { name: name.to_owned(), mtu: VIRTUAL_MTU, offload: true, max_train: None }
+    }
 }
 
 /// Why the device cannot be opened or set up.
@@ -98,13 +112,13 @@ impl Tun {
         let netlink = Netlink::open().map_err(|e| step("opening netlink", e))?;
         let link = LinkUnspec::new_with_index(index).mtu(config.mtu.into()).up().build();
         netlink.handle.link().set(link).execute().await.map_err(|e| step("setting MTU and up", to_io(e)))?;
-        if vnet {
+        if let Some(segments) = config.max_train.filter(|_| vnet) {
             let limit = LinkUnspec::new_with_index(index)
-                .append_extra_attribute(LinkAttribute::GsoMaxSegs(LOCAL_TRAIN))
+                .append_extra_attribute(LinkAttribute::GsoMaxSegs(segments.into()))
                 .build();
             if let Err(error) = netlink.handle.link().set(limit).execute().await {
                 // Longer trains are sent in two parts: slower, and right all the same.
-                tracing::debug!("{name}: trains are not limited to {LOCAL_TRAIN} segments: {}", to_io(error));
+                tracing::debug!("{name}: trains are not limited to {segments} segments: {}", to_io(error));
             }
         }
         tracing::debug!("{name}: interface {index}, MTU {}, offload {vnet}", config.mtu);
@@ -265,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn a_bad_name_is_refused_before_anything_is_made() {
         for name in ["", "sixteen-letters!", "a/b", "a b"] {
-            let config = TunConfig { name: name.into(), mtu: TERMINAL_MTU, offload: true };
+            let config = TunConfig::terminal(name);
             assert!(matches!(Tun::open(&config).await, Err(TunError::Name(found)) if found == name));
         }
     }

@@ -14,8 +14,7 @@ use nix::sched::{CloneFlags, setns};
 use ntm_protocol::data::{NotSent, Verdict};
 use ntm_protocol::wire::{Reason, Refusal};
 use ntm_tunnel::{
-    Counts, Egress, Event, Ingress, Plane, PlaneError, PlaneOptions, TERMINAL_MTU, Tun, TunConfig, TunError,
-    Udp, UdpConfig,
+    Counts, Egress, Event, Ingress, Plane, PlaneError, PlaneOptions, Tun, TunConfig, TunError, Udp, UdpConfig,
 };
 use tokio::sync::oneshot;
 
@@ -163,7 +162,7 @@ impl Node {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
-                let config = TunConfig { name: "ntm0".into(), mtu: TERMINAL_MTU, offload };
+                let config = TunConfig { offload, ..TunConfig::terminal("ntm0") };
                 let tun = Tun::open(&config).await.expect("a TUN");
                 assert_eq!(tun.has_offload(), offload);
                 tun.add_address(vip(side)).await.expect("an address");
@@ -247,6 +246,8 @@ fn lost_percent(report: &str) -> Option<f64> {
 fn everything(offload: bool, spin: Duration) {
     let world = World::new();
     let nodes = world.nodes(offload, spin);
+    let link = must(&format!("ip -n {} -d link show ntm0", world.names[0]));
+    assert!(link.contains("mtu 1424 ") && link.contains("gso_max_segs 44 ") == offload, "{link}");
     for from in [0, 1] {
         pings(&world, from, "");
         // A full packet, and datagrams that are fragmented inside the tunnel.
@@ -354,7 +355,7 @@ fn a_peer_that_is_not_there_ends_nothing() {
 fn a_name_that_is_taken_is_told() {
     let world = World::new();
     let [a, b] = world.nodes(true, Duration::ZERO);
-    let config = TunConfig { name: "ntm0".into(), mtu: TERMINAL_MTU, offload: true };
+    let config = TunConfig::terminal("ntm0");
     let error = world.within(0, || runtime().block_on(Tun::open(&config)).expect_err("the name is taken"));
     assert!(matches!(error, TunError::Taken(_)), "{error}");
     a.stop();
@@ -365,7 +366,7 @@ fn a_name_that_is_taken_is_told() {
 #[test]
 fn a_device_that_goes_away_is_told() {
     let world = World::new();
-    let config = TunConfig { name: "ntm0".into(), mtu: TERMINAL_MTU, offload: true };
+    let config = TunConfig::terminal("ntm0");
     world.within(0, || {
         runtime().block_on(async {
             let tun = Tun::open(&config).await.expect("a TUN");
