@@ -228,7 +228,8 @@ fn what_comes_in_keeps_no_mapping_alive() {
         begin.elapsed()
     );
     assert_eq!(router.status()["mappings"].as_array().map(Vec::len), Some(0));
-    assert_eq!(seen(&b, &x).port(), 4330, "the port is free for another");
+    assert_eq!(router.status()["refusals"], serde_json::json!({ "no-mapping": 1 }));
+    assert!(seen(&b, &x).ip() == NAT, "what conntrack still remembers of A is not in B's way");
 
     // Sending does.
     let a = world.udp(Host::A, 4331);
@@ -350,6 +351,16 @@ fn pings_pass() {
 }
 
 #[test]
+fn the_router_itself_asks_and_is_answered() {
+    let world = World::new();
+    let router = world.start("nat = 'port-restricted'");
+    let (own, x, y) = (world.udp(Host::Router, 4330), world.udp(Host::X, 3478), world.udp(Host::Y, 3478));
+    assert!(!passes(&router, &x, &own, Host::Router.at(4330)), "nobody outside speaks to it first");
+    assert_eq!(seen(&own, &y), Host::Router.at(4330));
+    assert!(passes(&router, &y, &own, Host::Router.at(4330)));
+}
+
+#[test]
 fn nobody_is_reached_past_the_nat() {
     let world = World::new();
     run(world.command("x", "ip").args(["route", "add", "10.0.0.0/24", "via", "192.0.2.1"]));
@@ -388,11 +399,11 @@ fn ports_stay_in_their_range() {
 #[test]
 fn sigterm_leaves_the_namespace_as_it_was() {
     let world = World::new();
+    let show = |program: &str, arguments: &[&str]| {
+        let output = run(world.command("r", program).args(arguments));
+        String::from_utf8(output.stdout).expect("text")
+    };
     let state = || {
-        let show = |program: &str, arguments: &[&str]| {
-            let output = run(world.command("r", program).args(arguments));
-            String::from_utf8(output.stdout).expect("text")
-        };
         let settings = [
             "net.ipv4.ip_forward",
             "net.ipv4.conf.all.send_redirects",
@@ -401,39 +412,45 @@ fn sigterm_leaves_the_namespace_as_it_was() {
         ];
         show("nft", &["list", "ruleset"]) + &show("sysctl", &settings)
     };
-    let other = "table ip another { chain c { type filter hook forward priority 0; policy accept; ct state new accept; }; }";
-    run(world.command("r", "nft").arg(other));
+    show(
+        "nft",
+        &["table ip another { chain c { type filter hook forward priority 0; ct state new accept; }; }"],
+    );
+    show("sysctl", &["-q", "net.ipv4.ip_forward=0", "net.ipv4.conf.lan0.send_redirects=1"]);
     let before = state();
 
-    // What a killed one left is replaced.
-    drop(world.start("nat = 'symmetric'"));
     let mut router = world.start("nat = { preset = 'port-restricted', timeouts = { udp = '77s' } }");
     let (a, x) = (world.udp(Host::A, 4330), world.udp(Host::X, 3478));
     seen(&a, &x);
     let during = state();
     assert!(
-        during.contains("ntm-nat")
-            && during.contains("nf_conntrack_udp_timeout = 77")
-            && !during.contains("fully-random\n\t\tmeta l4proto 17 snat")
+        during.contains("table ip ntm-nat") && during.contains("nf_conntrack_udp_timeout = 77"),
+        "{during}"
     );
     assert!(router.has_control_socket());
-
     assert_eq!(router.stop().code(), Some(0));
+    assert_eq!(state(), before, "the table is gone, another's stays, the settings are as they were");
     assert!(!router.has_control_socket());
-    let after = state();
-    assert!(!after.contains("ntm-nat") && after.contains("table ip another"), "{after}");
-    let trace = router.trace();
-    let last = trace.last().expect("a record");
-    assert_eq!((&last["what"], &last["node"]), (&"nat-table".into(), &"nat".into()));
-    assert_eq!(last["mappings"][0]["inside"], "10.0.0.2:4330");
-    assert_eq!(trace.iter().filter(|record| record["what"] == "nat-ready").count(), 2);
 
-    // The one that was killed could not clean up after itself, so only a full life is compared.
-    run(world.command("r", "sysctl").args(["-q", "net.ipv4.ip_forward=0"]));
-    let before_life = state();
-    assert_eq!(world.start("nat = 'full-cone'").stop().code(), Some(0));
-    assert_eq!(state(), before_life);
-    assert!(before.contains("table ip another"));
+    let trace = router.trace();
+    let told: Vec<_> = trace.iter().map(|record| (&record["what"], &record["node"])).collect();
+    assert_eq!(told, [(&"nat-ready".into(), &"nat".into()), (&"nat-table".into(), &"nat".into())]);
+    assert_eq!(trace[1]["mappings"][0]["inside"], "10.0.0.2:4330");
+}
+
+#[test]
+fn what_a_killed_router_left_is_replaced() {
+    let world = World::new();
+    let (a, x, y) = (world.udp(Host::A, 4330), world.udp(Host::X, 3478), world.udp(Host::Y, 3478));
+    let killed = world.start("nat = 'symmetric'");
+    let former = seen(&a, &x);
+    drop(killed);
+    let mut router = world.start("nat = 'full-cone'");
+    let mapped = seen(&a, &x);
+    assert!(mapped != former && mapped.port() == 4330, "neither its rules nor its connections are left");
+    assert!(passes(&router, &y, &a, mapped));
+    assert_eq!(router.stop().code(), Some(0));
+    assert_eq!(run(world.command("r", "nft").args(["list", "tables"])).stdout, b"");
 }
 
 #[test]

@@ -7,22 +7,25 @@
 //! * `mappings`: what an inner host sends by → its outer port. The key is as long as the mapping depends on the destination.
 //! * `external`: an outer port → the inner host and port that has it.
 //! * `permits`: an outer port and whom its host has sent to, as far as filtering depends on that.
+//! * `own_udp`: the ports by which the router itself sends to the outside, whose answers are let in.
 //!
 //! A packet passes these chains:
 //!
 //! | chain | hook | what it does |
 //! |---|---|---|
-//! | `admit` | prerouting, before destination NAT | asks the filter for what comes from outside |
+//! | `admit`, `admit_new` | prerouting, before destination NAT | asks the filter for what comes from outside |
 //! | `dstnat` | prerouting | leads an outer port to its host, from outside and (hairpinning) from inside |
 //! | `input` | input | drops what no mapping has: else the router's conntrack entry would take a tuple that a mapping needs later |
 //! | `forward` | forward | drops what is addressed past the NAT, and what cannot be translated |
 //! | `srcnat` | postrouting | gives a new connection its mapping's port, or a new one |
 //! | `learn` | postrouting, after source NAT | remembers and renews; asks the filter for what turns back |
+//! | `own` | output | remembers what the router itself sends |
 //!
 //! A packet dropped before its conntrack entry is confirmed leaves nothing behind, and each of these drops comes before.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::slice;
 use std::time::Duration;
 
 use crate::behaviour::{Allocation, Axes, Behaviour, Dependence};
@@ -87,6 +90,8 @@ impl Rules<'_> {
         for protocol in PROTOCOLS {
             self.sets(&mut text, protocol);
         }
+        let _ =
+            writeln!(text, "  set own_udp {{ type inet_service; size {SET_SIZE}; flags dynamic,timeout; }}");
         self.admit(&mut text);
         self.dstnat(&mut text);
         self.input(&mut text);
@@ -137,13 +142,13 @@ impl Rules<'_> {
     /// Whether a packet from outside to the outer address may come in.
     fn admit(&self, text: &mut String) {
         let Router { outside, external, .. } = self.router;
-        let chains = PROTOCOLS.map(|p| {
-            // A TCP connection that stands is conntrack's business; of UDP the filter is asked for every packet, so that what has
-            // expired is closed, whatever conntrack remembers.
-            let which = if p == Protocol::Tcp { " ct state new" } else { "" };
-            format!("iifname \"{outside}\" ip daddr {external} meta l4proto {p}{which} goto admit_{p}")
-        });
-        chain(text, "admit", "type filter hook prerouting priority mangle; policy accept;", &chains);
+        let inward = format!("iifname \"{outside}\" ip daddr {external} meta l4proto");
+        // Ahead of conntrack: what is refused must not keep an entry alive whose mapping has ended.
+        let udp = [format!("{inward} udp goto admit_udp")];
+        chain(text, "admit", "type filter hook prerouting priority raw; policy accept;", &udp);
+        // A TCP connection that stands is conntrack's business.
+        let tcp = [format!("{inward} tcp ct state new goto admit_tcp")];
+        chain(text, "admit_new", "type filter hook prerouting priority mangle; policy accept;", &tcp);
         for p in PROTOCOLS {
             let mut rules = vec![format!("{p} dport @forwards_{p} accept")];
             match self.axes.filtering {
@@ -157,11 +162,15 @@ impl Rules<'_> {
                 }
             }
             if p == Protocol::Udp {
-                // conntrack still knows the connection; the mapping is gone.
-                rules.push("meta l4proto udp ct status snat,dnat counter name no_mapping drop".to_owned());
+                rules.push("udp dport != @own_udp counter name no_mapping drop".to_owned());
             }
             chain(text, &format!("admit_{p}"), "", &rules);
         }
+        let timeout = duration::show(self.axes.timeouts.udp);
+        let own = [format!(
+            "oifname \"{outside}\" meta l4proto udp update @own_udp {{ udp sport timeout {timeout} }}"
+        )];
+        chain(text, "own", "type filter hook output priority filter; policy accept;", &own);
     }
 
     fn dstnat(&self, text: &mut String) {
@@ -213,8 +222,9 @@ impl Rules<'_> {
             let key = self.mapping_key("original");
             rules.push(format!("meta l4proto {p} snat ip to {external} : {key} map @mappings_{p}"));
             if self.axes.allocation == Allocation::Preserve {
+                // A range that the port is in keeps it, unless conntrack still has an entry in the way.
                 rules.push(format!(
-                    "{p} sport {range} {p} sport != @external_{p} snat ip to {external} : {p} sport"
+                    "{p} sport {range} {p} sport != @external_{p} snat ip to {external} : {range}"
                 ));
             }
             // Fully random, or conntrack gives the port that it gave this source before.
@@ -314,7 +324,7 @@ impl Rules<'_> {
             let port = format!("ct {direction} proto-dst");
             let way = format!("meta l4proto {p} ct direction {direction}");
             let sender = ["ip saddr".to_owned(), format!("{p} sport")];
-            let key = [&[port.clone()], reach(self.axes.filtering, &sender)].concat().join(" . ");
+            let key = [slice::from_ref(&port), reach(self.axes.filtering, &sender)].concat().join(" . ");
             rules.push(format!("{way} {port} @forwards_{p} accept"));
             rules.push(format!("{way} {key} @permits_{p} accept"));
         }

@@ -32,6 +32,8 @@ pub(crate) enum Host {
     X,
     /// Outside.
     Y,
+    /// The router itself, at its outer address.
+    Router,
 }
 
 impl Host {
@@ -43,6 +45,7 @@ impl Host {
             Self::B => "b",
             Self::X => "x",
             Self::Y => "y",
+            Self::Router => "r",
         }
     }
 
@@ -57,6 +60,7 @@ impl Host {
             Self::B => [10, 0, 0, 3],
             Self::X => [192, 0, 2, 10],
             Self::Y => [192, 0, 2, 11],
+            Self::Router => NAT.octets(),
         };
         SocketAddr::from((address, port))
     }
@@ -175,9 +179,9 @@ impl World {
         notify.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let process = self.nat(&format!("outside = 'wan0'\n{config}")).env("NOTIFY_SOCKET", &path).spawn();
         let folder = self.folder.path().to_owned();
-        let router = Router { process: process.expect("ntm-nat starts"), folder };
+        let router = Router { process: process.expect("ntm-nat starts"), folder, notify };
         let mut text = [0; 512];
-        let length = uninterrupted(|| notify.recv(&mut text)).expect("ntm-nat says that it is ready");
+        let length = uninterrupted(|| router.notify.recv(&mut text)).expect("ntm-nat says that it is ready");
         assert!(text[..length].starts_with(b"READY=1\n"), "{}", String::from_utf8_lossy(&text[..length]));
         router
     }
@@ -206,6 +210,8 @@ pub(crate) fn run(command: &mut Command) -> Output {
 pub(crate) struct Router {
     process: Child,
     folder: PathBuf,
+    /// Where it tells of itself; open as long as it lives.
+    notify: UnixDatagram,
 }
 
 impl Router {
