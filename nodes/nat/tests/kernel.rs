@@ -106,13 +106,7 @@ fn the_classic_names_are_what_they_say() {
 fn a_plain_router_changes_and_filters_nothing() {
     let world = World::new();
     for outside in ["x", "y"] {
-        run(Command::from(world.command(outside, "ip")).args([
-            "route",
-            "add",
-            "10.0.0.0/24",
-            "via",
-            "192.0.2.1",
-        ]));
+        run(world.command(outside, "ip").args(["route", "add", "10.0.0.0/24", "via", "192.0.2.1"]));
     }
     let _router = world.start("nat = 'none'");
     let (a, x) = (world.udp(Host::A, 4004), world.udp(Host::X, 3478));
