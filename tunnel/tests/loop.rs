@@ -13,7 +13,7 @@ use ntm_protocol::crypto::{DataKeys, SharedKey, Suite};
 use ntm_protocol::data::{DataUpdate, Flow, Inbound, NotSent, Outbound, Verdict};
 use ntm_protocol::wire::{Reason, Refusal, Role};
 use ntm_tunnel::{
-    Counts, Egress, Event, Ingress, Plane, PlaneError, PlaneOptions, Tun, TunConfig, TunError, Udp, UdpConfig,
+    Egress, Event, Ingress, Plane, PlaneError, PlaneOptions, Tun, TunConfig, TunError, Udp, UdpConfig,
 };
 use world::{Node, PORT, World, iperf3, must, pings, real, run, runtime, vip};
 
