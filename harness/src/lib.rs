@@ -3,18 +3,36 @@
 //!
 //! # The map
 //!
+//! * [`cli`], [`exit`]: commands and exit codes. [`run`] is one run from file to verdict; [`doctor`] looks at the machine;
+//!   [`state`] remembers what `clean` may remove.
 //! * [`scenario`]: the file: schema, units, and every mistake with its line.
 //! * [`plan`]: PURE. From a scenario to addresses, zones and configurations.
-//! * [`judge`]: PURE. Expectations: expressions over quantities, sequences over the trace, the verdict.
+//! * [`world`]: private namespaces, links, addresses, routes. [`daemons`]: the processes in it.
+//! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
+//! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
+//! * [`report`]: the run's files.
+//!
+//! # A run
+//!
+//! ```text
+//! file ─ scenario ─ plan ─┬─ world ── daemons ready ── flows + timeline ── all ended ─┬─ measure ─ judge ─ report
+//!        (exit 2)  (exit 4)└─ in a PID namespace that dies with the harness ──────────┘  (exit 0 or 1)
+//! ```
+
 pub mod capture;
+pub mod cli;
 pub mod clock;
 pub mod daemons;
+pub mod doctor;
 pub mod exit;
 pub mod flow;
 pub mod judge;
 pub mod measure;
 pub mod plan;
+pub mod report;
+pub mod run;
 pub mod scenario;
+pub mod state;
 pub mod timeline;
 pub mod trace;
 pub mod world;

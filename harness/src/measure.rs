@@ -24,15 +24,16 @@ pub fn transfer(at_server: &Recording, at_receiver: &Recording, port: u16) -> Tr
     let tcp = |packet: &&Packet| matches!(packet.content, Content::Tcp { .. });
     let opens = |packet: &&Packet| matches!(packet.content, Content::Tcp { opens: true, .. });
     let control = towards.clone().find(opens).map(|packet| packet.source);
-    let data: Vec<&Packet> =
-        towards.filter(tcp).filter(|packet| Some(packet.source) != control).collect();
+    let data: Vec<&Packet> = towards.filter(tcp).filter(|packet| Some(packet.source) != control).collect();
     let sources: BTreeSet<SocketAddrV4> = data.iter().map(|packet| packet.source).collect();
-    let first = data.iter().find(opens).map(|packet| packet.t);
+    let first = data.iter().copied().find(opens).map(|packet| packet.t);
     // Segments with data that reached the receiver of the test, whichever end it is.
     let arrivals: Vec<u64> = at_receiver
         .packets
         .iter()
-        .filter(|packet| !packet.outgoing && (packet.destination.port() == port || packet.source.port() == port))
+        .filter(|packet| {
+            !packet.outgoing && (packet.destination.port() == port || packet.source.port() == port)
+        })
         .filter(|packet| matches!(packet.content, Content::Tcp { data, .. } if data > 0))
         .map(|packet| packet.t)
         .filter(|t| first.is_some_and(|first| *t >= first))
@@ -94,10 +95,12 @@ pub fn handover(handover: &Handover, recordings: &Recordings, tunnelled: bool) -
     let names = ["interruption_ms", "control_ms"];
     let counts = |packet: &&Packet| !tunnelled || packet.content == Content::Ntm(NtmKind::Data);
     let of = |interface: &str| recordings.get(&(handover.node.clone(), interface.to_owned()));
-    let last = of(&handover.from)
-        .and_then(|old| old.packets.iter().filter(counts).map(|packet| packet.t).filter(|t| *t < handover.joined).max());
-    let first = of(&handover.to)
-        .and_then(|new| new.packets.iter().filter(counts).map(|packet| packet.t).filter(|t| *t >= handover.left).min());
+    let last = of(&handover.from).and_then(|old| {
+        old.packets.iter().filter(counts).map(|packet| packet.t).filter(|t| *t < handover.joined).max()
+    });
+    let first = of(&handover.to).and_then(|new| {
+        new.packets.iter().filter(counts).map(|packet| packet.t).filter(|t| *t >= handover.left).min()
+    });
     let mut out = match (last, first) {
         (Some(last), Some(first)) => {
             let interruption = (first as f64 - last as f64 - handover.gap.as_nanos() as f64) / MS;
@@ -108,8 +111,12 @@ pub fn handover(handover: &Handover, recordings: &Recordings, tunnelled: bool) -
                 ("control_ms".to_owned(), number(control)),
             ])
         }
-        (None, _) => unmeasured(&names, &format!("no data packet was seen on {} before the handover", handover.from)),
-        (_, None) => unmeasured(&names, &format!("no data packet was seen on {} after the handover", handover.to)),
+        (None, _) => {
+            unmeasured(&names, &format!("no data packet was seen on {} before the handover", handover.from))
+        }
+        (_, None) => {
+            unmeasured(&names, &format!("no data packet was seen on {} after the handover", handover.to))
+        }
     };
     let gap = handover.joined.saturating_sub(handover.left) as f64 / MS;
     out.insert("gap_ms".to_owned(), Ok(Value::Number(gap)));
@@ -126,7 +133,8 @@ pub fn first_byte(recordings: &Recordings, interfaces: &BTreeSet<(String, String
                 Content::Ntm(_) | Content::Other => false,
             }
     };
-    let packets = interfaces.iter().filter_map(|key| recordings.get(key)).flat_map(|recording| &recording.packets);
+    let packets =
+        interfaces.iter().filter_map(|key| recordings.get(key)).flat_map(|recording| &recording.packets);
     packets.filter(answers).map(|packet| packet.t).min()
 }
 
@@ -136,7 +144,13 @@ mod tests {
     use std::time::Duration;
 
     fn packet(t: u64, outgoing: bool, source: &str, destination: &str, content: Content) -> Packet {
-        Packet { t, outgoing, source: source.parse().unwrap(), destination: destination.parse().unwrap(), content }
+        Packet {
+            t,
+            outgoing,
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            content,
+        }
     }
 
     fn recording(packets: Vec<Packet>) -> Recording {
@@ -167,7 +181,10 @@ mod tests {
     #[test]
     fn bytes_are_put_before_and_after_the_handover() {
         let to = "10.0.0.9:5201";
-        let seen = recording(vec![packet(0, false, "10.0.0.1:1", to, OPEN), packet(1_000_000_000, false, "10.0.0.1:2", to, OPEN)]);
+        let seen = recording(vec![
+            packet(0, false, "10.0.0.1:1", to, OPEN),
+            packet(1_000_000_000, false, "10.0.0.1:2", to, OPEN),
+        ]);
         let intervals: Vec<Interval> =
             (0..10).map(|n| Interval { start: f64::from(n), end: f64::from(n + 1), bytes: 1.0 }).collect();
         let moved = Handover {
@@ -188,8 +205,14 @@ mod tests {
         let kind = |kind: NtmKind| Content::Ntm(kind);
         let at = |t: u64, what: NtmKind| packet(t, true, "10.0.0.1:4330", "203.0.113.2:4330", kind(what));
         let recordings = Recordings::from([
-            (("mn".into(), "a".into()), recording(vec![at(90_000_000, NtmKind::Data), at(95_000_000, NtmKind::Control)])),
-            (("mn".into(), "b".into()), recording(vec![at(210_000_000, NtmKind::Control), at(230_000_000, NtmKind::Data)])),
+            (
+                ("mn".into(), "a".into()),
+                recording(vec![at(90_000_000, NtmKind::Data), at(95_000_000, NtmKind::Control)]),
+            ),
+            (
+                ("mn".into(), "b".into()),
+                recording(vec![at(210_000_000, NtmKind::Control), at(230_000_000, NtmKind::Data)]),
+            ),
         ]);
         let moved = Handover {
             node: "mn".into(),

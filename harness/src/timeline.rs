@@ -42,7 +42,8 @@ pub async fn play(
         match &action.kind {
             ActionKind::Handover { node, from, to, gap } => {
                 let node = node.get_ref();
-                let (old, new) = (interface(plan, node, from.get_ref())?, interface(plan, node, to.get_ref())?);
+                let (old, new) =
+                    (interface(plan, node, from.get_ref())?, interface(plan, node, to.get_ref())?);
                 let left = trace.note(node, "left", about(old));
                 world.leave(node, old).await?;
                 tokio::time::sleep(*gap).await;

@@ -12,7 +12,9 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap_file::DataLink;
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
-use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
+use pcap_file::pcapng::blocks::interface_description::{
+    InterfaceDescriptionBlock, InterfaceDescriptionOption,
+};
 use pcap_file::pcapng::{PcapNgBlock, PcapNgWriter};
 
 use super::packet::{self, Packet};
@@ -93,7 +95,12 @@ fn begin(node: &str, interface: &str, framing: Framing, file: &Path) -> io::Resu
     Ok(writer)
 }
 
-fn record(socket: &PacketSocket, framing: Framing, mut writer: Writer, stop: &AtomicBool) -> io::Result<Recording> {
+fn record(
+    socket: &PacketSocket,
+    framing: Framing,
+    mut writer: Writer,
+    stop: &AtomicBool,
+) -> io::Result<Recording> {
     let mut out = Recording::default();
     let mut batch = Batch::<SNAP>::new();
     loop {
@@ -125,7 +132,13 @@ fn record(socket: &PacketSocket, framing: Framing, mut writer: Writer, stop: &At
     Ok(out)
 }
 
-fn keep(raw: &Raw<'_>, framing: Framing, offset: u64, out: &mut Recording, writer: &mut Writer) -> io::Result<()> {
+fn keep(
+    raw: &Raw<'_>,
+    framing: Framing,
+    offset: u64,
+    out: &mut Recording,
+    writer: &mut Writer,
+) -> io::Result<()> {
     let block = EnhancedPacketBlock {
         interface_id: 0,
         timestamp: Duration::from_nanos(raw.wall),

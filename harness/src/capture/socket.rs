@@ -58,7 +58,12 @@ impl PacketSocket {
     /// Opens a socket for all packets of the interface `index` of the namespace that the thread is in.
     pub(super) fn open(index: u32) -> io::Result<Self> {
         // Without a protocol nothing is received until the socket is bound to its interface.
-        let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+        let fd = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
         // Beyond the limit of unprivileged sockets where we may; otherwise as much as is allowed.
         if setsockopt(&fd, sockopt::RcvBufForce, &QUEUE).is_err() {
@@ -100,7 +105,13 @@ impl PacketSocket {
         let flags = (libc::MSG_DONTWAIT | libc::MSG_TRUNC) as _;
         // SAFETY: see above; no timeout is given.
         let count = unsafe {
-            libc::recvmmsg(self.fd.as_raw_fd(), headers.as_mut_ptr(), BATCH as u32, flags, std::ptr::null_mut())
+            libc::recvmmsg(
+                self.fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as u32,
+                flags,
+                std::ptr::null_mut(),
+            )
         };
         let Ok(count) = usize::try_from(count) else {
             let error = io::Error::last_os_error();

@@ -16,13 +16,20 @@ pub async fn ask(socket: &Path, command: &str) -> Result<Value, String> {
     let exchange = async {
         let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
         let (read, mut write) = stream.into_split();
-        write.write_all(format!("{}\n", json!({ "command": command })).as_bytes()).await.map_err(|e| e.to_string())?;
+        write
+            .write_all(format!("{}\n", json!({ "command": command })).as_bytes())
+            .await
+            .map_err(|e| e.to_string())?;
         let mut line = String::new();
         BufReader::new(read.take(LARGEST)).read_line(&mut line).await.map_err(|error| error.to_string())?;
         let mut answer: Value = serde_json::from_str(&line).map_err(|error| format!("not JSON: {error}"))?;
         match answer.get_mut("ok").map(Value::take) {
             Some(ok) => Ok(ok),
-            None => Err(answer.get("error").and_then(Value::as_str).unwrap_or("an answer without `ok`").to_owned()),
+            None => Err(answer
+                .get("error")
+                .and_then(Value::as_str)
+                .unwrap_or("an answer without `ok`")
+                .to_owned()),
         }
     };
     let text = |why: String| format!("{}: {why}", socket.display());

@@ -80,7 +80,13 @@ pub struct Started {
 }
 
 /// Writes a daemon's files, starts it in `space`, and waits until it is ready.
-pub async fn start(daemon: Daemon, binaries: &Path, space: &Space, folders: &Folders, logs: &Path) -> Result<Started, Failure> {
+pub async fn start(
+    daemon: Daemon,
+    binaries: &Path,
+    space: &Space,
+    folders: &Folders,
+    logs: &Path,
+) -> Result<Started, Failure> {
     let (node, program) = (daemon.node.clone(), daemon.program);
     let binary = binaries.join(program);
     if !binary.is_file() {

@@ -9,7 +9,12 @@ use crate::exit::Failure;
 use crate::judge::expr::Value;
 
 /// Runs `command` on the flow's node for at most `timeout`.
-pub async fn run(id: &str, command: &[String], timeout: Duration, place: &Place) -> Result<Quantities, Failure> {
+pub async fn run(
+    id: &str,
+    command: &[String],
+    timeout: Duration,
+    place: &Place,
+) -> Result<Quantities, Failure> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Failure::usage(format!("flow `{id}` has an empty command")));
     };
@@ -18,7 +23,9 @@ pub async fn run(id: &str, command: &[String], timeout: Duration, place: &Place)
         command.args(arguments);
     })?;
     let exit = match process.finish(timeout).await {
-        Some(status) => status.code().map(f64::from).ok_or_else(|| format!("{program} was ended by a signal: {status}")),
+        Some(status) => {
+            status.code().map(f64::from).ok_or_else(|| format!("{program} was ended by a signal: {status}"))
+        }
         None => Err(format!("{program} did not end within {timeout:?}")),
     };
     Ok(Quantities::from([

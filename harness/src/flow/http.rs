@@ -25,14 +25,21 @@ pub struct Server {
 
 impl Server {
     /// Starts a server whose page has `size` bytes made from `seed`.
-    pub async fn start(id: &str, space: &Space, place: &Place, size: u64, seed: u64) -> Result<Self, Failure> {
+    pub async fn start(
+        id: &str,
+        space: &Space,
+        place: &Place,
+        size: u64,
+        seed: u64,
+    ) -> Result<Self, Failure> {
         let folder = place.pages.join(id);
         let page = folder.join("page");
         let made = fs::create_dir_all(&folder).and_then(|()| fs::write(&page, bytes(size, seed)));
         made.map_err(Failure::during(page.display()))?;
-        let mut process = Process::start(&format!("{id}.server"), space, "busybox", &place.folder, |command| {
-            command.args(["httpd", "-f", "-p", &place.port.to_string(), "-h"]).arg(&folder);
-        })?;
+        let mut process =
+            Process::start(&format!("{id}.server"), space, "busybox", &place.folder, |command| {
+                command.args(["httpd", "-f", "-p", &place.port.to_string(), "-h"]).arg(&folder);
+            })?;
         process.listens(place.port).await?;
         Ok(Self { _process: process, page, port: place.port })
     }
@@ -44,7 +51,17 @@ pub async fn run(id: &str, to: &str, place: &Place, server: Server) -> Result<Qu
     let url = format!("http://{to}:{}/page", server.port);
     let mut client = Process::start(id, &place.from, "curl", &place.folder, |command| {
         let limit = PATIENCE.as_secs().to_string();
-        command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", &limit, "--write-out", "%{json}", "--output"]);
+        command.args([
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--max-time",
+            &limit,
+            "--write-out",
+            "%{json}",
+            "--output",
+        ]);
         command.arg(&got).arg(&url);
     })?;
     client.finish(PATIENCE + Duration::from_secs(1)).await;
@@ -58,8 +75,12 @@ fn read(printed: &str, complaint: &str, page: &Path, got: &Path) -> Quantities {
     let intact = matches!((fs::read(page), fs::read(got)), (Ok(page), Ok(got)) if page == got);
     out.insert("intact".to_owned(), Ok(Value::Truth(intact)));
     let Ok(summary) = serde_json::from_str::<Json>(printed) else { return out };
-    let numbers =
-        [("status", "http_code", 1.0), ("bytes", "size_download", 1.0), ("time_ms", "time_total", 1e3), ("resolve_ms", "time_namelookup", 1e3)];
+    let numbers = [
+        ("status", "http_code", 1.0),
+        ("bytes", "size_download", 1.0),
+        ("time_ms", "time_total", 1e3),
+        ("resolve_ms", "time_namelookup", 1e3),
+    ];
     for (name, key, scale) in numbers {
         if let Some(number) = summary.get(key).and_then(Json::as_f64) {
             out.insert(name.to_owned(), Ok(Value::Number(number * scale)));
@@ -101,7 +122,10 @@ mod tests {
         let summary = r#"{"http_code":200,"size_download":999,"time_total":0.5,"time_namelookup":0.1,"local_ip":"198.18.0.1","remote_ip":"198.18.128.1"}"#;
         let measured = read(summary, "", &page, &got);
         assert_eq!(measured["intact"], Ok(Value::Truth(false)));
-        assert_eq!((&measured["status"], &measured["time_ms"]), (&Ok(Value::Number(200.0)), &Ok(Value::Number(500.0))));
+        assert_eq!(
+            (&measured["status"], &measured["time_ms"]),
+            (&Ok(Value::Number(200.0)), &Ok(Value::Number(500.0)))
+        );
         assert_eq!(measured["virtual"], Ok(Value::Truth(true)));
         fs::write(&got, bytes(1000, 7)).unwrap();
         assert_eq!(read("", ": curl: (6)", &page, &got)["intact"], Ok(Value::Truth(true)));

@@ -19,9 +19,18 @@ pub struct Server(Process);
 impl Server {
     /// Starts it and waits until it listens.
     pub async fn start(id: &str, space: &Space, place: &Place) -> Result<Self, Failure> {
-        let mut process = Process::start(&format!("{id}.server"), space, "iperf3", &place.folder, |command| {
-            command.args(["--server", "--one-off", "--json", "--interval", "0.1", "--port", &place.port.to_string()]);
-        })?;
+        let mut process =
+            Process::start(&format!("{id}.server"), space, "iperf3", &place.folder, |command| {
+                command.args([
+                    "--server",
+                    "--one-off",
+                    "--json",
+                    "--interval",
+                    "0.1",
+                    "--port",
+                    &place.port.to_string(),
+                ]);
+            })?;
         process.listens(place.port).await?;
         Ok(Self(process))
     }
@@ -44,7 +53,17 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
     let Server(mut server) = server;
     let (port, seconds) = (place.port.to_string(), test.duration.as_secs().to_string());
     let mut client = Process::start(id, &place.from, "iperf3", &place.folder, |command| {
-        command.args(["--client", test.to, "--port", &port, "--time", &seconds, "--interval", "0.1", "--json"]);
+        command.args([
+            "--client",
+            test.to,
+            "--port",
+            &port,
+            "--time",
+            &seconds,
+            "--interval",
+            "0.1",
+            "--json",
+        ]);
         if test.reverse {
             command.arg("--reverse");
         }
@@ -57,7 +76,8 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
     let complete = status.is_some_and(|status| status.success());
     server.finish(Duration::from_secs(if complete { 3 } else { 0 })).await;
     let json = |text: &str| serde_json::from_str::<Json>(text).unwrap_or(Json::Null);
-    let ends = Reports { client: json(&client.printed()), server: json(&server.printed()), reverse: test.reverse };
+    let ends =
+        Reports { client: json(&client.printed()), server: json(&server.printed()), reverse: test.reverse };
     let why = ends.error().unwrap_or_else(|| format!("iperf3 ended early{}", client.complaint()));
     let mut out = read(&ends, &why);
     out.insert("completed".to_owned(), Ok(Value::Truth(complete && ends.error().is_none())));
@@ -78,7 +98,8 @@ async fn sockets(id: &str, when: Duration, place: &Place) -> Result<String, Fail
 
 /// Addresses from lines of ss: `recv-q send-q local:port peer:port`.
 fn seen(sockets: &str, why: &str) -> Quantities {
-    let mut out = unmeasured(&["local_address", "remote_address", "virtual"], &format!("ss showed no socket: {why}"));
+    let mut out =
+        unmeasured(&["local_address", "remote_address", "virtual"], &format!("ss showed no socket: {why}"));
     let pairs: Vec<(&str, &str)> = sockets
         .lines()
         .filter_map(|line| {
@@ -129,9 +150,9 @@ impl Reports {
     }
 
     fn error(&self) -> Option<String> {
-        [("client", &self.client), ("server", &self.server)].into_iter().find_map(|(end, report)| {
-            Some(format!("iperf3's {end}: {}", report.get("error")?.as_str()?))
-        })
+        [("client", &self.client), ("server", &self.server)]
+            .into_iter()
+            .find_map(|(end, report)| Some(format!("iperf3's {end}: {}", report.get("error")?.as_str()?)))
     }
 
     /// The receiver's intervals.

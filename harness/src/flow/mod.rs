@@ -70,7 +70,9 @@ pub async fn prepare(flow: &Flow, place: &Place, seed: u64) -> Result<Server, Fa
     let Some(to) = &place.to else { return Ok(Server::None) };
     match &flow.kind {
         FlowKind::Iperf3 { .. } => iperf3::Server::start(id, to, place).await.map(Server::Iperf3),
-        FlowKind::Http { size, .. } => http::Server::start(id, to, place, *size, seed).await.map(Server::Http),
+        FlowKind::Http { size, .. } => {
+            http::Server::start(id, to, place, *size, seed).await.map(Server::Http)
+        }
         FlowKind::Ping { .. } | FlowKind::Exec { .. } => Ok(Server::None),
     }
 }
@@ -80,11 +82,20 @@ pub async fn run(flow: &Flow, place: &Place, server: Server) -> Result<Quantitie
     let id = flow.id.get_ref();
     match (&flow.kind, server) {
         (FlowKind::Iperf3 { ends, duration, reverse, rate }, Server::Iperf3(server)) => {
-            let test = iperf3::Test { to: ends.to.get_ref().as_str(), duration: *duration, reverse: *reverse, rate: *rate };
+            let test = iperf3::Test {
+                to: ends.to.get_ref().as_str(),
+                duration: *duration,
+                reverse: *reverse,
+                rate: *rate,
+            };
             iperf3::run(id, &test, place, server).await
         }
-        (FlowKind::Ping { ends, count, interval }, _) => ping::run(id, ends.to.get_ref().as_str(), *count, *interval, place).await,
-        (FlowKind::Http { ends, .. }, Server::Http(server)) => http::run(id, ends.to.get_ref().as_str(), place, server).await,
+        (FlowKind::Ping { ends, count, interval }, _) => {
+            ping::run(id, ends.to.get_ref().as_str(), *count, *interval, place).await
+        }
+        (FlowKind::Http { ends, .. }, Server::Http(server)) => {
+            http::run(id, ends.to.get_ref().as_str(), place, server).await
+        }
         (FlowKind::Exec { command, timeout, .. }, _) => exec::run(id, command, *timeout, place).await,
         (FlowKind::Iperf3 { .. } | FlowKind::Http { .. }, _) => {
             Err(Failure::error(format!("flow `{id}` has no server of its kind")))

@@ -11,9 +11,24 @@ use crate::judge::expr::Value;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Sends `count` requests to `to`, one every `interval`.
-pub async fn run(id: &str, to: &str, count: u64, interval: Duration, place: &Place) -> Result<Quantities, Failure> {
+pub async fn run(
+    id: &str,
+    to: &str,
+    count: u64,
+    interval: Duration,
+    place: &Place,
+) -> Result<Quantities, Failure> {
     let mut client = Process::start(id, &place.from, "ping", &place.folder, |command| {
-        command.args(["-n", "-W", "2", "-c", &count.to_string(), "-i", &interval.as_secs_f64().to_string(), to]);
+        command.args([
+            "-n",
+            "-W",
+            "2",
+            "-c",
+            &count.to_string(),
+            "-i",
+            &interval.as_secs_f64().to_string(),
+            to,
+        ]);
     })?;
     let whole = interval.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)) + GRACE;
     client.finish(whole).await;
@@ -22,7 +37,8 @@ pub async fn run(id: &str, to: &str, count: u64, interval: Duration, place: &Pla
 
 /// Reads what ping printed.
 fn read(printed: &str, complaint: &str) -> Quantities {
-    let names = ["sent", "received", "lost", "rtt_min_ms", "rtt_avg_ms", "rtt_max_ms", "remote_address", "virtual"];
+    let names =
+        ["sent", "received", "lost", "rtt_min_ms", "rtt_avg_ms", "rtt_max_ms", "remote_address", "virtual"];
     let mut out = unmeasured(&names, &format!("ping did not measure it{complaint}"));
     let mut set = |name: &str, value: Value| out.insert(name.to_owned(), Ok(value));
     // PING www.example.test (198.18.128.1) 56(84) bytes of data.

@@ -55,7 +55,11 @@ impl Process {
     /// Waits until a socket of the program's network namespace listens on the TCP port.
     pub async fn listens(&mut self, port: u16) -> Result<(), Failure> {
         let Some(pid) = self.child.id() else {
-            return Err(Failure::error(format!("the server of `{}` has ended{}", self.name, self.complaint())));
+            return Err(Failure::error(format!(
+                "the server of `{}` has ended{}",
+                self.name,
+                self.complaint()
+            )));
         };
         let table = PathBuf::from(format!("/proc/{pid}/net/tcp"));
         let tables = [table.with_file_name("tcp6"), table];
@@ -67,10 +71,16 @@ impl Process {
             }
             if let Ok(Some(status)) = self.child.try_wait() {
                 let complaint = self.complaint();
-                return Err(Failure::error(format!("the server of `{}` ended at once ({status}){complaint}", self.name)));
+                return Err(Failure::error(format!(
+                    "the server of `{}` ended at once ({status}){complaint}",
+                    self.name
+                )));
             }
             if tokio::time::Instant::now() > deadline {
-                return Err(Failure::error(format!("the server of `{}` does not listen on port {port}", self.name)));
+                return Err(Failure::error(format!(
+                    "the server of `{}` does not listen on port {port}",
+                    self.name
+                )));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -124,7 +134,8 @@ mod tests {
 
     #[test]
     fn listening_sockets_are_recognised() {
-        let line = "   0: 00000000:1451 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1";
+        let line =
+            "   0: 00000000:1451 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1";
         assert!(is_listening(line, 5201) && !is_listening(line, 5202));
         assert!(!is_listening(&line.replace(" 0A ", " 01 "), 5201));
         assert!(!is_listening("  sl  local_address rem_address   st", 5201));

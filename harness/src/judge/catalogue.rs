@@ -56,14 +56,22 @@ const EXEC: &[Entry] = &[
 ];
 
 const HANDOVER: &[Entry] = &[
-    ("interruption_ms", Kind::Number, "from the last data packet on the old network to the first on the new one, without the gap"),
+    (
+        "interruption_ms",
+        Kind::Number,
+        "from the last data packet on the old network to the first on the new one, without the gap",
+    ),
     ("control_ms", Kind::Number, "from the new address to the first data packet on the new network"),
     ("gap_ms", Kind::Number, "from leaving the old network to the new address, as it was"),
 ];
 
 const RUN: &[Entry] = &[
     ("run.ready_ms", Kind::Number, "from the start of the harness to the moment all daemons were ready"),
-    ("run.first_byte_ms", Kind::Number, "from the start of the harness to the first byte that an application got"),
+    (
+        "run.first_byte_ms",
+        Kind::Number,
+        "from the start of the harness to the first byte that an application got",
+    ),
 ];
 
 /// The entries of one kind of flow, without the flow's name.
@@ -101,7 +109,10 @@ pub fn of(scenario: &Scenario) -> Catalogue {
         let about = "its address at the start";
         out.insert(format!("node.{name}.address"), (Kind::Text, about));
         for interface in &node.interfaces {
-            out.insert(format!("node.{name}.{}.address", interface.name.get_ref()), (Kind::Text, "its address there"));
+            out.insert(
+                format!("node.{name}.{}.address", interface.name.get_ref()),
+                (Kind::Text, "its address there"),
+            );
         }
     }
     for name in scenario.routers.keys() {

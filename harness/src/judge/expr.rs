@@ -143,7 +143,9 @@ impl Expr {
             None | Some(Kind::Truth) => Ok(()),
             Some(kind) => Err(ExprError {
                 span: self.root.span.clone(),
-                message: format!("an expectation is true or false; this is {kind}: compare it with something"),
+                message: format!(
+                    "an expectation is true or false; this is {kind}: compare it with something"
+                ),
             }),
         }
     }
@@ -156,9 +158,10 @@ impl Expr {
 
 fn check(node: &Node, kind_of: &impl Fn(&str) -> Option<Kind>) -> Result<Option<Kind>, ExprError> {
     let want = |node: &Node, kind: Kind| match check(node, kind_of)? {
-        Some(other) if other != kind => {
-            Err(ExprError { span: node.span.clone(), message: format!("this is {other}, but {kind} is needed here") })
-        }
+        Some(other) if other != kind => Err(ExprError {
+            span: node.span.clone(),
+            message: format!("this is {other}, but {kind} is needed here"),
+        }),
         _ => Ok(Some(kind)),
     };
     match &node.what {
@@ -266,7 +269,9 @@ fn tokens(text: &str) -> Result<Vec<Token>, ExprError> {
             at += first.len_utf8();
             continue;
         } else if first == '"' || first == '\'' {
-            let close = rest[1..].find(first).ok_or_else(|| error(at..text.len(), "this text has no closing quote"))?;
+            let close = rest[1..]
+                .find(first)
+                .ok_or_else(|| error(at..text.len(), "this text has no closing quote"))?;
             (close + 2, TokenKind::Literal(Value::Text(rest[1..=close].to_owned())))
         } else if first.is_ascii_alphanumeric() || first == '_' {
             let length = rest
@@ -295,7 +300,9 @@ fn word(word: &str) -> Result<TokenKind, String> {
         "false" => TokenKind::Literal(Value::Truth(false)),
         number if number.starts_with(|c: char| c.is_ascii_digit()) => {
             let value = number.parse().map_err(|_| {
-                format!("{number:?} is no number: quantities are compared without units, their names say them")
+                format!(
+                    "{number:?} is no number: quantities are compared without units, their names say them"
+                )
             })?;
             TokenKind::Literal(Value::Number(value))
         }
@@ -360,7 +367,10 @@ impl Parser<'_> {
 
     fn unary(&mut self, depth: usize) -> Result<Node, ExprError> {
         let Some(token) = self.tokens.get(self.at).cloned() else {
-            return Err(error(self.end..self.end, "the expression ends where a quantity or a number is needed"));
+            return Err(error(
+                self.end..self.end,
+                "the expression ends where a quantity or a number is needed",
+            ));
         };
         match token.what {
             TokenKind::Symbol("-") => self.prefix(depth, LEVELS.len(), What::Negate),
@@ -375,9 +385,10 @@ impl Parser<'_> {
                 self.at += 1;
                 Ok(Node { span: token.span.start..end, what: inner.what })
             }
-            TokenKind::Symbol(symbol) => {
-                Err(error(token.span, format!("`{symbol}` cannot stand here: a quantity or a number is needed")))
-            }
+            TokenKind::Symbol(symbol) => Err(error(
+                token.span,
+                format!("`{symbol}` cannot stand here: a quantity or a number is needed"),
+            )),
             TokenKind::Literal(value) => {
                 self.at += 1;
                 Ok(Node { span: token.span, what: What::Literal(value) })

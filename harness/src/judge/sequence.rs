@@ -68,7 +68,11 @@ pub fn parse_step(text: &str) -> Result<Step, String> {
         match part.split_once('=') {
             Some((field, value)) => fields.push((field.to_owned(), value.to_owned())),
             None if word.is_none() && word_field.is_some() => word = Some(part.to_owned()),
-            None => return Err(format!("`{part}` is one word too many in {text:?}: further fields are FIELD=VALUE")),
+            None => {
+                return Err(format!(
+                    "`{part}` is one word too many in {text:?}: further fields are FIELD=VALUE"
+                ));
+            }
         }
     }
     if let (Some("message"), Some(word)) = (word_field, &word) {
@@ -107,7 +111,9 @@ impl Step {
     /// Whether `record`, one line of the trace, is what this step wants.
     pub fn matches(&self, record: &Value, owners: &impl Owners) -> bool {
         let text = |field: &str| record.get(field).and_then(Value::as_str);
-        if self.node.as_deref().is_some_and(|node| text("node") != Some(node)) || text("what") != Some(&self.what) {
+        if self.node.as_deref().is_some_and(|node| text("node") != Some(node))
+            || text("what") != Some(&self.what)
+        {
             return false;
         }
         let word_field = WHATS.iter().find(|(name, _)| *name == self.what).and_then(|(_, field)| *field);
@@ -122,15 +128,11 @@ impl Step {
 fn holds(value: Option<&Value>, wanted: &str, owners: &impl Owners) -> bool {
     match value {
         Some(Value::String(text)) => {
-            let address = text
-                .parse::<SocketAddr>()
-                .map(|socket| socket.ip())
-                .or_else(|_| text.parse::<IpAddr>())
-                .ok();
+            let address =
+                text.parse::<SocketAddr>().map(|socket| socket.ip()).or_else(|_| text.parse::<IpAddr>()).ok();
             text == wanted
-                || address.is_some_and(|address| {
-                    owners.owns(wanted, address) || wanted.parse() == Ok(address)
-                })
+                || address
+                    .is_some_and(|address| owners.owns(wanted, address) || wanted.parse() == Ok(address))
         }
         Some(Value::Array(items)) => items.iter().any(|item| holds(Some(item), wanted, owners)),
         // An enum with content is an object with a `kind`.
@@ -203,7 +205,11 @@ mod tests {
 
     #[test]
     fn steps_are_found_in_order_with_others_between() {
-        let wanted = steps(&["mn: sent DirectionRequest to=dc", "dc: asked TXT name=example.test", "*: relay-table made"]);
+        let wanted = steps(&[
+            "mn: sent DirectionRequest to=dc",
+            "dc: asked TXT name=example.test",
+            "*: relay-table made",
+        ]);
         assert_eq!(search(&wanted, &trace(), 0, &Fixed), Outcome::Held(vec![0, 2, 3]));
     }
 

@@ -71,7 +71,9 @@ fn search<'a>(
 ) -> (bool, Vec<String>) {
     let since = match after {
         None => 0,
-        Some(After::Time(time)) => evidence.start.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+        Some(After::Time(time)) => {
+            evidence.start.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+        }
         Some(After::Handover) => match evidence.handover {
             Some(moment) => moment,
             None => return (false, vec!["no handover took place".to_owned()]),
@@ -124,7 +126,8 @@ mod tests {
             "schema = 1\nname = \"t\"\nabout = \"t\"\n[node]\na = {{ role = \"general\", at = \"internet\", name = \"a.test.test\" }}\n\
              [[flow]]\nid = \"f\"\nping = {{ from = \"a\", to = \"a.test.test\" }}\n[[expect]]\nfail = \"sentence\"\n{expectation}\n"
         );
-        let scenario = check(&Source { name: "t".into(), text }).unwrap_or_else(|message| panic!("{message}"));
+        let scenario =
+            check(&Source { name: "t".into(), text }).unwrap_or_else(|message| panic!("{message}"));
         let evidence = Evidence { quantities, trace, owners: &Nobody, start: 1_000_000, handover: None };
         judge(&scenario.expectations[0], &evidence)
     }

@@ -16,11 +16,14 @@ const ROUTED: [Prefix; 2] =
 pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     let mut pools = BTreeMap::from([(Place::Internet, Pool::new("the internet", scenario.internet))]);
     let mut taken: Vec<Prefix> = vec![scenario.internet, VIRTUAL];
-    taken.extend(scenario.routers.values().filter_map(|router| router.subnet.as_ref()).map(|net| *net.get_ref()));
+    taken.extend(
+        scenario.routers.values().filter_map(|router| router.subnet.as_ref()).map(|net| *net.get_ref()),
+    );
     for (name, router) in &scenario.routers {
         let inner = match &router.subnet {
             Some(net) => *net.get_ref(),
-            None => free_network(router.nat, &taken).ok_or_else(|| format!("no network is left for the router `{name}`: give it a `subnet`"))?,
+            None => free_network(router.nat, &taken)
+                .ok_or_else(|| format!("no network is left for the router `{name}`: give it a `subnet`"))?,
         };
         taken.push(inner);
         pools.insert(Place::Behind(name.clone()), Pool::new(&format!("the network behind `{name}`"), inner));
@@ -28,7 +31,10 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     let fixed_hosts = scenario.nodes.values().flat_map(|node| &node.interfaces).filter_map(|interface| {
         Some((interface.at.get_ref().clone(), *interface.address.as_ref()?.get_ref()))
     });
-    let fixed_routers = scenario.routers.values().filter_map(|router| Some((Place::Internet, *router.address.as_ref()?.get_ref())));
+    let fixed_routers = scenario
+        .routers
+        .values()
+        .filter_map(|router| Some((Place::Internet, *router.address.as_ref()?.get_ref())));
     for (place, address) in fixed_hosts.chain(fixed_routers) {
         pools.entry(place).and_modify(|pool| {
             pool.used.insert(address);
@@ -44,7 +50,8 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     };
     let mut routers = Vec::new();
     for (name, router) in &scenario.routers {
-        let (outer, _) = address(&Place::Internet, router.address.as_ref().map(|address| *address.get_ref()))?;
+        let (outer, _) =
+            address(&Place::Internet, router.address.as_ref().map(|address| *address.get_ref()))?;
         routers.push(RouterPlan {
             name: name.clone(),
             nat: router.nat,
@@ -79,7 +86,9 @@ fn free_network(nat: NatKind, taken: &[Prefix]) -> Option<Prefix> {
     match nat {
         NatKind::None => ROUTED
             .into_iter()
-            .flat_map(|range| (0..8).map(move |n| Prefix::new(Ipv4Addr::from_bits(range.base().to_bits() + n * 32), 27)))
+            .flat_map(|range| {
+                (0..8).map(move |n| Prefix::new(Ipv4Addr::from_bits(range.base().to_bits() + n * 32), 27))
+            })
             .find(free),
         _ => (1..=254).map(|n| Prefix::new(Ipv4Addr::new(10, n, 0, 0), 24)).find(free),
     }
@@ -101,7 +110,8 @@ impl Pool {
     fn next(&mut self) -> Result<Ipv4Addr, String> {
         loop {
             let address = self.net.host(self.next);
-            let address = address.ok_or_else(|| format!("{} ({}) has no address left", self.what, self.net))?;
+            let address =
+                address.ok_or_else(|| format!("{} ({}) has no address left", self.what, self.net))?;
             self.next += 1;
             if self.used.insert(address) {
                 return Ok(address);
@@ -129,7 +139,10 @@ mod tests {
         )
         .unwrap();
         let outers: Vec<String> = plan.routers.iter().map(|r| format!("{} {}", r.outer, r.inner)).collect();
-        assert_eq!(outers, ["203.0.113.3 10.1.0.0/24", "203.0.113.4 192.0.2.0/27", "203.0.113.5 192.0.2.32/27"]);
+        assert_eq!(
+            outers,
+            ["203.0.113.3 10.1.0.0/24", "203.0.113.4 192.0.2.0/27", "203.0.113.5 192.0.2.32/27"]
+        );
         let addresses: Vec<String> = plan.hosts.iter().map(|h| h.address().to_string()).collect();
         assert_eq!(addresses, ["203.0.113.6", "203.0.113.2", "10.1.0.2"]);
         assert_eq!(plan.hosts[2].interfaces[0].gateway().to_string(), "10.1.0.1");
@@ -137,7 +150,8 @@ mod tests {
 
     #[test]
     fn a_full_network_is_named() {
-        let nodes: String = (0..6).map(|n| format!("[node.n{n}]\nrole = \"general\"\nat = \"internet\"\n")).collect();
+        let nodes: String =
+            (0..6).map(|n| format!("[node.n{n}]\nrole = \"general\"\nat = \"internet\"\n")).collect();
         let error = plan_of(&format!("[internet]\nprefix = \"203.0.113.0/30\"\n{nodes}")).unwrap_err();
         assert_eq!(error, "the internet (203.0.113.0/30) has no address left");
     }

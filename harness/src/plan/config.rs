@@ -175,7 +175,13 @@ pub fn daemons(plan: &Plan, keys: &[SharedKey], folders: &Folders) -> Result<Vec
     for router in &plan.routers {
         let common = common(&router.name, folders);
         let config = text(&NatConfig { common, inside: INSIDE, outside: OUTSIDE, nat: router.nat.word() })?;
-        out.push(Daemon { node: router.name.clone(), program: "ntm-nat", config, files: Vec::new(), last: false });
+        out.push(Daemon {
+            node: router.name.clone(),
+            program: "ntm-nat",
+            config,
+            files: Vec::new(),
+            last: false,
+        });
     }
     for (index, host) in plan.hosts.iter().enumerate() {
         out.extend(daemon(plan, index, host, keys, folders)?);
@@ -203,10 +209,15 @@ fn daemon(
         Role::General { .. } => return Ok(None),
         Role::Dns { .. } => {
             let mine: Vec<_> = zones(plan).into_iter().filter(|zone| zone.server == host.name).collect();
-            let zone =
-                mine.iter().map(|zone| ZoneRef { origin: zone.origin_text(), file: zone.file_name() }).collect();
+            let zone = mine
+                .iter()
+                .map(|zone| ZoneRef { origin: zone.origin_text(), file: zone.file_name() })
+                .collect();
             files.extend(mine.iter().map(|zone| (zone.file_name(), zone.text.clone())));
-            ("ntm-dns", text(&DnsConfig { common, listen: vec![SocketAddrV4::new(host.address(), 53)], zone })?)
+            (
+                "ntm-dns",
+                text(&DnsConfig { common, listen: vec![SocketAddrV4::new(host.address(), 53)], zone })?,
+            )
         }
         Role::Coordinator(dc) => {
             let config = DcConfig {
@@ -311,7 +322,6 @@ fn key_file(plan: &Plan, index: usize, keys: &[SharedKey]) -> String {
     toml::to_string(&File { key: entries.collect() }).unwrap_or_default()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,7 +331,8 @@ mod tests {
     #[test]
     fn configurations_of_a_whole_scenario() {
         let text = include_str!("../../../scenarios/handover.toml");
-        let scenario = check(&Source { name: "t".into(), text: text.into() }).unwrap_or_else(|m| panic!("{m}"));
+        let scenario =
+            check(&Source { name: "t".into(), text: text.into() }).unwrap_or_else(|m| panic!("{m}"));
         let plan = plan(&scenario).unwrap();
         let keys: Vec<SharedKey> = pairs(&plan)
             .into_iter()

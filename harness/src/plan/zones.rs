@@ -135,7 +135,8 @@ mod tests {
             own = { role = \"dns\", at = \"internet\", zone = \"example.test\" }\n\
             gn = { role = \"general\", at = \"internet\", name = \"www.example.test\" }\n\
             gn2 = { role = \"general\", at = \"internet\", name = \"a.b.other.test\" }\n";
-        let scenario = check(&Source { name: "t".into(), text: text.into() }).unwrap_or_else(|m| panic!("{m}"));
+        let scenario =
+            check(&Source { name: "t".into(), text: text.into() }).unwrap_or_else(|m| panic!("{m}"));
         let zones = zones(&plan(&scenario).unwrap());
         let shown: Vec<String> = zones
             .iter()

@@ -85,7 +85,10 @@ pub(super) fn link(table: &Table<'_, '_>) -> Link {
     let (up, down) = (shape(table, "up"), shape(table, "down"));
     if both.is_some() && (up.is_some() || down.is_some()) {
         let span = table.get("both").map_or(0..0, |value| value.span());
-        table.problem(span, format!("{} has `both` and a single direction: write one or the other", table.what()));
+        table.problem(
+            span,
+            format!("{} has `both` and a single direction: write one or the other", table.what()),
+        );
     }
     let both = both.unwrap_or_default();
     Link { up: up.unwrap_or(both), down: down.unwrap_or(both) }
@@ -232,7 +235,8 @@ fn interfaces(table: &Table<'_, '_>) -> Vec<Interface> {
                         format!("{name:?} cannot be an interface: lower-case letters and digits, at most 15, not lo or ntm0"),
                     );
                 }
-                if let Some(inner) = Table::of(format!("{name} of {}", table.what()), value, table.problems()) {
+                if let Some(inner) = Table::of(format!("{name} of {}", table.what()), value, table.problems())
+                {
                     out.extend(interface(Spanned::new(span, name.to_owned()), &inner));
                     inner.finish();
                 }
@@ -240,7 +244,10 @@ fn interfaces(table: &Table<'_, '_>) -> Vec<Interface> {
             if out.is_empty() {
                 table.problem(
                     table.head(),
-                    format!("{} is on no network: give it at = \"internet\" or at = \"ROUTER\"", table.what()),
+                    format!(
+                        "{} is on no network: give it at = \"internet\" or at = \"ROUTER\"",
+                        table.what()
+                    ),
                 );
             }
         }

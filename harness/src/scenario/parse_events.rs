@@ -198,7 +198,9 @@ fn tagged<'a, 'i>(table: &Table<'a, 'i>, tags: &[&'static str]) -> Option<(&'sta
     let present: Vec<(&'static str, &'a Value<'i>)> =
         tags.iter().filter_map(|tag| table.get(tag).map(|value| (*tag, value))).collect();
     match present.as_slice() {
-        [(tag, value)] => Some((tag, Table::of(format!("`{tag}` of {}", table.what()), value, table.problems())?)),
+        [(tag, value)] => {
+            Some((tag, Table::of(format!("`{tag}` of {}", table.what()), value, table.problems())?))
+        }
         [] => {
             // The key that no one knows is most likely the one that was meant.
             let rest = table.rest();
@@ -207,12 +209,15 @@ fn tagged<'a, 'i>(table: &Table<'a, 'i>, tags: &[&'static str]) -> Option<(&'sta
                     Problem::new(span.clone(), format!("unknown key `{name}` in {}", table.what()))
                         .hint(suggest(name, tags.iter().copied())),
                 ),
-                None => table.problem(table.head(), format!("{} needs one of {}", table.what(), tags.join(", "))),
+                None => {
+                    table.problem(table.head(), format!("{} needs one of {}", table.what(), tags.join(", ")))
+                }
             }
             None
         }
         [_, (_, second), ..] => {
-            table.problem(second.span(), format!("{} has more than one of {}", table.what(), tags.join(", ")));
+            table
+                .problem(second.span(), format!("{} has more than one of {}", table.what(), tags.join(", ")));
             None
         }
     }

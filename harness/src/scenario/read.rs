@@ -63,10 +63,8 @@ impl<'a, 'i> Table<'a, 'i> {
         match value.get_ref() {
             DeValue::Table(table) => Some(Self::new(what, value.span(), table, problems)),
             other => {
-                problems.add(Problem::new(
-                    value.span(),
-                    format!("{what} must be a table, not {}", kind(other)),
-                ));
+                problems
+                    .add(Problem::new(value.span(), format!("{what} must be a table, not {}", kind(other))));
                 None
             }
         }
@@ -224,10 +222,9 @@ impl<'a, 'i> Table<'a, 'i> {
     pub fn tables(&self, key: &str) -> Vec<Table<'a, 'i>> {
         let Some(value) = self.get(key) else { return Vec::new() };
         match value.get_ref() {
-            DeValue::Array(items) => items
-                .iter()
-                .filter_map(|item| Table::of(format!("[[{key}]]"), item, self.problems))
-                .collect(),
+            DeValue::Array(items) => {
+                items.iter().filter_map(|item| Table::of(format!("[[{key}]]"), item, self.problems)).collect()
+            }
             other => {
                 self.problem(value.span(), format!("write [[{key}]], a list of tables, not {}", kind(other)));
                 Vec::new()
@@ -300,6 +297,8 @@ fn check_name(name: &str) -> Result<(), String> {
     if good {
         Ok(())
     } else {
-        Err(format!("{name:?} cannot be a name: use lower-case letters, digits and _, a letter first, at most 32"))
+        Err(format!(
+            "{name:?} cannot be a name: use lower-case letters, digits and _, a letter first, at most 32"
+        ))
     }
 }

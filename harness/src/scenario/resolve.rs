@@ -42,7 +42,8 @@ impl Resolve<'_> {
         known: impl IntoIterator<Item = &'n str> + Clone,
     ) {
         let hint = suggest(name.get_ref(), known);
-        self.problems.add(Problem::new(name.span(), format!("there is no {what} `{}`", name.get_ref())).hint(hint));
+        self.problems
+            .add(Problem::new(name.span(), format!("there is no {what} `{}`", name.get_ref())).hint(hint));
     }
 
     fn link(&self, link: Option<&Spanned<String>>) {
@@ -114,7 +115,12 @@ impl Resolve<'_> {
                 };
                 if let (false, Some(what)) = (global, must_be_global) {
                     let span = interface.at.span();
-                    self.note(span, format!("`{name}` is {what}: it stands on the global network (T3.1-a), not behind a NAT"));
+                    self.note(
+                        span,
+                        format!(
+                            "`{name}` is {what}: it stands on the global network (T3.1-a), not behind a NAT"
+                        ),
+                    );
                 }
             }
         }
@@ -182,7 +188,10 @@ impl Resolve<'_> {
                 Place::Behind(router) => {
                     let router = self.scenario.routers.get(router);
                     if router.is_some_and(|router| router.subnet.is_none()) {
-                        self.note(address.span(), format!("{who} cannot have a fixed address: its router has no `subnet`"));
+                        self.note(
+                            address.span(),
+                            format!("{who} cannot have a fixed address: its router has no `subnet`"),
+                        );
                     }
                     router.and_then(|router| router.subnet.as_ref()).map(|subnet| *subnet.get_ref())
                 }
@@ -192,11 +201,17 @@ impl Resolve<'_> {
             {
                 self.note(
                     address.span(),
-                    format!("{} is no address for a host in {net}, whose first is the router's", address.get_ref()),
+                    format!(
+                        "{} is no address for a host in {net}, whose first is the router's",
+                        address.get_ref()
+                    ),
                 );
             }
             if let Some(other) = seen.insert((place, *address.get_ref()), who.clone()) {
-                self.note(address.span(), format!("{who} and {other} have one address: {}", address.get_ref()));
+                self.note(
+                    address.span(),
+                    format!("{who} and {other} have one address: {}", address.get_ref()),
+                );
             }
         };
         for (name, router) in &self.scenario.routers {
@@ -331,7 +346,8 @@ fn nearest_quantity(name: &str, catalogue: &catalogue::Catalogue) -> String {
     match super::source::nearest(name, catalogue.keys().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
-            let mut heads: Vec<&str> = catalogue.keys().filter_map(|known| Some(known.rsplit_once('.')?.0)).collect();
+            let mut heads: Vec<&str> =
+                catalogue.keys().filter_map(|known| Some(known.rsplit_once('.')?.0)).collect();
             heads.dedup();
             format!("measured are: {}", heads.join(", "))
         }

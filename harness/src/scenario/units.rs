@@ -51,7 +51,9 @@ fn scaled(text: &str, what: &str, example: &str, units: &[(&str, f64)]) -> Resul
     let number: f64 = number.parse().map_err(|_| format!("{text:?} is not {what}: write it as {example}"))?;
     match units.iter().find(|(name, _)| *name == unit) {
         Some((_, scale)) => Ok(number * scale),
-        None if unit.is_empty() => Err(format!("{text:?} has no unit: {what} is written as {example} ({})", forms())),
+        None if unit.is_empty() => {
+            Err(format!("{text:?} has no unit: {what} is written as {example} ({})", forms()))
+        }
         None => Err(format!("`{unit}` is no unit of {what}: write {}, as in {example}", forms())),
     }
 }
@@ -71,7 +73,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        assert_eq!(duration("5").unwrap_err(), "\"5\" has no unit: a time is written as \"5ms\" (ns, us, ms, s, min)");
+        assert_eq!(
+            duration("5").unwrap_err(),
+            "\"5\" has no unit: a time is written as \"5ms\" (ns, us, ms, s, min)"
+        );
         assert!(duration("5mbit").unwrap_err().starts_with("`mbit` is no unit of a time"));
         assert!(duration("-5ms").is_err() && duration("").is_err() && duration("1.2.3s").is_err());
         assert!(duration("999999999min").unwrap_err().contains("longer than a day"));

@@ -94,7 +94,10 @@ impl World {
                     Place::Internet => core.add_pair(&port, bridge, &interface.name, target).await?,
                     Place::Behind(router) => {
                         let lan = *inner.get(router.as_str()).unwrap_or(&0);
-                        let net = self.nets.get(router).ok_or_else(|| Failure::error(format!("no router `{router}`")))?;
+                        let net = self
+                            .nets
+                            .get(router)
+                            .ok_or_else(|| Failure::error(format!("no router `{router}`")))?;
                         net.add_pair(&port, lan, &interface.name, target).await?;
                     }
                 }
@@ -127,7 +130,13 @@ impl World {
         Ok(())
     }
 
-    async fn lay_router(&mut self, plan: &Plan, router: &RouterPlan, core: &Net, bridge: u32) -> Result<u32, Failure> {
+    async fn lay_router(
+        &mut self,
+        plan: &Plan,
+        router: &RouterPlan,
+        core: &Net,
+        bridge: u32,
+    ) -> Result<u32, Failure> {
         let space = self.space(&router.name)?;
         space.sysctl(COMMON)?;
         core.add_pair(&port_name(&router.name, OUTSIDE), bridge, OUTSIDE, space.network()).await?;
@@ -165,7 +174,10 @@ impl World {
 
     /// Shapes both ends of every link.
     async fn shape_all(&self, plan: &Plan) -> Result<(), Failure> {
-        let routers = plan.routers.iter().map(|router| self.shape(&router.name, OUTSIDE, &Place::Internet, &router.link));
+        let routers = plan
+            .routers
+            .iter()
+            .map(|router| self.shape(&router.name, OUTSIDE, &Place::Internet, &router.link));
         let hosts = plan.hosts.iter().flat_map(|host| {
             host.interfaces
                 .iter()
@@ -175,13 +187,7 @@ impl World {
     }
 
     /// Shapes both ends of one link, from now on.
-    pub async fn shape(
-        &self,
-        node: &str,
-        interface: &str,
-        at: &Place,
-        shape: &Link,
-    ) -> Result<(), Failure> {
+    pub async fn shape(&self, node: &str, interface: &str, at: &Place, shape: &Link) -> Result<(), Failure> {
         let network = match at {
             Place::Internet => &self.core,
             Place::Behind(router) => self.space(router)?,
@@ -198,7 +204,8 @@ fn port_name(node: &str, interface: &str) -> String {
         return name;
     }
     // FNV-1a: the same name every time, and no two of one scenario alike in practice.
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{}~{hash:08x}", &name[..6])
 }
 
@@ -237,14 +244,19 @@ fn spaces(plan: &Plan) -> Result<(Space, Space, BTreeMap<String, Space>), Failur
             .collect();
         workers
             .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|_| Err(Failure::error("a thread that makes namespaces panicked"))))
+            .map(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|_| Err(Failure::error("a thread that makes namespaces panicked")))
+            })
             .collect()
     });
     let mut all = BTreeMap::new();
     for spaces in made {
         all.extend(spaces?.into_iter().map(|space| (space.name.clone(), space)));
     }
-    let mut take = |name: &str| all.remove(name).ok_or_else(|| Failure::error(format!("namespace {name} was not made")));
+    let mut take =
+        |name: &str| all.remove(name).ok_or_else(|| Failure::error(format!("namespace {name} was not made")));
     Ok((take(CORE)?, take(SCRATCH)?, all))
 }
 

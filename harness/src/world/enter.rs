@@ -9,7 +9,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -28,11 +29,17 @@ pub const SOCKETS: &str = "/run/ntm";
 const HELP: &str = "run it as root, or allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 (Debian), \
     kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); in a container, give it CAP_SYS_ADMIN";
 
-/// Runs `inside` as the first process of a private world, and returns its exit code. `forked` is told the child's PID before it starts.
+/// Runs `inside` as the first process of a private world, and returns its exit code. `forked` is told the child's PID before it starts,
+/// and can still stop it.
 ///
 /// The calling process must have one thread. SIGINT and SIGTERM are passed on to the child.
-pub fn world(forked: impl FnOnce(Pid), inside: impl FnOnce() -> u8) -> Result<u8, Failure> {
-    let unable = |what: &str, error: Errno| Failure::unable(format!("namespaces cannot be made here: {what}: {error}; {HELP}"));
+pub fn world(
+    forked: impl FnOnce(Pid) -> Result<(), Failure>,
+    inside: impl FnOnce() -> u8,
+) -> Result<u8, Failure> {
+    let unable = |what: &str, error: Errno| {
+        Failure::unable(format!("namespaces cannot be made here: {what}: {error}; {HELP}"))
+    };
     let (uid, gid) = (geteuid(), getegid());
     if !uid.is_root() || !may_unshare() {
         unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| unable("user namespace", error))?;
@@ -60,12 +67,17 @@ pub fn world(forked: impl FnOnce(Pid), inside: impl FnOnce() -> u8) -> Result<u8
         ForkResult::Parent { child } => {
             drop((armed_write, go_read));
             let mut byte = [0];
-            if read(armed_read.as_fd(), &mut byte) == Ok(1) {
-                forked(child);
+            let told = match read(armed_read.as_fd(), &mut byte) {
+                Ok(1) => forked(child),
+                _ => Ok(()),
+            };
+            if told.is_ok() {
                 // A child that died meanwhile is noticed by its wait status.
                 let _ = write(go_write.as_fd(), &byte);
             }
-            wait_for(child, &signals)
+            drop(go_write);
+            let waited = wait_for(child, &signals);
+            told.and(waited)
         }
     }
 }
@@ -122,10 +134,14 @@ fn furnish() -> Result<(), Failure> {
     let unable = |what: &'static str| {
         move |error: Errno| Failure::unable(format!("this machine gives the run no {what}: {error}; {HELP}"))
     };
-    let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
     unshare(flags).map_err(unable("mount and network namespaces"))?;
     let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(unable("mounts of its own"))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(unable("mounts of its own"))?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), quiet, none).map_err(unable("/proc of its own"))?;
     // What /run would say of the host is not true here: its resolver, its name cache, its namespaces.
@@ -135,10 +151,12 @@ fn furnish() -> Result<(), Failure> {
     for folder in [super::space::NAMED, SOCKETS] {
         fs::create_dir_all(folder).map_err(Failure::during(folder))?;
     }
-    mount(Some("ntm"), super::space::NAMED, Some("tmpfs"), quiet, none).map_err(unable("place for namespaces"))?;
+    mount(Some("ntm"), super::space::NAMED, Some("tmpfs"), quiet, none)
+        .map_err(unable("place for namespaces"))?;
     // Where resolv.conf is a link into /run, its end must be there for the nodes' own to be laid over it.
     if resolver.starts_with("/run") {
-        let made = resolver.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&resolver, ""));
+        let made =
+            resolver.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&resolver, ""));
         made.map_err(Failure::during(resolver.display()))?;
     }
     Ok(())

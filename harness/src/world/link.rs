@@ -59,14 +59,19 @@ fn token_bucket(rate: u64) -> Vec<String> {
 
 /// The limit must hold what is under way: rate × delay, twice, in packets of 1500 bytes.
 fn netem(shape: &Shape) -> Vec<String> {
-    let under_way = shape.rate.unwrap_or(1_000_000_000) as f64 / 8.0 * (shape.delay + 4 * shape.jitter).as_secs_f64();
+    let under_way =
+        shape.rate.unwrap_or(1_000_000_000) as f64 / 8.0 * (shape.delay + 4 * shape.jitter).as_secs_f64();
     let limit = (2.0 * under_way / 1500.0).max(1000.0) as u64;
     let mut words = vec!["netem".to_owned(), "limit".to_owned(), limit.to_string()];
     if !shape.delay.is_zero() || !shape.jitter.is_zero() {
         words.extend(["delay".to_owned(), format!("{}us", shape.delay.as_micros())]);
     }
     if !shape.jitter.is_zero() {
-        words.extend([format!("{}us", shape.jitter.as_micros()), "distribution".to_owned(), "normal".to_owned()]);
+        words.extend([
+            format!("{}us", shape.jitter.as_micros()),
+            "distribution".to_owned(),
+            "normal".to_owned(),
+        ]);
     }
     if shape.loss > 0.0 {
         words.extend(["loss".to_owned(), format!("{}%", shape.loss * 100.0)]);

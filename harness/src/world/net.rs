@@ -46,7 +46,9 @@ impl Net {
     pub async fn index(&self, link: &str) -> Result<u32, Failure> {
         let mut found = self.handle.link().get().match_name(link.to_owned()).execute();
         let message = found.try_next().await.map_err(self.during(format!("link {link}")))?;
-        message.map(|message| message.header.index).ok_or_else(|| Failure::error(format!("`{}` has no link {link}", self.name)))
+        message
+            .map(|message| message.header.index)
+            .ok_or_else(|| Failure::error(format!("`{}` has no link {link}", self.name)))
     }
 
     /// Makes a bridge that is up.
@@ -57,7 +59,13 @@ impl Net {
     }
 
     /// Makes a pair of links: `port` here, up and on the bridge `bridge`, and `link` directly in the namespace `there`.
-    pub async fn add_pair(&self, port: &str, bridge: u32, link: &str, there: &impl AsFd) -> Result<(), Failure> {
+    pub async fn add_pair(
+        &self,
+        port: &str,
+        bridge: u32,
+        link: &str,
+        there: &impl AsFd,
+    ) -> Result<(), Failure> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(link.to_owned())
             .setns_by_fd(there.as_fd().as_raw_fd())
@@ -85,7 +93,8 @@ impl Net {
         if message.is_some_and(|message| message.header.flags.contains(wanted)) {
             return Ok(());
         }
-        let running = |message: &LinkMessage| message.header.index == index && message.header.flags.contains(wanted);
+        let running =
+            |message: &LinkMessage| message.header.index == index && message.header.flags.contains(wanted);
         let wait = async {
             while let Some((event, _)) = self.events.next().await {
                 if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) = &event.payload
@@ -98,7 +107,10 @@ impl Net {
         };
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Failure::error(format!("`{}`: link {index} did not come up within {PATIENCE:?}", self.name))),
+            Ok(false) | Err(_) => Err(Failure::error(format!(
+                "`{}`: link {index} did not come up within {PATIENCE:?}",
+                self.name
+            ))),
         }
     }
 
@@ -110,7 +122,10 @@ impl Net {
 
     /// Takes it away, with the routes that need it.
     pub async fn remove_address(&self, index: u32, address: Ipv4Addr, net: Prefix) -> Result<(), Failure> {
-        let message = rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, net.length()).build();
+        let message = rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(address, net.length())
+            .build();
         self.handle.address().del(message).execute().await.map_err(self.during(format!("address {address}")))
     }
 

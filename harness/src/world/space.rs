@@ -48,9 +48,12 @@ pub struct Space {
 impl Space {
     /// Makes the namespaces of the node `name`. Blocks; safe to call from several threads at once.
     pub fn make(name: &str, names: &Names) -> Result<Self, Failure> {
-        let netns = NetNs::new_with_env(name, Private).map_err(Failure::during(format!("network namespace of `{name}`")))?;
+        let netns = NetNs::new_with_env(name, Private)
+            .map_err(Failure::during(format!("network namespace of `{name}`")))?;
         let mounts = thread::scope(|scope| scope.spawn(|| mounts(name, names)).join())
-            .map_err(|_| Failure::error(format!("mount namespace of `{name}`: the thread that makes it panicked")))?
+            .map_err(|_| {
+                Failure::error(format!("mount namespace of `{name}`: the thread that makes it panicked"))
+            })?
             .map_err(Failure::during(format!("mount namespace of `{name}`")))?;
         Ok(Self { name: name.to_owned(), netns, mounts })
     }
@@ -62,7 +65,9 @@ impl Space {
 
     /// Runs `work` on this thread inside the network namespace. Must not wait for anything.
     pub fn within<T>(&self, work: impl FnOnce() -> T) -> Result<T, Failure> {
-        self.netns.run(|_| work()).map_err(Failure::during(format!("entering the namespace of `{}`", self.name)))
+        self.netns
+            .run(|_| work())
+            .map_err(Failure::during(format!("entering the namespace of `{}`", self.name)))
     }
 
     /// A netlink socket in the namespace.
@@ -90,7 +95,11 @@ impl Space {
         let duplicate = |file: &File| file.try_clone().map_err(Failure::during("no file descriptor is left"));
         let (network, mounts) = (duplicate(self.network())?, duplicate(&self.mounts)?);
         let mut command = Command::new(program);
-        command.stdin(std::process::Stdio::null()).process_group(0).kill_on_drop(true);
+        command
+            .stdin(std::process::Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .env("PATH", programs());
         // SAFETY: the closure makes two system calls and allocates nothing, as is needed between fork and exec.
         unsafe {
             command.pre_exec(move || {
@@ -103,6 +112,13 @@ impl Space {
     }
 }
 
+/// The PATH with the folders of administration, which an ordinary user's may lack.
+fn programs() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
 /// Makes a mount namespace on a thread of its own, which ends with it; the open file holds it.
 fn mounts(name: &str, names: &Names) -> io::Result<File> {
     unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
@@ -110,10 +126,12 @@ fn mounts(name: &str, names: &Names) -> io::Result<File> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let folder = Path::new("/run/etc").join(name);
     fs::create_dir_all(&folder)?;
-    let resolver = names.resolver.map(|server| format!("nameserver {server}\noptions timeout:5 attempts:2\n"));
+    let resolver =
+        names.resolver.map(|server| format!("nameserver {server}\noptions timeout:5 attempts:2\n"));
     let hosts: String = names.hosts.iter().map(|(address, name)| format!("{address} {name}\n")).collect();
     // Modules of nsswitch other than these would ask the host's services past the node's resolver.
-    let switch = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nprotocols: files\nservices: files\n";
+    let switch =
+        "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nprotocols: files\nservices: files\n";
     for (file, text) in [
         ("resolv.conf", resolver.unwrap_or_default()),
         ("hosts", format!("127.0.0.1 localhost\n{hosts}")),

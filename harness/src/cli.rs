@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ntm_protocol::time::Instant;
+
+use crate::exit::{Exit, Failure};
+use crate::run::{self, Options};
+use crate::scenario::{self, find};
+use crate::{doctor, plan, state};
+
+/// Runs NTMobile scenarios on real packets in network namespaces, and judges the result.
+///
+/// Exit codes: 0 held, 1 an expectation failed, 2 bad usage or scenario, 3 set-up or internal error, 4 this machine cannot run it,
+/// 5 inconclusive, 124 timed out, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "harness", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a scenario and prints the verdict
+    Run {
+        /// A scenario file, or the name of one in scenarios/
+        file: PathBuf,
+        /// Where the run's folder is made [default: reports/runs]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Where the daemons' binaries are [default: beside this one]
+        #[arg(long, value_name = "DIR")]
+        bin: Option<PathBuf>,
+        /// How the verdict is printed
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Show no progress
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Checks scenario files, and shows every mistake with its line
+    Check {
+        /// Scenario files, or names of some in scenarios/
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Lists the scenarios
+    List,
+    /// Says what this machine has of what runs need, and what to do about the rest
+    Doctor {
+        /// How the findings are printed
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Removes what runs that were killed have left
+    Clean,
+    /// Tries what a world needs; `doctor` calls it
+    #[command(hide = true, name = doctor::PROBE)]
+    ProbeWorld,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Does what the command line says. `started` is when the process did.
+pub fn main(started: Instant) -> ExitCode {
+    // clap itself ends with 2 on bad usage, and with 0 after --help.
+    let cli = Cli::parse();
+    match dispatch(cli.command, started) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            let text = failure.message.trim_end();
+            if text.starts_with("error:") {
+                eprintln!("{text}")
+            } else {
+                eprintln!("error: {text}")
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
+    match command {
+        Command::Run { file, out, bin, format, quiet } => {
+            let json = format == Format::Json;
+            run::run(&Options { file, out, binaries: bin, json, quiet }, started)
+        }
+        Command::Check { files } => check(&files),
+        Command::List => list(),
+        Command::Doctor { format } => {
+            let findings = doctor::examine();
+            match format {
+                Format::Text => print!("{}", doctor::render(&findings)),
+                Format::Json => println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default()),
+            }
+            let able = findings.iter().all(|finding| finding.there || !finding.needed);
+            Ok(if able { Exit::Held } else { Exit::Unable })
+        }
+        Command::Clean => clean(),
+        Command::ProbeWorld => doctor::probe_world(),
+    }
+}
+
+/// All files, each with all its mistakes.
+fn check(files: &[PathBuf]) -> Result<Exit, Failure> {
+    let mut wrong = String::new();
+    for file in files {
+        let checked = find::open(file).and_then(|source| {
+            let scenario = scenario::check(&source)?;
+            plan::address::plan(&scenario)
+                .map_err(|message| format!("error: {}: {message}\n", source.name))?;
+            Ok((source.name, scenario))
+        });
+        match checked {
+            Ok((name, scenario)) => println!(
+                "{name}: {} nodes, {} flows, {} expectations",
+                scenario.nodes.len(),
+                scenario.flows.len(),
+                scenario.expectations.len()
+            ),
+            Err(message) => wrong += &message,
+        }
+    }
+    if wrong.is_empty() { Ok(Exit::Held) } else { Err(Failure::usage(wrong)) }
+}
+
+fn list() -> Result<Exit, Failure> {
+    let folder =
+        find::folder().ok_or_else(|| Failure::usage("no folder `scenarios` was found here or above"))?;
+    for file in find::all(&folder) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let about = match find::open(&file).and_then(|source| scenario::check(&source)) {
+            Ok(scenario) => scenario.about,
+            Err(_) => format!("has mistakes: harness check {name}"),
+        };
+        println!("{name:<24} {about}");
+    }
+    Ok(Exit::Held)
+}
+
+fn clean() -> Result<Exit, Failure> {
+    let cleaned = state::clean(&state::folder()?)?;
+    for run in &cleaned.removed {
+        println!("removed {}", run.display());
+    }
+    for run in &cleaned.running {
+        println!("under way, left alone: {}", run.display());
+    }
+    if cleaned.removed.is_empty() && cleaned.running.is_empty() {
+        println!("nothing to clean");
+    }
+    Ok(Exit::Held)
+}

@@ -1,0 +1,254 @@
+//! What this machine has of what the harness needs, and what to do about what it lacks.
+//!
+//! Some things can only be known by trying them in a private world: those are tried by a child process ([`probe_world`]), so that
+//! `doctor` itself stays where it is.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure};
+use crate::plan::Plan;
+use crate::scenario::model::{FlowKind, Role, Scenario};
+use crate::world;
+
+/// One thing that was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What.
+    pub what: String,
+    /// Whether it is there.
+    pub there: bool,
+    /// Details if there, what to do if not.
+    pub note: String,
+    /// Whether runs are impossible without it.
+    pub needed: bool,
+}
+
+/// A program, its package on Debian and Ubuntu, and what it is for.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool { program: "nft", package: "nftables", purpose: "NAT routers and relays" },
+    Tool { program: "tc", package: "iproute2", purpose: "the rates of links" },
+    Tool { program: "ss", package: "iproute2", purpose: "what applications see of their sockets" },
+    Tool { program: "iperf3", package: "iperf3", purpose: "iperf3 flows" },
+    Tool { program: "ping", package: "iputils-ping", purpose: "ping flows" },
+    Tool { program: "curl", package: "curl", purpose: "http flows" },
+    Tool { program: "busybox", package: "busybox", purpose: "the servers of http flows" },
+];
+
+/// The option of the hidden child process.
+pub const PROBE: &str = "probe-world";
+
+/// Everything, for `harness doctor`.
+pub fn examine() -> Vec<Finding> {
+    let mut out = Vec::new();
+    out.extend(probe());
+    out.extend(TOOLS.iter().map(|tool| {
+        let found = find(tool.program);
+        Finding {
+            what: format!("{} ({})", tool.program, tool.purpose),
+            there: found.is_some(),
+            note: match found {
+                Some(path) => path.display().to_string(),
+                None => format!("install the package {} (apt-get install {})", tool.package, tool.package),
+            },
+            needed: true,
+        }
+    }));
+    out.push(clock());
+    out
+}
+
+/// Whether the programs that `scenario` uses are there; the error names all that are not.
+pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
+    let mut needed: Vec<&str> = Vec::new();
+    let relays = plan.hosts.iter().any(|host| matches!(host.role, Role::Relay { .. }));
+    if relays || !plan.routers.is_empty() {
+        needed.push("nft");
+    }
+    if !scenario.links.is_empty() {
+        needed.push("tc");
+    }
+    for flow in &scenario.flows {
+        needed.extend(match &flow.kind {
+            FlowKind::Iperf3 { .. } => &["iperf3", "ss"][..],
+            FlowKind::Ping { .. } => &["ping"],
+            FlowKind::Http { .. } => &["curl", "busybox"],
+            FlowKind::Exec { .. } => &[],
+        });
+    }
+    let missing: Vec<&Tool> =
+        TOOLS.iter().filter(|tool| needed.contains(&tool.program) && find(tool.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    packages.dedup();
+    let names: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    Err(Failure::unable(format!(
+        "this scenario needs {}, which this machine has not: apt-get install {}",
+        names.join(", "),
+        packages.join(" ")
+    )))
+}
+
+/// Where a program is; like execvp, and in the folders of administration that an ordinary user's PATH may lack.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|file| is_program(file))
+}
+
+fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Runs the child process that tries things in a world, and reads its findings.
+fn probe() -> Vec<Finding> {
+    let failed =
+        |note: String| vec![Finding { what: "private namespaces".into(), there: false, note, needed: true }];
+    let own = match std::env::current_exe() {
+        Ok(own) => own,
+        Err(error) => return failed(error.to_string()),
+    };
+    match Command::new(own).arg(PROBE).stdin(Stdio::null()).output() {
+        Ok(output) => serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+/// The child's work: prints findings as JSON.
+pub fn probe_world() -> Result<Exit, Failure> {
+    let root = nix::unistd::geteuid().is_root();
+    let code = world::enter::world(
+        |_| Ok(()),
+        || {
+            let mut findings = vec![Finding {
+                what: "private namespaces".into(),
+                there: true,
+                note: if root { "as root" } else { "by a user namespace" }.into(),
+                needed: true,
+            }];
+            findings.extend([nftables(), tun(), netem()]);
+            println!("{}", serde_json::to_string(&findings).unwrap_or_default());
+            Exit::Held as u8
+        },
+    )?;
+    if code == Exit::Held as u8 {
+        Ok(Exit::Held)
+    } else {
+        Err(Failure::unable("a private world could not be made"))
+    }
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output =
+        Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("it failed").to_owned())
+        }
+    }
+}
+
+fn finding(what: &str, needed: bool, tried: Result<String, String>, remedy: &str) -> Finding {
+    match tried {
+        Ok(note) => Finding { what: what.into(), there: true, note, needed },
+        Err(why) => Finding { what: what.into(), there: false, note: format!("{why}: {remedy}"), needed },
+    }
+}
+
+fn nftables() -> Finding {
+    let rules = "add table ip probe; add chain ip probe nat { type nat hook postrouting priority 100; }; \
+                 add rule ip probe nat masquerade";
+    let tried = succeeds("nft", &[rules]).map(|()| "NAT rules are taken".to_owned());
+    finding("nftables in the kernel", true, tried, "use a kernel with CONFIG_NF_TABLES and CONFIG_NFT_MASQ")
+}
+
+fn tun() -> Finding {
+    let attempt = || -> std::io::Result<()> {
+        let file = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+        // SAFETY: all zero is a value of ifreq, and the ioctl reads and writes just one.
+        let done = unsafe {
+            let mut request: libc::ifreq = std::mem::zeroed();
+            request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as i16;
+            libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request)
+        };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    let tried =
+        attempt().map(|()| "/dev/net/tun".to_owned()).map_err(|error| format!("/dev/net/tun: {error}"));
+    finding(
+        "TUN devices",
+        true,
+        tried,
+        "load the module (modprobe tun), and in a container pass the device in",
+    )
+}
+
+fn netem() -> Finding {
+    let tried = succeeds("tc", &["qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]);
+    let tried = tried.map(|()| "delay, jitter and loss by the kernel".to_owned());
+    let remedy = "scenarios with delay, jitter or loss need a kernel with CONFIG_NET_SCH_NETEM; those with rates alone run";
+    finding("netem", false, tried, remedy)
+}
+
+fn clock() -> Finding {
+    let source = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let tried = match source.as_deref().map(str::trim) {
+        Ok(name @ ("tsc" | "kvm-clock" | "arch_sys_counter")) => Ok(name.to_owned()),
+        Ok(name) => Err(format!("the kernel's clock is {name}, which is slow to read")),
+        Err(error) => Err(format!("the kernel does not say which clock it uses ({error})")),
+    };
+    finding("a fast clock", false, tried, "times are right, but reading them costs more")
+}
+
+/// The findings for people.
+pub fn render(findings: &[Finding]) -> String {
+    findings
+        .iter()
+        .map(|finding| {
+            let mark = match (finding.there, finding.needed) {
+                (true, _) => "yes    ",
+                (false, true) => "MISSING",
+                (false, false) => "no     ",
+            };
+            format!("{mark}  {}: {}\n", finding.what, finding.note)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{check, source::Source};
+
+    #[test]
+    fn programs_are_found_where_they_are() {
+        assert!(find("sh").is_some_and(|path| path.ends_with("sh")));
+        assert_eq!(find("no-such-program"), None);
+    }
+
+    #[test]
+    fn a_scenario_needs_only_what_it_uses() {
+        let text = "schema = 1\nname = \"t\"\nabout = \"t\"\n[node]\na = { role = \"general\", at = \"internet\" }\n";
+        let scenario =
+            check(&Source { name: "t".into(), text: text.into() }).unwrap_or_else(|m| panic!("{m}"));
+        let plan = crate::plan::address::plan(&scenario).unwrap();
+        assert_eq!(require(&scenario, &plan), Ok(()));
+    }
+}

@@ -1,0 +1,44 @@
+//! The machine a run was made on, and the programs it used.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+/// Programs whose versions matter, and how each tells it.
+const PROGRAMS: &[(&str, &[&str])] = &[
+    ("iperf3", &["--version"]),
+    ("ping", &["-V"]),
+    ("curl", &["--version"]),
+    ("nft", &["--version"]),
+    ("tc", &["-V"]),
+    ("busybox", &["--help"]),
+];
+
+/// Everything about the machine that a reader of the report may want.
+pub fn describe() -> Value {
+    let uname = nix::sys::utsname::uname().ok();
+    let text = |value: Option<&std::ffi::OsStr>| value.map(|value| value.to_string_lossy().into_owned());
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let system = release
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("PRETTY_NAME=")?.trim_matches('"').to_owned()));
+    let programs: serde_json::Map<String, Value> = PROGRAMS
+        .iter()
+        .map(|(name, arguments)| ((*name).to_owned(), json!(version(name, arguments))))
+        .collect();
+    json!({
+        "harness": env!("CARGO_PKG_VERSION"),
+        "kernel": text(uname.as_ref().map(|uname| uname.release())),
+        "machine": text(uname.as_ref().map(|uname| uname.machine())),
+        "system": system,
+        "processors": std::thread::available_parallelism().map_or(0, usize::from),
+        "programs": programs,
+    })
+}
+
+/// The first line that the program says of itself.
+fn version(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    String::from_utf8_lossy(&text).lines().next().map(|line| line.trim().to_owned())
+}

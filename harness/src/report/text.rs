@@ -1,0 +1,80 @@
+//! The verdict for people.
+
+use std::fmt::Write as _;
+
+use super::Report;
+
+/// The report in words, as `run` prints it.
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    for judged in &report.expectations {
+        let mark = if judged.held { "held  " } else { "FAILED" };
+        let check = if judged.check.chars().count() > 100 {
+            format!("{} …", judged.check.chars().take(98).collect::<String>().trim_end())
+        } else {
+            judged.check.clone()
+        };
+        let _ = writeln!(out, "{mark}  {check}");
+        if !judged.held {
+            let _ = writeln!(out, "        {}", judged.fail);
+            for line in &judged.found {
+                let _ = writeln!(out, "        | {line}");
+            }
+        }
+    }
+    for problem in &report.problems {
+        let _ = writeln!(out, "problem: {}", problem.replace('\n', "\n  "));
+    }
+    let held = report.expectations.iter().filter(|judged| judged.held).count();
+    let _ = writeln!(
+        out,
+        "{}: {} ({held} of {} expectations held, {:.1} s)\nreport: {}/report.json",
+        report.scenario,
+        report.verdict,
+        report.expectations.len(),
+        report.seconds,
+        report.folder
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::verdict::Judged;
+
+    #[test]
+    fn a_failed_expectation_shows_its_sentence_and_what_was_found() {
+        let judged = |held: bool| Judged {
+            check: "flow.name.lost == 0".into(),
+            held,
+            fail: "the general node did not answer every ping".into(),
+            found: vec!["flow.name.lost = 2".into()],
+        };
+        let report = Report {
+            schema: 1,
+            scenario: "t".into(),
+            about: "t".into(),
+            seed: 0,
+            verdict: "failed",
+            exit: 1,
+            problems: vec!["ntm-dc on `dc` was killed\n| log".into()],
+            expectations: vec![judged(true), judged(false)],
+            quantities: Default::default(),
+            unmeasured: Default::default(),
+            start: 0,
+            seconds: 12.345,
+            folder: "runs/t".into(),
+        };
+        insta::assert_snapshot!(render(&report), @"
+        held    flow.name.lost == 0
+        FAILED  flow.name.lost == 0
+                the general node did not answer every ping
+                | flow.name.lost = 2
+        problem: ntm-dc on `dc` was killed
+          | log
+        t: failed (1 of 2 expectations held, 12.3 s)
+        report: runs/t/report.json
+        ");
+    }
+}

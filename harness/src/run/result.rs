@@ -1,0 +1,211 @@
+//! From what a session recorded to quantities, verdict and the run's files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::Job;
+use super::session::{named, recording};
+use crate::clock;
+use crate::exit::{Exit, Failure};
+use crate::flow::{self, Quantities};
+use crate::judge::expr::Value;
+use crate::judge::verdict::{Evidence, judge};
+use crate::measure::{self, Recordings};
+use crate::plan::Plan;
+use crate::plan::config::TUN;
+use crate::report::{Report, events, split, text};
+use crate::scenario::model::FlowKind;
+use crate::timeline::Handover;
+
+/// Everything a session recorded.
+#[derive(Default)]
+pub struct Record {
+    /// When all daemons were ready, in nanoseconds of the run's clock.
+    pub ready: u64,
+    /// When time began.
+    pub start: u64,
+    /// Each flow that came to its end.
+    pub flows: Vec<(String, Quantities)>,
+    /// Each handover that was done.
+    pub handovers: Vec<Handover>,
+    /// What passed the interfaces.
+    pub recordings: Recordings,
+    /// The harness's own observations.
+    pub own: Vec<Json>,
+    /// Where the daemons' traces are.
+    pub trace: Option<PathBuf>,
+    /// Where the flows' output is.
+    pub flows_folder: PathBuf,
+    /// What went wrong without ending the run.
+    pub problems: Vec<String>,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// All flows and actions came to their ends.
+    Complete,
+    /// It took longer than this.
+    TimedOut(Duration),
+    /// SIGINT or SIGTERM.
+    Interrupted,
+    /// Something that should not happen.
+    Broken(Failure),
+}
+
+/// Measures, judges, writes the run's files, prints the verdict.
+pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)]) -> Result<Exit, Failure> {
+    let quantities = quantities(job, &record, &ending);
+    let trace = record.trace.as_deref().unwrap_or(Path::new("/nonexistent"));
+    let (trace, complaints) = events::merge(trace, record.own);
+    let evidence = Evidence {
+        quantities: &quantities,
+        trace: &trace,
+        owners: &job.plan,
+        start: record.start,
+        handover: record.handovers.first().map(|handover| handover.joined),
+    };
+    let expectations: Vec<_> = match &ending {
+        // Without the run's whole length, an expectation that fails says nothing.
+        Ending::Broken(_) | Ending::Interrupted => Vec::new(),
+        Ending::Complete | Ending::TimedOut(_) => {
+            job.scenario.expectations.iter().map(|expectation| judge(expectation, &evidence)).collect()
+        }
+    };
+    let mut problems = record.problems;
+    problems.extend(complaints);
+    let (verdict, exit) = match ending {
+        Ending::Interrupted => ("interrupted", Exit::Interrupted),
+        Ending::TimedOut(limit) => {
+            problems.insert(0, format!("the run took longer than {limit:?}"));
+            ("timed out", Exit::TimedOut)
+        }
+        Ending::Broken(failure) => {
+            problems.insert(0, failure.message);
+            ("error", failure.exit)
+        }
+        Ending::Complete if expectations.iter().any(|judged| !judged.held) => ("failed", Exit::Failed),
+        // A daemon that does not end cleanly is a defect, whatever was measured.
+        Ending::Complete if !problems.is_empty() => ("error", Exit::Error),
+        Ending::Complete => ("held", Exit::Held),
+    };
+    let (measured, unmeasured) = split(&quantities);
+    let report = Report {
+        schema: 1,
+        scenario: job.scenario.name.clone(),
+        about: job.scenario.about.clone(),
+        seed: job.scenario.seed,
+        verdict,
+        exit: exit as u8,
+        problems,
+        expectations,
+        quantities: measured,
+        unmeasured,
+        start: record.start,
+        seconds: clock::now().since(job.started).as_secs_f64(),
+        folder: job.folder.display().to_string(),
+    };
+    let events = job.folder.join("events.jsonl");
+    events::write(&events, &trace).map_err(Failure::during(events.display()))?;
+    let json = serde_json::to_value(&report).map_err(Failure::during("report.json"))?;
+    for (name, content) in
+        files.iter().map(|(name, content)| (*name, content)).chain([("report.json", &json)])
+    {
+        let path = job.folder.join(name);
+        let text = serde_json::to_string_pretty(content).map_err(Failure::during(path.display()))?;
+        fs::write(&path, text + "\n").map_err(Failure::during(path.display()))?;
+    }
+    let printed = if job.json {
+        serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"
+    } else {
+        text::render(&report)
+    };
+    print!("{printed}");
+    Ok(exit)
+}
+
+fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
+    let mut out = fixed(&job.plan);
+    for (index, flow) in job.scenario.flows.iter().enumerate() {
+        let id = flow.id.get_ref();
+        let Some((_, measured)) = record.flows.iter().find(|(name, _)| name == id) else {
+            let why = match ending {
+                Ending::Interrupted => "the run was interrupted",
+                _ => "the flow did not come to its end",
+            };
+            for (name, ..) in crate::judge::catalogue::of_flow(&flow.kind) {
+                out.insert(format!("flow.{id}.{name}"), Err(why.to_owned()));
+            }
+            continue;
+        };
+        out.extend(named(id, measured.clone()));
+        if let FlowKind::Iperf3 { reverse, .. } = &flow.kind {
+            let (from, to) = flow::ends(flow, &job.plan);
+            let seen =
+                |node: &str| recording(&record.recordings, node, application_interface(&job.plan, node));
+            let (client, server) = (seen(from), to.and_then(seen));
+            let receiver = if *reverse { client } else { server };
+            if let (Some(server), Some(receiver)) = (server, receiver) {
+                let transfer = measure::transfer(server, receiver, flow::port(index));
+                let reports = flow::iperf3::Reports::load(id, &record.flows_folder, *reverse);
+                let more = transfer.quantities(&reports.intervals(), record.handovers.first());
+                out.extend(named(id, more));
+            }
+        }
+    }
+    for (index, done) in record.handovers.iter().enumerate() {
+        let tunnelled = job.plan.host(&done.node).is_some_and(crate::plan::HostPlan::is_terminal);
+        for (name, value) in measure::handover(done, &record.recordings, tunnelled) {
+            if index == 0 {
+                out.insert(format!("handover.{name}"), value.clone());
+            }
+            out.insert(format!("handover.{}.{name}", index + 1), value);
+        }
+    }
+    let since = |t: u64| Value::Number(t.saturating_sub(job.started.as_nanos()) as f64 / 1e6);
+    if record.ready > 0 {
+        out.insert("run.ready_ms".into(), Ok(since(record.ready)));
+    }
+    let clients: BTreeSet<(String, String)> = job
+        .scenario
+        .flows
+        .iter()
+        .map(|flow| flow::ends(flow, &job.plan).0)
+        .map(|node| (node.to_owned(), application_interface(&job.plan, node).to_owned()))
+        .collect();
+    let first = measure::first_byte(&record.recordings, &clients);
+    out.insert(
+        "run.first_byte_ms".into(),
+        first.map(since).ok_or_else(|| "no application got anything".to_owned()),
+    );
+    out
+}
+
+/// What the plan knows.
+fn fixed(plan: &Plan) -> Quantities {
+    let text = |address: std::net::Ipv4Addr| Ok(Value::Text(address.to_string()));
+    let mut out = Quantities::new();
+    for host in &plan.hosts {
+        out.insert(format!("node.{}.address", host.name), text(host.address()));
+        for interface in &host.interfaces {
+            out.insert(format!("node.{}.{}.address", host.name, interface.name), text(interface.address));
+        }
+    }
+    for router in &plan.routers {
+        out.insert(format!("router.{}.address", router.name), text(router.outer));
+    }
+    out
+}
+
+/// Where an application's packets can be seen as the application sees them.
+fn application_interface<'a>(plan: &'a Plan, node: &str) -> &'a str {
+    match plan.host(node) {
+        Some(host) if host.is_terminal() => TUN,
+        Some(host) => host.interfaces.first().map_or("", |interface| interface.name.as_str()),
+        None => "",
+    }
+}

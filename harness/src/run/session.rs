@@ -1,0 +1,326 @@
+//! The work inside the world: build it, start daemons and servers, let flows and the timeline run, end everything, report.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use serde_json::{Value as Json, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Job;
+use super::result::{self, Ending, Record};
+use crate::capture::Point;
+use crate::capture::point::Framing;
+use crate::daemons::{self, Daemons, control};
+use crate::exit::{Exit, Failure};
+use crate::flow::{self, Place, Quantities, Server};
+use crate::plan::config::{self, Folders, SharedKey, TUN};
+use crate::report::environment;
+use crate::scenario::model::Role;
+use crate::timeline;
+use crate::trace::Trace;
+use crate::world::build::World;
+use crate::world::enter::SOCKETS;
+use crate::{capture, clock};
+
+/// A run may take so much longer than its flows and actions.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// The run's folders.
+struct Paths {
+    daemons: Folders,
+    logs: PathBuf,
+    flows: PathBuf,
+    captures: PathBuf,
+}
+
+impl Paths {
+    fn make(folder: &Path) -> Result<Self, Failure> {
+        let daemons =
+            Folders { config: folder.join("config"), trace: folder.join("trace"), control: SOCKETS.into() };
+        let paths = Self {
+            daemons,
+            logs: folder.join("logs"),
+            flows: folder.join("flows"),
+            captures: folder.join("pcap"),
+        };
+        for folder in
+            [&paths.daemons.config, &paths.daemons.trace, &paths.logs, &paths.flows, &paths.captures]
+        {
+            fs::create_dir_all(folder).map_err(Failure::during(folder.display()))?;
+        }
+        Ok(paths)
+    }
+}
+
+/// Everything after the world was entered; returns the exit code.
+pub fn inside(job: &Job) -> u8 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime
+        .map_err(Failure::during("no asynchronous runtime"))
+        .and_then(|runtime| runtime.block_on(session(job)));
+    match ended {
+        Ok(exit) => exit as u8,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit as u8
+        }
+    }
+}
+
+/// Says on stderr how far the run is.
+struct Progress<'a>(&'a Job);
+
+impl Progress<'_> {
+    fn say(&self, what: &str) {
+        if !self.0.quiet {
+            eprintln!("[{:6.2} s] {what}", clock::now().since(self.0.started).as_secs_f64());
+        }
+    }
+}
+
+async fn session(job: &Job) -> Result<Exit, Failure> {
+    let progress = Progress(job);
+    let paths = Paths::make(&job.folder)?;
+    let machine = std::thread::spawn(environment::describe);
+    let mut interrupted = Interrupts::listen()?;
+    let mut lab =
+        Lab { job, paths, trace: Trace::default(), daemons: Daemons::default(), points: Vec::new() };
+    let mut record = Record::default();
+
+    let mut world = tokio::select! {
+        world = World::build(&job.plan) => world?,
+        () = interrupted.next() => return Ok(Exit::Interrupted),
+    };
+    progress.say("the world is built");
+    lab.capture_links(&world).await?;
+    let started = tokio::select! {
+        started = lab.start(&world) => started,
+        () = interrupted.next() => Err(Failure { exit: Exit::Interrupted, message: "interrupted during set-up".into() }),
+    };
+    let ending = match started {
+        Ok(flows) => {
+            progress.say("all daemons are ready");
+            record.ready = clock::now().as_nanos();
+            lab.play(&mut world, flows, &mut record, &mut interrupted).await
+        }
+        Err(failure) => Ending::Broken(failure),
+    };
+    progress.say("ending");
+    let (recordings, mut problems) = lab.end_captures();
+    let status = lab.status().await;
+    problems.extend(lab.daemons.end().await);
+    record.recordings = recordings;
+    record.problems.extend(problems);
+    record.own = lab.trace.all();
+    record.trace = Some(lab.paths.daemons.trace.clone());
+    record.flows_folder = lab.paths.flows.clone();
+    let machine = machine.join().unwrap_or(Json::Null);
+    result::conclude(job, record, ending, &[("env.json", machine), ("status.json", status)])
+}
+
+/// SIGINT and SIGTERM.
+struct Interrupts {
+    int: tokio::signal::unix::Signal,
+    term: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    fn listen() -> Result<Self, Failure> {
+        let of = |kind| signal(kind).map_err(Failure::during("signals cannot be handled"));
+        Ok(Self { int: of(SignalKind::interrupt())?, term: of(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+        }
+    }
+}
+
+/// What a session holds besides its world.
+struct Lab<'a> {
+    job: &'a Job,
+    paths: Paths,
+    trace: Trace,
+    daemons: Daemons,
+    points: Vec<Point>,
+}
+
+type Prepared = Vec<(Place, Server)>;
+
+impl Lab<'_> {
+    /// Starts daemons and the flows' servers, as far as possible at once, and waits until all are ready.
+    async fn start(&mut self, world: &World) -> Result<Prepared, Failure> {
+        let keys = keys(&self.job.plan)?;
+        let all = config::daemons(&self.job.plan, &keys, &self.paths.daemons).map_err(Failure::error)?;
+        let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|daemon| daemon.last);
+        let servers = self.servers(world);
+        let (paths, binaries) = (&self.paths, &self.job.binaries);
+        let start = |daemon: config::Daemon| async move {
+            let space = world.space(&daemon.node)?;
+            daemons::start(daemon, binaries, space, &paths.daemons, &paths.logs).await
+        };
+        let (started, servers) = tokio::try_join!(try_join_all(first.into_iter().map(start)), servers)?;
+        let terminals = try_join_all(last.into_iter().map(start)).await?;
+        for started in started.into_iter().chain(terminals) {
+            self.daemons.watch(started);
+        }
+        self.capture_tuns(world).await?;
+        Ok(servers)
+    }
+
+    async fn servers(&self, world: &World) -> Result<Prepared, Failure> {
+        let job = self.job;
+        let prepare = |(index, one): (usize, &'_ _)| {
+            let flow: &crate::scenario::model::Flow = one;
+            let (from, to) = flow::ends(flow, &job.plan);
+            let place = world.space(from).and_then(|from| {
+                Ok(Place {
+                    from: from.clone(),
+                    to: to.map(|to| world.space(to).cloned()).transpose()?,
+                    folder: self.paths.flows.clone(),
+                    port: flow::port(index),
+                    pages: Path::new(SOCKETS).join("pages"),
+                })
+            });
+            let flow = flow.clone();
+            async move {
+                let place = place?;
+                let server = flow::prepare(&flow, &place, job.scenario.seed).await?;
+                Ok::<_, Failure>((place, server))
+            }
+        };
+        try_join_all(job.scenario.flows.iter().enumerate().map(prepare)).await
+    }
+
+    /// From the first moment: every real interface of every host.
+    async fn capture_links(&mut self, world: &World) -> Result<(), Failure> {
+        for host in &self.job.plan.hosts {
+            for interface in &host.interfaces {
+                self.capture(world, &host.name, &interface.name, Framing::Ethernet).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What applications see: terminals' TUN devices, which their daemons have made by now.
+    async fn capture_tuns(&mut self, world: &World) -> Result<(), Failure> {
+        for host in self.job.plan.hosts.iter().filter(|host| matches!(host.role, Role::Terminal(_))) {
+            self.capture(world, &host.name, TUN, Framing::Ip).await?;
+        }
+        Ok(())
+    }
+
+    async fn capture(
+        &mut self,
+        world: &World,
+        node: &str,
+        interface: &str,
+        framing: Framing,
+    ) -> Result<(), Failure> {
+        let space = world.space(node)?;
+        let index = space.net()?.index(interface).await?;
+        let file = self.paths.captures.join(format!("{node}.{interface}.pcapng"));
+        let point = space.within(|| Point::start(node, interface, index, framing, &file))?;
+        self.points.push(point.map_err(Failure::during(format!("capturing {interface} of `{node}`")))?);
+        Ok(())
+    }
+
+    fn end_captures(&mut self) -> (crate::measure::Recordings, Vec<String>) {
+        let (mut recordings, mut problems) = (BTreeMap::new(), Vec::new());
+        for point in std::mem::take(&mut self.points) {
+            let key = (point.node.clone(), point.interface.clone());
+            let shown = format!("the capture at {} of `{}`", key.1, key.0);
+            match point.end() {
+                Ok(recording) => {
+                    if recording.lost > 0 {
+                        problems.push(format!("{shown} lost {} packets", recording.lost));
+                    }
+                    recordings.insert(key, recording);
+                }
+                Err(error) => problems.push(format!("{shown} broke off: {error}")),
+            }
+        }
+        (recordings, problems)
+    }
+
+    /// Lets flows and timeline run to their ends, or until something stops the run.
+    async fn play(
+        &mut self,
+        world: &mut World,
+        prepared: Prepared,
+        record: &mut Record,
+        interrupted: &mut Interrupts,
+    ) -> Ending {
+        let (scenario, plan) = (&self.job.scenario, &self.job.plan);
+        let begin = tokio::time::Instant::now();
+        record.start = clock::now().as_nanos();
+        let limit = scenario.timeout.unwrap_or_else(|| scenario.horizon() + GRACE);
+        let Record { handovers, flows, .. } = record;
+        let results = std::cell::RefCell::new(flows);
+        let (trace, results) = (&self.trace, &results);
+        let clients = scenario.flows.iter().zip(prepared).map(|(flow, (place, server))| async move {
+            tokio::time::sleep_until(begin + flow.start).await;
+            let (node, id) = (flow::ends(flow, plan).0, flow.id.get_ref());
+            trace.note(node, "flow-started", json!({ "flow": id }));
+            let quantities = flow::run(flow, &place, server).await?;
+            trace.note(node, "flow-ended", json!({ "flow": id }));
+            results.borrow_mut().push((id.clone(), quantities));
+            Ok::<(), Failure>(())
+        });
+        let flows = try_join_all(clients);
+        let actions = timeline::play(&scenario.actions, plan, world, trace, begin, handovers);
+        let all = async { tokio::try_join!(flows, actions).map(|_| ()) };
+        tokio::select! {
+            ended = all => match ended {
+                Ok(()) => Ending::Complete,
+                Err(failure) => Ending::Broken(failure),
+            },
+            death = self.daemons.death() => Ending::Broken(Failure::error(death.message)),
+            () = interrupted.next() => Ending::Interrupted,
+            () = tokio::time::sleep(limit) => Ending::TimedOut(limit),
+        }
+    }
+
+    /// What every daemon says of itself.
+    async fn status(&self) -> Json {
+        let asked = self.daemons.nodes().into_iter().map(|node| async move {
+            let answer = control::ask(&self.paths.daemons.control_of(&node), "status").await;
+            (node, answer.unwrap_or_else(|error| json!({ "error": error })))
+        });
+        Json::Object(join_all(asked).await.into_iter().collect())
+    }
+}
+
+/// Fresh keys from the kernel for every pair that shares one.
+fn keys(plan: &crate::plan::Plan) -> Result<Vec<SharedKey>, Failure> {
+    let mut source = fs::File::open("/dev/urandom").map_err(Failure::during("/dev/urandom"))?;
+    let made: io::Result<Vec<SharedKey>> = config::pairs(plan)
+        .into_iter()
+        .map(|(left, right)| {
+            let mut key = [0; 32];
+            source.read_exact(&mut key)?;
+            Ok(SharedKey { left, right, key })
+        })
+        .collect();
+    made.map_err(Failure::during("/dev/urandom"))
+}
+
+/// The packets of a recording, or none.
+pub(super) fn recording<'a>(
+    recordings: &'a crate::measure::Recordings,
+    node: &str,
+    interface: &str,
+) -> Option<&'a capture::Recording> {
+    recordings.get(&(node.to_owned(), interface.to_owned()))
+}
+
+/// Quantities of a flow under their full names.
+pub(super) fn named(id: &str, quantities: Quantities) -> Quantities {
+    quantities.into_iter().map(|(name, value)| (format!("flow.{id}.{name}"), value)).collect()
+}
