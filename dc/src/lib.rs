@@ -1,9 +1,13 @@
 //! The Direction Coordinator (DC): what surrounds its pure machine.
 //!
-//! * [`dns`]: the authoritative name server of the DC's own zone, answering from live data.
+//! * [`config`]: what the configuration file says.
+//! * [`drive`]: the loop around the machine.
+//! * [`zone`]: the DC's own zone.
 //! * [`resolve`]: look-ups in the DNS, from the root on (T3.2.2-b).
 //! * [`store`]: registrations and VIPs in SQLite; what was acknowledged survives a crash at any moment.
 
-pub mod dns;
+pub mod config;
+pub mod drive;
 pub mod resolve;
 pub mod store;
+pub mod zone;

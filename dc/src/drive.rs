@@ -1,0 +1,161 @@
+//! The loop of `ntm-dc`: everything that happens goes to the machine, everything that the machine wants is done. No decision is made here.
+
+use anyhow::Context;
+use futures::stream::{FuturesUnordered, StreamExt};
+use ntm_daemon::program::Failure;
+use ntm_daemon::trace::TraceSink;
+use ntm_daemon::{clock, control, notify, signals};
+use ntm_protocol::addr::VipRange;
+use ntm_protocol::coordinator::lookup::{LookupId, LookupResult};
+use ntm_protocol::coordinator::store::{WriteId, WriteOutcome};
+use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
+use ntm_protocol::observe::Observation;
+use ntm_protocol::wire::NodeKind;
+use serde::Serialize;
+use tokio::net::UdpSocket;
+
+use crate::config::{Config, Prepared};
+use crate::resolve::{Resolver, ResolverConfig};
+use crate::store::{DurableStore, Store};
+use crate::zone;
+
+/// Longest datagram that is looked at; no control message is longer.
+const MAX_DATAGRAM: usize = 64 * 1024;
+/// How many datagrams are taken before anything else gets its turn.
+const BATCH: usize = 64;
+/// How long a negotiation may take; an application's resolver gives up after five seconds.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
+
+/// Serves until told to stop.
+pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
+    let mut trace = TraceSink::open(config.trace.as_deref())?;
+    let mut requests = control::Server::open(config.control.as_deref())?;
+    let stop = signals::termination()?;
+    tokio::pin!(stop);
+    let (store, snapshot) = Store::open(&config.store).map_err(anyhow::Error::from)?;
+    let acquaintances = keys.iter().map(|entry| Acquaintance {
+        fqdn: entry.peer.clone(),
+        kind: entry.kind,
+        key: entry.key.clone(),
+    });
+    let mut coordinator = Coordinator::new(CoordinatorConfig {
+        fqdn: config.fqdn.clone(),
+        address: config.socket(),
+        zone: config.zone.clone(),
+        vips: config.vips,
+        keep_alive: config.keepalive.0,
+        suite: config.suite,
+        selection: config.relay_selection,
+        patience: PATIENCE,
+        acquaintances: acquaintances.collect(),
+        nodes: snapshot.nodes,
+        generals: snapshot.generals,
+        seed: clock::seed(),
+        // Above every number of the boots before, each of which has 2^40 of its own.
+        first_sequence: snapshot.boots << 40,
+    });
+    let at = config.socket();
+    let socket = UdpSocket::bind(at).await;
+    let socket = socket
+        .with_context(|| format!("UDP {at} cannot be opened: is the address on this machine, and free?"))?;
+    let terminals = keys.of_kind(NodeKind::Terminal).map(|entry| &entry.peer);
+    let mut names = zone::serve(&config, terminals).await.context("the DC's DNS server cannot be started")?;
+    let resolver = Resolver::new(&ResolverConfig::new(config.roots.clone())).map_err(anyhow::Error::from)?;
+    let mut lookups = FuturesUnordered::<Lookups>::new();
+    let mut writes = FuturesUnordered::<Writes>::new();
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    let mut counters = Counters::default();
+    notify::ready(&format!("{} serves the zone {}", config.name, config.zone));
+    loop {
+        while let Some(transmit) = coordinator.poll_transmit() {
+            // Control messages are few and small; one that the system will not take now is repeated by its sender.
+            match socket.try_send_to(&transmit.bytes, transmit.to) {
+                Ok(_) => counters.sent += 1,
+                Err(_) => counters.not_sent += 1,
+            }
+        }
+        while let Some((id, lookup)) = coordinator.poll_lookup() {
+            let resolver = resolver.clone();
+            lookups.push(Box::pin(async move { (id, resolver.look_up(&lookup).await) }));
+        }
+        while let Some((id, write)) = coordinator.poll_write() {
+            let outcome = store.submit(write);
+            writes.push(Box::pin(async move { (id, outcome.await) }));
+        }
+        while let Some((t, what)) = coordinator.poll_observation() {
+            trace.write(&Observation { t, node: config.name.clone(), what });
+        }
+        trace.flush();
+        tokio::select! {
+            ready = socket.readable() => {
+                ready?;
+                for _ in 0..BATCH {
+                    match socket.try_recv_from(&mut buffer) {
+                        Ok((length, from)) => {
+                            counters.received += 1;
+                            coordinator.handle_datagram(from, &buffer[..length], clock::now());
+                        }
+                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                        // An ICMP error about something that was sent before: the request is repeated or given up in its own time.
+                        Err(_) => counters.not_sent += 1,
+                    }
+                }
+            }
+            Some((id, result)) = lookups.next() => coordinator.handle_lookup(id, result, clock::now()),
+            Some((id, outcome)) = writes.next() => coordinator.handle_written(id, outcome, clock::now()),
+            () = clock::sleep_until(coordinator.poll_timeout()) => coordinator.handle_timeout(clock::now()),
+            request = requests.next() => match request.command() {
+                "status" => request.answer(&Status::of(&config, &coordinator, &counters, &trace)),
+                _ => request.refuse_unknown(&["status"]),
+            },
+            error = names.failed() => return Err(anyhow::Error::from(error).context("the DC's DNS server").into()),
+            signal = &mut stop => {
+                notify::stopping(signal);
+                names.shut_down().await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+type Lookups = std::pin::Pin<Box<dyn Future<Output = (LookupId, LookupResult)>>>;
+type Writes = std::pin::Pin<Box<dyn Future<Output = (WriteId, WriteOutcome)>>>;
+
+#[derive(Default)]
+struct Counters {
+    received: u64,
+    sent: u64,
+    not_sent: u64,
+}
+
+/// The answer to `status`.
+#[derive(Serialize)]
+struct Status<'a> {
+    fqdn: &'a str,
+    zone: &'a str,
+    vips: VipRange,
+    terminals: usize,
+    relays: usize,
+    received: u64,
+    sent: u64,
+    not_sent: u64,
+    refused: u64,
+    trace_lost: u64,
+}
+
+impl<'a> Status<'a> {
+    fn of(config: &'a Config, coordinator: &Coordinator, counters: &Counters, trace: &TraceSink) -> Self {
+        Self {
+            fqdn: config.fqdn.as_str(),
+            zone: config.zone.as_str(),
+            vips: config.vips,
+            terminals: coordinator.registered(NodeKind::Terminal),
+            relays: coordinator.registered(NodeKind::Relay),
+            received: counters.received,
+            sent: counters.sent,
+            not_sent: counters.not_sent,
+            refused: coordinator.refused(),
+            trace_lost: trace.lost(),
+        }
+    }
+}
