@@ -1,0 +1,244 @@
+//! The daemon's configuration:
+//!
+//! ```toml
+//! name       = "mn"                  # the node's name in trace and logs
+//! fqdn       = "mn.dc.ntm.test"      # the terminal's own name
+//! keys       = "keys.toml"           # the key shared with the DC; relative paths start from this file's folder
+//! port       = 4330                  # this line and the next six: the defaults
+//! tun        = "ntm0"                # the virtual interface
+//! vips       = "198.18.0.0/15"       # all virtual addresses
+//! mtu        = 1424                  # of the virtual interface
+//! dns_listen = "127.0.0.53:53"       # where applications ask, by UDP and TCP
+//! patience   = "4500ms"              # an application's query is answered by then
+//! control    = "mn.sock"             # optional
+//! trace      = "mn.jsonl"            # optional
+//!
+//! [coordinator]
+//! fqdn    = "ns.dc.ntm.test"
+//! address = "203.0.113.4:4330"
+//! ```
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ntm_daemon::config::{self, ConfigError, HumanDuration, beside};
+use ntm_daemon::keys::KeyFile;
+use ntm_daemon::program::Failure;
+use ntm_protocol::addr::{Fqdn, NTM_PORT, Vip, VipRange};
+use ntm_protocol::crypto::SharedKey;
+use ntm_protocol::wire::NodeKind;
+use ntm_tunnel::VIRTUAL_MTU;
+use serde::Deserialize;
+
+/// What the configuration file says, its key file read.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// The node's name in trace and logs.
+    pub(crate) name: String,
+    /// The terminal's own name.
+    pub(crate) fqdn: Fqdn,
+    /// Its UDP port, for control and data.
+    pub(crate) port: u16,
+    /// The virtual interface's name.
+    pub(crate) tun: String,
+    /// All virtual addresses, those of other DCs too.
+    pub(crate) vips: VipRange,
+    /// The virtual interface's MTU, in bytes.
+    pub(crate) mtu: u16,
+    /// Where applications ask for names.
+    pub(crate) dns_listen: SocketAddr,
+    /// How long an application's query may wait.
+    pub(crate) patience: Duration,
+    /// The DC's name.
+    pub(crate) coordinator: Fqdn,
+    /// The DC's real address and port.
+    pub(crate) coordinator_address: SocketAddrV4,
+    /// The key shared with the DC (T3.1-e).
+    pub(crate) key: SharedKey,
+    /// Where the control socket is.
+    pub(crate) control: Option<PathBuf>,
+    /// Where the trace goes.
+    pub(crate) trace: Option<PathBuf>,
+}
+
+/// 576 is the least that every IPv4 host takes (RFC 791); the most leaves room for the tunnel's headers in a 9000-byte frame.
+const MTUS: RangeInclusive<u16> = 576..=8924;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    fqdn: Fqdn,
+    keys: PathBuf,
+    #[serde(default = "port")]
+    port: u16,
+    #[serde(default = "tun")]
+    tun: String,
+    #[serde(default = "vips")]
+    vips: String,
+    #[serde(default = "mtu")]
+    mtu: u16,
+    #[serde(default = "dns_listen")]
+    dns_listen: SocketAddr,
+    #[serde(default = "patience")]
+    patience: HumanDuration,
+    coordinator: Coordinator,
+    control: Option<PathBuf>,
+    trace: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Coordinator {
+    fqdn: Fqdn,
+    address: SocketAddrV4,
+}
+
+fn port() -> u16 {
+    NTM_PORT
+}
+
+fn tun() -> String {
+    "ntm0".to_owned()
+}
+
+fn vips() -> String {
+    "198.18.0.0/15".to_owned()
+}
+
+fn mtu() -> u16 {
+    VIRTUAL_MTU
+}
+
+fn dns_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 53], 53))
+}
+
+/// Below the 5 s after which common resolvers ask again.
+fn patience() -> HumanDuration {
+    HumanDuration(Duration::from_millis(4500))
+}
+
+impl Config {
+    /// Reads the configuration `path` and its key file. An error says the file, the place in it, and what to do.
+    pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
+        let file: File = config::load(path)?;
+        let wrong = |key: &str, why: String| Err(ConfigError::value(path, key, why).into());
+        let vips: VipRange = match file.vips.parse() {
+            Ok(vips) => vips,
+            Err(error) => return wrong("vips", format!("{error}")),
+        };
+        if file.port == 0 {
+            return wrong("port", "0 is no port: choose one from 1 to 65535".into());
+        }
+        if !MTUS.contains(&file.mtu) {
+            let (least, most) = (MTUS.start(), MTUS.end());
+            return wrong("mtu", format!("{} is not from {least} to {most} bytes", file.mtu));
+        }
+        let Coordinator { fqdn: coordinator, address } = file.coordinator;
+        if address.port() == 0 {
+            return wrong("coordinator.address", "0 is no port: DCs have 4330 unless configured".into());
+        }
+        if vips.contains(Vip(*address.ip())) {
+            let why = format!("{} is a virtual address of {vips}: give the real one", address.ip());
+            return wrong("coordinator.address", why);
+        }
+        let keys = beside(path, &file.keys);
+        let Some(entry) = KeyFile::load(&keys)?.get(&coordinator).cloned() else {
+            let why = format!("{} has no key of '{coordinator}': add an entry for it", keys.display());
+            return wrong("coordinator.fqdn", why);
+        };
+        if entry.kind != NodeKind::Coordinator {
+            let why = format!("in {} '{coordinator}' is no coordinator: correct its kind", keys.display());
+            return wrong("coordinator.fqdn", why);
+        }
+        let place = |optional: Option<PathBuf>| optional.map(|it| beside(path, &it));
+        Ok(Self {
+            name: file.name,
+            fqdn: file.fqdn,
+            port: file.port,
+            tun: file.tun,
+            vips,
+            mtu: file.mtu,
+            dns_listen: file.dns_listen,
+            patience: file.patience.into(),
+            coordinator,
+            coordinator_address: address,
+            key: entry.key,
+            control: place(file.control),
+            trace: place(file.trace),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    const TEXT: &str = "\
+name = \"mn\"
+fqdn = \"mn.dc.test\"
+keys = \"keys.toml\"
+trace = \"mn.jsonl\"
+[coordinator]
+fqdn = \"NS.dc.test\"
+address = \"203.0.113.4:4330\"
+";
+
+    /// Loads `text` from a folder with a key file; the folder's name is cut from an error.
+    fn load(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = folder.path().join("keys.toml");
+        let entry = |peer, kind| {
+            format!("[[key]]\npeer = \"{peer}\"\nkind = \"{kind}\"\nkey = \"{}\"\n", "0a".repeat(32))
+        };
+        let both = entry("ns.dc.test", "coordinator") + &entry("rs.dc.test", "relay");
+        fs::write(&keys, both).expect("a key file");
+        fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("its mode");
+        let path = folder.path().join("mn.toml");
+        fs::write(&path, text).expect("a configuration");
+        let prefix = format!("{}/", folder.path().display());
+        Config::load(&path).map_err(|failure| {
+            assert_eq!(failure.exit_code(), 2);
+            failure.to_string().replace(&prefix, "")
+        })
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_the_design_has_it() {
+        let config = load(TEXT).expect("a configuration");
+        assert_eq!((config.name.as_str(), config.fqdn.as_str()), ("mn", "mn.dc.test"));
+        assert_eq!((config.port, config.tun.as_str(), config.mtu), (4330, "ntm0", 1424));
+        assert_eq!(config.vips.to_string(), "198.18.0.0/15");
+        assert_eq!(config.dns_listen.to_string(), "127.0.0.53:53");
+        assert_eq!(config.coordinator.as_str(), "ns.dc.test");
+        assert!(config.key == SharedKey::new([10; 32]));
+        assert!(config.trace.expect("a trace").is_absolute());
+        assert_eq!(config.control, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let refusal = |from: &str, to: &str| load(&TEXT.replacen(from, to, 1)).expect_err("wrong");
+        insta::assert_snapshot!(refusal("trace", "colour"), @r#"
+        mn.toml:4:1: unknown field `colour`, expected one of `name`, `fqdn`, `keys`, `port`, `tun`, `vips`, `mtu`, `dns_listen`, `patience`, `coordinator`, `control`, `trace`
+          4 | colour = "mn.jsonl"
+            | ^^^^^^
+        "#);
+        insta::assert_snapshot!(refusal("[coord", "vips = \"198.18.0.1/15\"\n[coord"), @"");
+        insta::assert_snapshot!(refusal("[coord", "mtu = 100\n[coord"), @"");
+        insta::assert_snapshot!(refusal("[coord", "port = 0\n[coord"), @"");
+        insta::assert_snapshot!(refusal("[coord", "port = 65536\n[coord"), @"");
+        insta::assert_snapshot!(refusal("[coord", "patience = \"4\"\n[coord"), @"");
+        insta::assert_snapshot!(refusal("203.0.113.4", "198.19.0.1"), @"");
+        insta::assert_snapshot!(refusal(":4330", ""), @"");
+        insta::assert_snapshot!(refusal("NS.dc", "other.dc"), @"");
+        insta::assert_snapshot!(refusal("NS.dc", "rs.dc"), @"");
+        insta::assert_snapshot!(refusal("\"mn.dc.test\"", "\"mn..test\""), @"");
+        insta::assert_snapshot!(refusal("keys.toml", "none.toml"), @"");
+    }
+}
