@@ -585,6 +585,10 @@ impl Coordinator {
         if self.answered(coordinator, response.request, now).is_none() {
             return;
         }
+        // What it refused while it did not know us.
+        let refused: Vec<RequestId> =
+            self.asks.iter().filter(|(_, ask)| ask.node == coordinator).map(|(id, _)| id).collect();
+        refused.into_iter().for_each(|id| self.asks.hasten(id, now));
         let waiting: Vec<(NegotiationId, Fqdn)> = self
             .negotiations
             .iter()
@@ -603,10 +607,6 @@ impl Coordinator {
                 );
             }
         }
-        // What it refused while it did not know us.
-        let refused: Vec<RequestId> =
-            self.asks.iter().filter(|(_, ask)| ask.node == coordinator).map(|(id, _)| id).collect();
-        refused.into_iter().for_each(|id| self.asks.hasten(id, now));
     }
 
     fn take_error(&mut self, coordinator: NodeId, error: Error, now: Instant) {

@@ -80,6 +80,21 @@ enum Ask {
     DirectAlive(SocketAddr, Message),
 }
 
+impl Ask {
+    /// Whether this is a Path Keep-alive, of the leg to the relay or of the direct way.
+    fn holds_open(&self, leg: bool) -> bool {
+        match self {
+            Ask::LegAlive(_) => leg,
+            Ask::DirectAlive(..) => !leg,
+            Ask::LegTunnel(_) | Ask::DirectTunnel(..) => false,
+        }
+    }
+}
+
+/// A way on which so many Path Keep-alives in a row, each repeated, were not answered when the next is due works no more: it is left
+/// within one more period than that, however long the round trip.
+const MOST_UNANSWERED: usize = 2;
+
 pub(super) struct Path {
     pub(super) id: PathId,
     pub(super) role: Role,
@@ -314,7 +329,10 @@ impl Path {
             }
             Message::TunnelResponse(response) => self.answered_tunnel(&response, now, mail),
             Message::PathKeepAliveAnswer(answer) => {
-                self.pending.answered(answer.request, now);
+                let leg = header.flags.leg;
+                if self.pending.get(answer.request).is_some_and(|ask| ask.holds_open(leg)) {
+                    self.forget_keep_alives(leg, now);
+                }
             }
             _ => return Err(Refusal::new("type", Reason::Unexpected)),
         }
@@ -441,12 +459,37 @@ impl Path {
         }
     }
 
+    /// The Path Keep-alives of a way that are under way.
+    fn keep_alives(&self, leg: bool) -> Vec<RequestId> {
+        self.pending.iter().filter(|(_, ask)| ask.holds_open(leg)).map(|(id, _)| id).collect()
+    }
+
+    /// Forgets them; the newest is handed back.
+    fn forget_keep_alives(&mut self, leg: bool, now: Instant) -> Option<Ask> {
+        let asks = self.keep_alives(leg).into_iter().filter_map(|id| self.pending.answered(id, now));
+        asks.last().map(|(ask, _)| ask)
+    }
+
+    /// Leaves ways that were silent for too long.
+    fn leave_the_silent(&mut self, now: Instant, mail: &mut Mail) {
+        for leg in [true, false] {
+            if self.keep_alives(leg).len() >= MOST_UNANSWERED
+                && let Some(ask) = self.forget_keep_alives(leg, now)
+            {
+                self.unanswered(ask, now, mail);
+            }
+        }
+    }
+
     fn hold_open(&mut self, now: Instant, mail: &mut Mail) {
+        self.leave_the_silent(now, mail);
+        // Several sendings fit in a period, so that one lost datagram is not taken for silence.
+        let wait = self.pace.wait.min(self.pace.keep_alive / 5);
         let request = mail.request_id();
         if let Some(leg) = self.leg.as_mut().filter(|leg| leg.stands) {
             let message: Message = PathKeepAlive { request }.into();
             mail.send_on(&mut leg.common, leg.address, &message, 1, now);
-            self.pending.sent(request, Ask::LegAlive(message), now, self.pace.wait);
+            self.pending.sent(request, Ask::LegAlive(message), now, wait);
         }
         let request = mail.request_id();
         if let Some(direct) = &mut self.direct
@@ -454,7 +497,7 @@ impl Path {
         {
             let message: Message = PathKeepAlive { request }.into();
             mail.send_on(&mut direct.session, address, &message, 1, now);
-            self.pending.sent(request, Ask::DirectAlive(address, message), now, self.pace.wait);
+            self.pending.sent(request, Ask::DirectAlive(address, message), now, wait);
         }
     }
 
@@ -487,12 +530,14 @@ impl Path {
                 if let Some(leg) = &mut self.leg {
                     leg.stands = false;
                 }
+                self.forget_keep_alives(true, now);
                 self.choose("the relay does not answer", now, mail);
             }
             Ask::DirectAlive(..) => {
                 if let Some(direct) = &mut self.direct {
                     (direct.proved, direct.provisional) = (None, None);
                 }
+                self.forget_keep_alives(false, now);
                 self.choose("the peer does not answer directly", now, mail);
             }
             Ask::DirectTunnel(..) => {
