@@ -1,0 +1,347 @@
+//! A host: its interfaces, and the role machine that it runs.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ntm_protocol::addr::{Fqdn, NTM_PORT, Vip, VipRange};
+use ntm_protocol::coordinator::lookup::{Lookup, LookupId};
+use ntm_protocol::coordinator::store::{Write, WriteId};
+use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
+use ntm_protocol::crypto::{SharedKey, sealed_len};
+use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict};
+use ntm_protocol::observe::What;
+use ntm_protocol::relay::{self, Relay, RelayConfig};
+use ntm_protocol::terminal::{self, QueryId, Terminal, TerminalConfig};
+use ntm_protocol::time::Instant;
+use ntm_protocol::wire::{DnsError, NodeKind};
+
+use crate::link::Link;
+use crate::masquerade::Masquerade;
+use crate::network::NetworkId;
+use crate::packet::Packet;
+use crate::store::Store;
+use crate::world::Settings;
+
+/// Where a host is attached to a network.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface {
+    /// The network.
+    pub network: NetworkId,
+    /// The host's address in it.
+    pub address: IpAddr,
+    /// The link between the two.
+    pub link: Link,
+}
+
+/// What a host is, so that it can be started again.
+#[derive(Clone)]
+pub(crate) enum Part {
+    Coordinator { zone: Fqdn, vips: VipRange, acquaintances: Vec<(Fqdn, NodeKind)> },
+    Relay { coordinators: Vec<(Fqdn, SocketAddr)> },
+    Terminal { coordinator: (Fqdn, SocketAddr) },
+    General,
+}
+
+/// The role machine with its data tables.
+pub(crate) enum Machine {
+    /// Not running.
+    Off,
+    Coordinator(Box<Coordinator>),
+    Relay(Box<Relay>, Tables, Masquerade),
+    Terminal(Box<Terminal>, Tables),
+    General,
+}
+
+#[derive(Default)]
+pub(crate) struct Tables {
+    inbound: Inbound,
+    outbound: Outbound,
+}
+
+impl Tables {
+    fn apply(&mut self, update: &DataUpdate) {
+        self.inbound.apply(update);
+        self.outbound.apply(update);
+    }
+
+    fn seal(&mut self, packet: &Packet) -> Result<(SocketAddr, Vec<u8>), NotSent> {
+        let inner = packet.emit();
+        // No suite needs more room than the thesis's.
+        let mut datagram = vec![0; sealed_len(ntm_protocol::crypto::Suite::Aes128Cbc, inner.len())];
+        let (length, to) = self.outbound.seal(&inner, &mut datagram)?;
+        datagram.truncate(length);
+        Ok((to, datagram))
+    }
+}
+
+/// A datagram that a host sends from one of its ports.
+pub(crate) struct Outgoing {
+    pub(crate) port: u16,
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What a host did since it was last asked.
+#[derive(Default)]
+pub(crate) struct Output {
+    pub(crate) sent: Vec<Outgoing>,
+    pub(crate) observations: Vec<(Instant, What)>,
+    pub(crate) lookups: Vec<(LookupId, Lookup)>,
+    pub(crate) writes: Vec<(WriteId, Write)>,
+    /// Translations that the relay asked for, and whether its machine can do them.
+    pub(crate) translated: Vec<(Vip, bool)>,
+    pub(crate) answers: Vec<(QueryId, Result<Vip, DnsError>)>,
+    /// Packets for the host's applications.
+    pub(crate) delivered: Vec<Packet>,
+    /// How many events the machine emitted.
+    pub(crate) events: usize,
+}
+
+/// A host.
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) fqdn: Fqdn,
+    pub(crate) part: Part,
+    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) machine: Machine,
+    pub(crate) store: Store,
+    /// How often it was started.
+    pub(crate) boots: u64,
+    /// When it wants to be woken.
+    pub(crate) wake: Option<Instant>,
+    /// Whom its applications heard from.
+    pub(crate) heard: BTreeSet<SocketAddr>,
+}
+
+impl Host {
+    pub(crate) fn new(name: &str, fqdn: Fqdn, part: Part, interfaces: Vec<Interface>) -> Self {
+        Self {
+            name: name.to_owned(),
+            fqdn,
+            part,
+            interfaces,
+            machine: Machine::Off,
+            store: Store::default(),
+            boots: 0,
+            wake: None,
+            heard: BTreeSet::new(),
+        }
+    }
+
+    /// The addresses of its interfaces, the preferred first.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.interfaces.iter().map(|interface| interface.address).collect()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        !matches!(self.machine, Machine::Off)
+    }
+
+    /// Starts it with what its disk kept; `key` gives the key that it shares with another node.
+    pub(crate) fn start(
+        &mut self,
+        settings: &Settings,
+        seed: [u8; 32],
+        key: impl Fn(&Fqdn) -> SharedKey,
+        now: Instant,
+    ) {
+        self.boots += 1;
+        // Above every number of the boots before, each of which has 2^40 of its own.
+        let first_sequence = self.boots << 40;
+        let fqdn = self.fqdn.clone();
+        self.machine = match &self.part {
+            Part::Coordinator { zone, vips, acquaintances } => {
+                let acquaintances = acquaintances.iter().map(|(fqdn, kind)| Acquaintance {
+                    fqdn: fqdn.clone(),
+                    kind: *kind,
+                    key: key(fqdn),
+                });
+                Machine::Coordinator(Box::new(Coordinator::new(CoordinatorConfig {
+                    fqdn,
+                    address: SocketAddr::new(self.interfaces[0].address, NTM_PORT),
+                    zone: zone.clone(),
+                    vips: *vips,
+                    keep_alive: settings.keep_alive,
+                    suite: settings.suite,
+                    selection: settings.selection,
+                    patience: settings.negotiation,
+                    acquaintances: acquaintances.collect(),
+                    nodes: self.store.nodes(),
+                    generals: self.store.generals(),
+                    seed,
+                    first_sequence,
+                })))
+            }
+            Part::Relay { coordinators } => {
+                let addresses: Vec<_> = self.addresses();
+                let coordinators = coordinators.iter().map(|(fqdn, at)| (fqdn.clone(), *at, key(fqdn)));
+                let config = RelayConfig {
+                    fqdn,
+                    addresses: addresses.iter().map(|ip| SocketAddr::new(*ip, NTM_PORT)).collect(),
+                    coordinators: coordinators.collect(),
+                    lifetime: settings.lifetime,
+                    capacity: settings.capacity,
+                    seed,
+                    first_sequence,
+                };
+                let outer = addresses.iter().find_map(|ip| match ip {
+                    IpAddr::V4(ip) => Some(*ip),
+                    IpAddr::V6(_) => None,
+                });
+                let masquerade = Masquerade::new(outer.unwrap_or(Ipv4Addr::UNSPECIFIED));
+                Machine::Relay(Box::new(Relay::new(config, now)), Tables::default(), masquerade)
+            }
+            Part::Terminal { coordinator: (coordinator, at) } => {
+                let mut terminal = Terminal::new(TerminalConfig {
+                    fqdn,
+                    port: NTM_PORT,
+                    coordinator: coordinator.clone(),
+                    coordinator_address: *at,
+                    key: key(coordinator),
+                    patience: settings.patience,
+                    seed,
+                    first_sequence,
+                });
+                terminal.handle_addresses(&self.addresses(), now);
+                Machine::Terminal(Box::new(terminal), Tables::default())
+            }
+            Part::General => Machine::General,
+        };
+    }
+
+    /// A datagram came in.
+    pub(crate) fn receive(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        mut bytes: Vec<u8>,
+        now: Instant,
+        output: &mut Output,
+    ) {
+        let packet = |payload| match (from, to) {
+            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
+                Some(Packet { source, destination, payload })
+            }
+            _ => None,
+        };
+        match &mut self.machine {
+            Machine::Off => {}
+            Machine::General => output.delivered.extend(packet(bytes)),
+            Machine::Coordinator(dc) if to.port() == NTM_PORT => dc.handle_datagram(from, &bytes, now),
+            Machine::Terminal(terminal, tables) if to.port() == NTM_PORT => {
+                match tables.inbound.judge(&mut bytes) {
+                    Verdict::Deliver(at) => output.delivered.extend(Packet::parse(&bytes[at])),
+                    Verdict::Control => terminal.handle_datagram(from, &bytes, now),
+                    Verdict::Refused(refusal) => terminal.refuse(from, &refusal, now),
+                    // A terminal's table switches nothing.
+                    Verdict::Forward(_) => {}
+                }
+            }
+            Machine::Relay(_, tables, masquerade) if masquerade.expects(from, to) => {
+                let back = packet(bytes).and_then(|packet| masquerade.come(packet, now));
+                if let Some(Ok((to, bytes))) = back.map(|packet| tables.seal(&packet)) {
+                    output.sent.push(Outgoing { port: NTM_PORT, to, bytes });
+                }
+            }
+            Machine::Relay(relay, tables, masquerade) if to.port() == NTM_PORT => {
+                match tables.inbound.judge(&mut bytes) {
+                    Verdict::Deliver(at) => {
+                        let left = Packet::parse(&bytes[at]).and_then(|packet| masquerade.leave(packet, now));
+                        output.sent.extend(left.map(|packet| Outgoing {
+                            port: packet.source.port(),
+                            to: packet.destination.into(),
+                            bytes: packet.payload,
+                        }));
+                    }
+                    Verdict::Forward(to) => output.sent.push(Outgoing { port: NTM_PORT, to, bytes }),
+                    Verdict::Control => relay.handle_datagram(from, &bytes, now),
+                    Verdict::Refused(refusal) => relay.refuse(from, &refusal, now),
+                }
+            }
+            Machine::Coordinator(_) | Machine::Terminal(..) | Machine::Relay(..) => {}
+        }
+    }
+
+    /// An application sends a packet: whether there was a way.
+    pub(crate) fn send_packet(&mut self, packet: &Packet, output: &mut Output) -> bool {
+        match &mut self.machine {
+            Machine::Terminal(_, tables) => match tables.seal(packet) {
+                Ok((to, bytes)) => output.sent.push(Outgoing { port: NTM_PORT, to, bytes }),
+                Err(_) => return false,
+            },
+            Machine::General => output.sent.push(Outgoing {
+                port: packet.source.port(),
+                to: packet.destination.into(),
+                bytes: packet.payload.clone(),
+            }),
+            Machine::Off | Machine::Coordinator(_) | Machine::Relay(..) => return false,
+        }
+        true
+    }
+
+    /// When the machine wants to be woken.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match &self.machine {
+            Machine::Off | Machine::General => None,
+            Machine::Coordinator(dc) => dc.poll_timeout(),
+            Machine::Relay(relay, ..) => relay.poll_timeout(),
+            Machine::Terminal(terminal, _) => terminal.poll_timeout(),
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.machine {
+            Machine::Off | Machine::General => {}
+            Machine::Coordinator(dc) => dc.handle_timeout(now),
+            Machine::Relay(relay, ..) => relay.handle_timeout(now),
+            Machine::Terminal(terminal, _) => terminal.handle_timeout(now),
+        }
+    }
+
+    /// Takes everything that the machine has to say, and carries out what changes the host's own tables.
+    pub(crate) fn drain(&mut self, output: &mut Output) {
+        let mut transmits = Vec::new();
+        match &mut self.machine {
+            Machine::Off | Machine::General => {}
+            Machine::Coordinator(dc) => {
+                transmits.extend(std::iter::from_fn(|| dc.poll_transmit()));
+                output.lookups.extend(std::iter::from_fn(|| dc.poll_lookup()));
+                output.writes.extend(std::iter::from_fn(|| dc.poll_write()));
+                output.observations.extend(std::iter::from_fn(|| dc.poll_observation()));
+            }
+            Machine::Relay(relay, tables, masquerade) => {
+                transmits.extend(std::iter::from_fn(|| relay.poll_transmit()));
+                while let Some(event) = relay.poll_event() {
+                    output.events += 1;
+                    match event {
+                        relay::Event::Data(update) => tables.apply(&update),
+                        relay::Event::Translate { general, real } => {
+                            output.translated.push((general, masquerade.add(general, real)));
+                        }
+                        relay::Event::Untranslate { general } => masquerade.remove(general),
+                    }
+                }
+                output.observations.extend(std::iter::from_fn(|| relay.poll_observation()));
+            }
+            Machine::Terminal(terminal, tables) => {
+                transmits.extend(std::iter::from_fn(|| terminal.poll_transmit()));
+                while let Some(event) = terminal.poll_event() {
+                    output.events += 1;
+                    match event {
+                        terminal::Event::Data(update) => tables.apply(&update),
+                        terminal::Event::Answer { query, answer } => output.answers.push((query, answer)),
+                        // Applications take it from the machine.
+                        terminal::Event::Vip(_) => {}
+                    }
+                }
+                output.observations.extend(std::iter::from_fn(|| terminal.poll_observation()));
+            }
+        }
+        let outgoing = |transmit: ntm_protocol::session::Transmit| Outgoing {
+            port: NTM_PORT,
+            to: transmit.to,
+            bytes: transmit.bytes,
+        };
+        output.sent.extend(transmits.into_iter().map(outgoing));
+    }
+}

@@ -1,0 +1,131 @@
+//! RS-N's two translations, as Netfilter does them (T4.2.3-a, T5.1.2-a): VIP_GN becomes RIP_GN, VIP_MN becomes RIP_RS, and the connection
+//! is remembered, so that answers find back (T5.4.1-a).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use ntm_protocol::addr::Vip;
+use ntm_protocol::time::{Duration, Instant};
+
+use crate::packet::Packet;
+
+/// How long an idle connection is remembered: Linux's `nf_conntrack_udp_timeout_stream`.
+const REMEMBERED: Duration = Duration::from_secs(120);
+
+/// Source and destination of packets in one direction.
+type Ends = (SocketAddrV4, SocketAddrV4);
+
+/// The translations of one relay.
+#[derive(Debug)]
+pub(crate) struct Masquerade {
+    outer: Ipv4Addr,
+    general: BTreeMap<Vip, Ipv4Addr>,
+    /// As MN sends it → as it leaves, and when it was used last.
+    leaving: BTreeMap<Ends, (Ends, Instant)>,
+    /// As GN's answer comes → as MN sends it.
+    coming: BTreeMap<Ends, Ends>,
+}
+
+impl Masquerade {
+    /// No translation yet, by a relay at `outer`.
+    pub(crate) fn new(outer: Ipv4Addr) -> Self {
+        Self { outer, general: BTreeMap::new(), leaving: BTreeMap::new(), coming: BTreeMap::new() }
+    }
+
+    /// Packets to `general` go to `real`; false where that cannot be done.
+    pub(crate) fn add(&mut self, general: Vip, real: IpAddr) -> bool {
+        match real {
+            IpAddr::V4(real) => {
+                self.general.insert(general, real);
+                true
+            }
+            IpAddr::V6(_) => false,
+        }
+    }
+
+    /// Packets to `general` go nowhere.
+    pub(crate) fn remove(&mut self, general: Vip) {
+        self.general.remove(&general);
+    }
+
+    /// A packet from MN, as it leaves for the general node.
+    pub(crate) fn leave(&mut self, packet: Packet, now: Instant) -> Option<Packet> {
+        let inner = (packet.source, packet.destination);
+        self.forget_if_idle(inner, now);
+        let outer = match self.leaving.get(&inner) {
+            Some((outer, _)) => *outer,
+            None => {
+                let real = *self.general.get(&Vip(*inner.1.ip()))?;
+                let destination = SocketAddrV4::new(real, inner.1.port());
+                // The source port stays where that is unambiguous, else the next free one serves.
+                let ports = (inner.0.port()..=u16::MAX).chain(1024..inner.0.port());
+                let mut sources = ports.map(|port| SocketAddrV4::new(self.outer, port));
+                let source = sources.find(|source| !self.coming.contains_key(&(destination, *source)))?;
+                self.coming.insert((destination, source), inner);
+                (source, destination)
+            }
+        };
+        self.leaving.insert(inner, (outer, now));
+        Some(Packet { source: outer.0, destination: outer.1, ..packet })
+    }
+
+    /// An answer from a general node, as MN expects it.
+    pub(crate) fn come(&mut self, packet: Packet, now: Instant) -> Option<Packet> {
+        let inner = *self.coming.get(&(packet.source, packet.destination))?;
+        self.forget_if_idle(inner, now);
+        self.leaving.get_mut(&inner)?.1 = now;
+        Some(Packet { source: inner.1, destination: inner.0, ..packet })
+    }
+
+    /// Whether a datagram answers a translated one.
+    pub(crate) fn expects(&self, source: SocketAddr, destination: SocketAddr) -> bool {
+        match (source, destination) {
+            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
+                self.coming.contains_key(&(source, destination))
+            }
+            _ => false,
+        }
+    }
+
+    fn forget_if_idle(&mut self, inner: Ends, now: Instant) {
+        if let Some(((source, destination), used)) = self.leaving.get(&inner).copied()
+            && now.since(used) > REMEMBERED
+        {
+            self.leaving.remove(&inner);
+            self.coming.remove(&(destination, source));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SocketAddrV4 {
+        text.parse().unwrap()
+    }
+
+    fn packet(source: &str, destination: &str) -> Packet {
+        Packet { source: at(source), destination: at(destination), payload: vec![1] }
+    }
+
+    #[test]
+    fn both_addresses_are_translated_and_answers_find_back() {
+        let mut rs = Masquerade::new([203, 0, 113, 5].into());
+        let gn = Vip([198, 18, 128, 1].into());
+        let now = Instant::ZERO;
+        assert_eq!(rs.leave(packet("198.18.0.1:4000", "198.18.128.1:7"), now), None, "not translated yet");
+        assert!(rs.add(gn, [192, 0, 2, 9].into()) && !rs.add(gn, "2001:db8::1".parse().unwrap()));
+        let left = rs.leave(packet("198.18.0.1:4000", "198.18.128.1:7"), now).unwrap();
+        assert_eq!((left.source, left.destination), (at("203.0.113.5:4000"), at("192.0.2.9:7")));
+        let other = rs.leave(packet("198.18.0.2:4000", "198.18.128.1:7"), now).unwrap();
+        assert_eq!(other.source, at("203.0.113.5:4001"), "two terminals never share a port to one node");
+        let back = rs.come(packet("192.0.2.9:7", "203.0.113.5:4001"), now).unwrap();
+        assert_eq!((back.source, back.destination), (at("198.18.128.1:7"), at("198.18.0.2:4000")));
+        assert_eq!(rs.come(packet("192.0.2.8:7", "203.0.113.5:4001"), now), None, "from someone else");
+        let late = now + REMEMBERED + Duration::from_secs(1);
+        assert_eq!(rs.come(packet("192.0.2.9:7", "203.0.113.5:4001"), late), None, "forgotten");
+        rs.remove(gn);
+        assert_eq!(rs.leave(packet("198.18.0.2:4000", "198.18.128.1:7"), late), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! The sequences of Figs. 3.2, 4.1 and 4.3, as reviewed snapshots of the trace.
+
+mod common;
+
+use common::{Lab, PERIOD, inside, public, secs};
+use ntm_nat::Behaviour;
+
+/// T3.2-seq: direct, with two DCs.
+#[test]
+fn fig_3_2_direct() {
+    let mut lab = Lab::new(32);
+    let nat = lab.nat(Behaviour::PORT_RESTRICTED);
+    let (mn, cn) = (lab.mn(inside(nat, 2)), lab.cn(public(11)));
+    lab.start();
+    let start = lab.world.trace().len();
+    let talk = lab.world.talk(mn, cn, PERIOD);
+    lab.world.run_for(secs(3));
+    insta::assert_snapshot!(lab.sequence(start));
+    lab.assert_flowing(talk);
+}
+
+/// T4.1.2-seq: RS-S, both behind NATs between which there is no direct way.
+#[test]
+fn fig_4_1_rs_s() {
+    let mut lab = Lab::new(41);
+    let (a, b) = (lab.nat(Behaviour::SYMMETRIC), lab.nat(Behaviour::SYMMETRIC));
+    let (mn, cn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)));
+    lab.start();
+    let start = lab.world.trace().len();
+    let talk = lab.world.talk(mn, cn, PERIOD);
+    lab.world.run_for(secs(3));
+    insta::assert_snapshot!(lab.sequence(start));
+    lab.assert_flowing(talk);
+}
+
+/// T4.2.2-seq: RS-N.
+#[test]
+fn fig_4_3_rs_n() {
+    let mut lab = Lab::new(43);
+    let nat = lab.nat(Behaviour::PORT_RESTRICTED);
+    let (mn, gn) = (lab.mn(inside(nat, 2)), lab.gn);
+    lab.start();
+    let start = lab.world.trace().len();
+    let talk = lab.world.talk(mn, gn, PERIOD);
+    lab.world.run_for(secs(3));
+    insta::assert_snapshot!(lab.sequence(start));
+    lab.assert_flowing(talk);
+}
