@@ -145,7 +145,7 @@ impl World {
     /// A UDP socket of `host` on `port`.
     pub(crate) fn udp(&self, host: Host, port: u16) -> UdpSocket {
         self.within(host, move || {
-            let socket = UdpSocket::bind(host.at(port)).expect("a socket");
+            let socket = once_free(|| UdpSocket::bind(host.at(port)));
             socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             socket
         })
@@ -267,7 +267,7 @@ impl Router {
         let end = Instant::now() + PATIENCE;
         let mut bytes = [0; 64];
         let seen = loop {
-            match to.recv_from(&mut bytes) {
+            match uninterrupted(|| to.recv_from(&mut bytes)) {
                 Ok((_, from)) => break Some(from),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 }
@@ -297,6 +297,20 @@ pub(crate) fn seen(from: &UdpSocket, at: &UdpSocket) -> SocketAddr {
     from.send_to(b"probe", at.local_addr().expect("an address")).expect("sent");
     let mut bytes = [0; 64];
     uninterrupted(|| at.recv_from(&mut bytes)).expect("a datagram that must pass").1
+}
+
+/// Does `bind` until the port is free: a process that another test is starting holds a copy of a closed socket until it executes.
+pub(crate) fn once_free<T>(mut bind: impl FnMut() -> io::Result<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match bind() {
+            Ok(bound) => return bound,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => panic!("a socket cannot be bound: {error}"),
+        }
+    }
 }
 
 /// Does `receive` again when a signal came between: a receive with a timeout is not restarted by itself.
