@@ -1,0 +1,48 @@
+//! The loop. It decides nothing: inputs go to the [`Shell`], which gives them to the role machine and does what that wants done.
+
+use anyhow::anyhow;
+use ntm_daemon::program::Failure;
+use ntm_daemon::{clock, control, signals};
+use ntm_daemon::{notify, trace::TraceSink};
+use ntm_protocol::data::{Inbound, Outbound};
+use ntm_protocol::relay::Relay;
+use ntm_tunnel::{Plane, PlaneOptions, Udp, UdpConfig};
+
+use crate::config::Config;
+use crate::rs_n::RsN;
+use crate::shell::Shell;
+
+/// Runs the relay until it is told to stop.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let trace = TraceSink::open(config.trace.as_deref())?;
+    let mut requests = control::Server::open(config.control.as_deref())?;
+    let stop = signals::termination()?;
+    tokio::pin!(stop);
+    let udp = Udp::bind(&UdpConfig::port(config.address.port())).map_err(|error| anyhow!(error))?;
+    let rs_n = match RsN::open(&config.tun, config.vips, *config.address.ip()).await {
+        Err(Failure::Lacks(why)) => {
+            tracing::warn!(
+                "this machine cannot serve general nodes (RS-N), only switch tunnels (RS-S): {why}"
+            );
+            Err(why)
+        }
+        other => Ok(other?),
+    };
+    let tun = rs_n.as_ref().ok().map(|rs_n| rs_n.tun().clone());
+    let (outbound, inbound) = (Outbound::default(), Inbound::default());
+    let plane = Plane::start(tun, udp.clone(), outbound, inbound, PlaneOptions::default())?;
+    let relay = Relay::new(config.machine(clock::seed(), clock::wall_micros()), clock::now());
+    let mut shell = Shell::new(config, relay, plane, udp, rs_n, trace);
+
+    loop {
+        shell.drain();
+        let due = shell.poll_timeout();
+        tokio::select! {
+            signal = &mut stop => break notify::stopping(signal),
+            input = shell.input() => shell.take(input)?,
+            request = requests.next() => shell.answer(request),
+            () = clock::sleep_until(due) => shell.handle_timeout(),
+        }
+    }
+    shell.stop()
+}

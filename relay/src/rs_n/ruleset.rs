@@ -1,0 +1,210 @@
+//! The nftables rules of RS-N.
+//!
+//! | chain | hook | what it does |
+//! |---|---|---|
+//! | `guard` | prerouting, before conntrack | drops what comes from the TUN with other than virtual addresses, and virtual sources from elsewhere |
+//! | `helpers` | prerouting, before destination NAT | has a helper follow FTP and SIP, whose payload carries addresses (T5.1.2-b) |
+//! | `dstnat` | prerouting | VIP_GN → RIP_GN, by the map `general` |
+//! | `input` | input | keeps the TUN from the relay's own services |
+//! | `forward` | forward | lets through what is translated, and the way back |
+//! | `srcnat` | postrouting | VIP_MN → the relay's address; the port is Netfilter's choice (T5.1.2-a) |
+//!
+//! The way back needs no rule: conntrack knows both translations and undoes them.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use ntm_protocol::addr::VipRange;
+
+/// The map VIP_GN → RIP_GN.
+pub const MAP: &str = "general";
+
+/// A protocol that carries addresses in its payload, and what Netfilter has for it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Helper {
+    /// FTP (RFC 959), active and passive.
+    Ftp,
+    /// SIP (RFC 3261) over UDP.
+    SipUdp,
+    /// SIP over TCP.
+    SipTcp,
+}
+
+impl Helper {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ftp, Self::SipUdp, Self::SipTcp];
+
+    /// Its name in the table, in status and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ftp => "ftp",
+            Self::SipUdp => "sip-udp",
+            Self::SipTcp => "sip-tcp",
+        }
+    }
+
+    /// Netfilter's name of the helper, transport protocol, port.
+    fn parts(self) -> (&'static str, &'static str, u16) {
+        match self {
+            Self::Ftp => ("ftp", "tcp", 21),
+            Self::SipUdp => ("sip", "udp", 5060),
+            Self::SipTcp => ("sip", "tcp", 5060),
+        }
+    }
+
+    fn object(self) -> String {
+        let (kind, protocol, _) = self.parts();
+        format!("ct helper {} {{ type \"{kind}\" protocol {protocol}; }}", self.name())
+    }
+}
+
+/// What the rules are made from.
+#[derive(Clone, Debug)]
+pub struct Rules<'a> {
+    /// The TUN's name; it holds no quotes.
+    pub tun: &'a str,
+    /// The virtual range.
+    pub vips: VipRange,
+    /// The relay's real address.
+    pub address: Ipv4Addr,
+    /// The helpers that the kernel has.
+    pub helpers: &'a [Helper],
+    /// Whether this machine forwarded packets before: what goes neither from nor to the TUN is then its own business. Otherwise it
+    /// begins to forward for RS-N, and for nothing else.
+    pub forwards: bool,
+}
+
+/// The name of the table, of the family `ip`, of the relay with this TUN. Whoever holds the TUN owns the table.
+pub fn table(tun: &str) -> String {
+    format!("ntm-relay-{tun}")
+}
+
+/// The input of `nft -c -f -` that succeeds where the kernel has `helper`.
+pub fn probe(helper: Helper) -> String {
+    format!("table ip ntm-relay-probe {{\n  {}\n}}\n", helper.object())
+}
+
+/// The input of `nft -f -` that puts the table in place, instead of any former one of that name, in one transaction.
+pub fn ruleset(rules: &Rules<'_>) -> String {
+    let Rules { tun, vips, address, helpers, forwards } = rules;
+    let table = table(tun);
+    // Making it first lets the deletion succeed where there is none.
+    let mut text = format!("table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n");
+    let _ = writeln!(text, "  map {MAP} {{ type ipv4_addr : ipv4_addr; comment \"VIP_GN : RIP_GN\"; }}");
+    for helper in *helpers {
+        let _ = writeln!(text, "  {}", helper.object());
+    }
+    let drop = |why: &str| format!("counter drop comment \"{why}\"");
+
+    chain(
+        &mut text,
+        "guard",
+        "type filter hook prerouting priority raw; policy accept;",
+        &[
+            format!("iifname \"{tun}\" ip saddr != {vips} {}", drop("a terminal has a virtual address")),
+            format!("iifname \"{tun}\" ip daddr != {vips} {}", drop("a general node has one for terminals")),
+            format!("iifname != \"{tun}\" ip saddr {vips} {}", drop("nobody else has one")),
+        ],
+    );
+    // NAT makes room for what a helper changes when it sets a connection up: the helper must be known by then.
+    let follow = helpers.iter().map(|helper| {
+        let (_, protocol, port) = helper.parts();
+        format!("iifname \"{tun}\" {protocol} dport {port} ct helper set \"{}\"", helper.name())
+    });
+    chain(
+        &mut text,
+        "helpers",
+        "type filter hook prerouting priority mangle; policy accept;",
+        &follow.collect::<Vec<_>>(),
+    );
+    chain(
+        &mut text,
+        "dstnat",
+        "type nat hook prerouting priority dstnat; policy accept;",
+        &[format!("iifname \"{tun}\" dnat to ip daddr map @{MAP}")],
+    );
+    chain(
+        &mut text,
+        "input",
+        "type filter hook input priority filter; policy accept;",
+        &[
+            format!("iifname \"{tun}\" {}", drop("not for the relay itself")),
+            // What conntrack finds out of order is not translated back. It must not be answered by a reset: that would end a
+            // general node's connection which the terminal still has.
+            format!(
+                "ip daddr {address} meta l4proto tcp ct state invalid {}",
+                drop("of no connection's order")
+            ),
+        ],
+    );
+    let policy = if *forwards { "accept" } else { "drop" };
+    chain(
+        &mut text,
+        "forward",
+        &format!("type filter hook forward priority filter; policy {policy};"),
+        &[
+            // Were the TUN gone, the way to terminals would be the default route.
+            format!("oifname != \"{tun}\" ip daddr {vips} {}", drop("terminals are behind the TUN only")),
+            format!("iifname \"{tun}\" oifname != \"{tun}\" ct status dnat accept"),
+            format!("iifname \"{tun}\" {}", drop("not translated")),
+            format!("oifname \"{tun}\" ct state established,related accept"),
+            format!("oifname \"{tun}\" {}", drop("no terminal asked for it")),
+        ],
+    );
+    chain(
+        &mut text,
+        "srcnat",
+        "type nat hook postrouting priority srcnat; policy accept;",
+        &[format!("oifname != \"{tun}\" ip saddr {vips} masquerade")],
+    );
+    text.push_str("}\n");
+    text
+}
+
+fn chain(text: &mut String, name: &str, hook: &str, rules: &[String]) {
+    let _ = writeln!(text, "  chain {name} {{\n    {hook}");
+    for rule in rules {
+        let _ = writeln!(text, "    {rule}");
+    }
+    text.push_str("  }\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(helpers: &[Helper], forwards: bool) -> String {
+        let vips = "198.18.0.0/15".parse().expect("a range");
+        let address = Ipv4Addr::new(203, 0, 113, 20);
+        ruleset(&Rules { tun: "ntm0", vips, address, helpers, forwards })
+    }
+
+    #[test]
+    fn the_rules_with_every_helper() {
+        insta::assert_snapshot!(shown(&Helper::ALL, false));
+    }
+
+    #[test]
+    fn without_helpers_and_where_the_machine_forwards_already() {
+        let (with, without) = (shown(&Helper::ALL, false), shown(&[], true));
+        assert!(!without.contains("ct helper"));
+        assert!(with.contains("hook forward priority filter; policy drop;"));
+        assert!(without.contains("hook forward priority filter; policy accept;"));
+    }
+
+    #[test]
+    fn probes_name_one_helper_each() {
+        let probes: Vec<String> = Helper::ALL.map(probe).to_vec();
+        insta::assert_snapshot!(probes.concat(), @r#"
+        table ip ntm-relay-probe {
+          ct helper ftp { type "ftp" protocol tcp; }
+        }
+        table ip ntm-relay-probe {
+          ct helper sip-udp { type "sip" protocol udp; }
+        }
+        table ip ntm-relay-probe {
+          ct helper sip-tcp { type "sip" protocol tcp; }
+        }
+        "#);
+    }
+}

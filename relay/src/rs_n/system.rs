@@ -1,0 +1,116 @@
+//! What RS-N needs of the machine but netlink: the nft program, modules, one setting.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, anyhow};
+use ntm_daemon::program::Failure;
+
+use super::ruleset::{self, Helper};
+
+/// The setting by which a machine forwards packets.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// Hands `input` to `nft -f -`.
+pub(super) fn apply(input: &str) -> Result<(), Failure> {
+    match nft(&["-f", "-"], input)? {
+        Ok(_) => Ok(()),
+        Err(said) => Err(Failure::Lacks(format!(
+            "nft does not take the rules: {said}. They need root (CAP_NET_ADMIN) and a kernel with nf_tables, nft_nat, \
+             nft_masq and nft_ct"
+        ))),
+    }
+}
+
+/// The helpers that this kernel has.
+pub(super) fn helpers() -> Result<Vec<Helper>, Failure> {
+    // nft loads what follows a protocol, but not what mends its addresses. Where both are built in, or where there are no modules,
+    // this fails, and nothing is lost.
+    let modules = ["-q", "-a", "nf_nat_ftp", "nf_nat_sip"];
+    let _ = Command::new("modprobe").args(modules).stdin(Stdio::null()).stderr(Stdio::null()).status();
+    let mut found = Vec::new();
+    for helper in Helper::ALL {
+        match nft(&["-c", "-f", "-"], &ruleset::probe(helper))? {
+            Ok(_) => found.push(helper),
+            Err(said) => tracing::debug!("no helper {}: {said}", helper.name()),
+        }
+    }
+    Ok(found)
+}
+
+/// Runs nft with `input`: what it printed, or the first line of what it complained of.
+fn nft(arguments: &[&str], input: &str) -> Result<Result<String, String>, Failure> {
+    let spawned = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Failure::Lacks(
+                "the program nft is not found: install the package nftables (apt-get install nftables)"
+                    .to_owned(),
+            ));
+        }
+        Err(error) => return Err(Failure::Other(anyhow!(error).context("starting nft"))),
+    };
+    // nft reads all of its input before it says anything, so that neither waits for the other. What it says is the better error.
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().context("waiting for nft")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Ok(Err(said.lines().next().unwrap_or("nothing").trim().to_owned()));
+    }
+    written.context("writing to nft")?;
+    Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+/// That this machine forwards packets; dropping it ends that, if it did not before.
+#[derive(Debug)]
+pub(super) struct Forwarding {
+    path: PathBuf,
+    former: bool,
+}
+
+impl Forwarding {
+    /// Whether the machine forwards packets now. Nothing is changed yet. Where a killed run left its `table` behind, that one knew
+    /// better: if it let nothing else pass, it had begun the forwarding.
+    pub(super) fn read(table: &str) -> Result<Self, Failure> {
+        let path = PathBuf::from(FORWARDING);
+        let value = fs::read_to_string(&path).context("asking whether this machine forwards packets")?;
+        let left = nft(&["list", "chain", "ip", table, "forward"], "")?;
+        let began = left.is_ok_and(|chain| chain.contains("policy drop"));
+        Ok(Self { path, former: value.trim() != "0" && !began })
+    }
+
+    /// Whether it forwarded packets before.
+    pub(super) fn former(&self) -> bool {
+        self.former
+    }
+
+    /// Begins to forward packets.
+    pub(super) fn begin(&self) -> Result<(), Failure> {
+        if self.former {
+            return Ok(());
+        }
+        fs::write(&self.path, "1").map_err(|error| {
+            Failure::Lacks(format!(
+                "the kernel's setting net.ipv4.ip_forward cannot be set to 1: {error}. It needs root"
+            ))
+        })
+    }
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        if !self.former
+            && let Err(error) = fs::write(&self.path, "0")
+        {
+            tracing::warn!("this machine goes on forwarding packets: net.ipv4.ip_forward: {error}");
+        }
+    }
+}
