@@ -8,6 +8,9 @@ use tracing_subscriber::EnvFilter;
 /// The variable that sets the level.
 pub const VARIABLE: &str = "NTM_LOG";
 
+/// The DNS library reports every name without a record, and every question served, in the levels above: here that is everyday life.
+const DEFAULT: &str = "info,hickory_resolver=error,hickory_server=warn";
+
 /// Starts logging. `Err` holds a sentence for people: the variable's value is no filter.
 pub fn init() -> Result<(), String> {
     let filter = filter(env::var(VARIABLE))?;
@@ -23,7 +26,7 @@ pub fn init() -> Result<(), String> {
 fn filter(value: Result<String, VarError>) -> Result<EnvFilter, String> {
     let text = match value {
         Ok(text) if !text.is_empty() => text,
-        Ok(_) | Err(VarError::NotPresent) => "info".to_owned(),
+        Ok(_) | Err(VarError::NotPresent) => DEFAULT.to_owned(),
         Err(VarError::NotUnicode(_)) => {
             return Err(format!("{VARIABLE} is not UTF-8: unset it, or give a level"));
         }
@@ -40,7 +43,8 @@ mod tests {
     #[test]
     fn info_is_the_default() {
         for value in [Err(VarError::NotPresent), Ok(String::new())] {
-            assert_eq!(filter(value).expect("a filter").to_string(), "info");
+            let shown = filter(value).expect("a filter").to_string();
+            assert!(shown.contains("info") && shown.contains("hickory_resolver=error"), "{shown}");
         }
         assert_eq!(filter(Ok("debug".into())).expect("a filter").to_string(), "debug");
     }
