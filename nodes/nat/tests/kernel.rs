@@ -369,11 +369,11 @@ fn nobody_is_reached_past_the_nat() {
 fn ports_stay_in_their_range() {
     let world = World::new();
     let router = world.start("nat = { preset = 'symmetric', ports = '40000-40039' }");
-    let x = world.udp(Host::X, 3478);
     let mut ports: Vec<u16> = (5000..5020)
         .map(|port| {
-            let a = world.udp(Host::A, port);
-            // A port that chance gave twice is refused, and the host's next packet tries again.
+            // Different destinations: conntrack alone would let mappings share a port.
+            let (a, x) = (world.udp(Host::A, port), world.udp(Host::X, port));
+            // A port that chance gives twice is refused, and the host's next packet tries again.
             let to = x.local_addr().expect("an address");
             let from = (0..100).find_map(|_| {
                 router.arrival(&x, || {
