@@ -29,7 +29,7 @@ use crate::wire::{
 };
 
 use lookup::{DC_RECORD, Lookup, LookupAnswer, LookupId, LookupResult, Zone};
-use negotiation::{Ask, Negotiation, NegotiationId, Peer, Plan, Purpose, Stage, next_epoch};
+use negotiation::{Ask, Negotiation, NegotiationId, Peer, Plan, Purpose, Renewing, Stage, epoch_after};
 use registry::{Live, Node, Registry, rtt_to};
 use route::{Decision, Selection};
 use store::{GeneralRecord, NodeRecord, Write, WriteId, WriteOutcome};
@@ -100,6 +100,7 @@ pub struct Coordinator {
     asks: Pending<Ask>,
     negotiations: BTreeMap<NegotiationId, Negotiation>,
     by_request: BTreeMap<(NodeId, RequestId), NegotiationId>,
+    renewing: BTreeMap<(NodeId, PathId), Renewing>,
     deadlines: Expiry<NegotiationId>,
     next_id: u64,
     lookups: BTreeMap<LookupId, (NegotiationId, Lookup)>,
@@ -145,6 +146,7 @@ impl Coordinator {
             asks: Pending::default(),
             negotiations: BTreeMap::new(),
             by_request: BTreeMap::new(),
+            renewing: BTreeMap::new(),
             deadlines: Expiry::default(),
             next_id: 1,
             lookups: BTreeMap::new(),
@@ -435,12 +437,38 @@ impl Coordinator {
             return;
         }
         let id = NegotiationId(self.next_id);
+        if !self.supersede(requester, &request, id) {
+            return;
+        }
         self.next_id += 1;
         self.by_request.insert((requester, request.request), id);
         self.deadlines.set(id, now + self.patience);
         let lookup = Lookup::Zone(request.fqdn.clone());
         self.negotiations.insert(id, Negotiation { requester, request, stage: Stage::Zone });
         self.look_up(id, lookup, now);
+    }
+
+    /// A terminal that moves again asks again: what is under way for where it was is dropped. False for a request from before that.
+    fn supersede(
+        &mut self,
+        requester: NodeId,
+        request: &DirectionRequest,
+        negotiation: NegotiationId,
+    ) -> bool {
+        let Some(renewal) = &request.renewal else { return true };
+        let key = (requester, renewal.path);
+        let before = self.renewing.get(&key).copied();
+        if before.is_some_and(|before| before.request > request.request) {
+            return false;
+        }
+        if let Some(Renewing { negotiation: earlier, .. }) = before
+            && self.negotiations.get(&earlier).is_some_and(|n| !matches!(n.stage, Stage::Answered(_)))
+        {
+            self.forget(earlier);
+        }
+        let epoch = before.and_then(|before| before.epoch);
+        self.renewing.insert(key, Renewing { request: request.request, negotiation, epoch });
+        true
     }
 
     fn tell(&mut self, node: NodeId, message: &Message, attempt: u32, now: Instant) {
@@ -698,9 +726,20 @@ impl Coordinator {
 
     /// The path's ID and next epoch, and the requester's role in it.
     fn path_of(&mut self, id: NegotiationId) -> (PathId, u8, Role) {
-        let renewal = self.negotiations.get(&id).and_then(|negotiation| negotiation.request.renewal.clone());
-        match renewal {
-            Some(renewal) => (renewal.path, next_epoch(renewal.epoch & 0x0f, renewal.role), renewal.role),
+        let asked = self
+            .negotiations
+            .get(&id)
+            .and_then(|negotiation| Some((negotiation.requester, negotiation.request.renewal.clone()?)));
+        match asked {
+            Some((requester, renewal)) => {
+                let mut known = self.renewing.get_mut(&(requester, renewal.path));
+                let given = known.as_ref().and_then(|known| known.epoch);
+                let epoch = epoch_after(renewal.epoch & 0x0f, given, renewal.role);
+                if let Some(known) = &mut known {
+                    known.epoch = Some(epoch);
+                }
+                (renewal.path, epoch, renewal.role)
+            }
             None => {
                 let mut path = [0; 16];
                 rand_core::Rng::fill_bytes(&mut self.mail.rng, &mut path);
@@ -1008,8 +1047,13 @@ impl Coordinator {
     }
 
     fn forget(&mut self, id: NegotiationId) {
-        if let Some(negotiation) = self.negotiations.remove(&id) {
-            self.by_request.remove(&(negotiation.requester, negotiation.request.request));
+        let Some(Negotiation { requester, request, .. }) = self.negotiations.remove(&id) else { return };
+        self.by_request.remove(&(requester, request.request));
+        self.deadlines.clear(id);
+        if let Some(renewal) = request.renewal
+            && self.renewing.get(&(requester, renewal.path)).is_some_and(|known| known.negotiation == id)
+        {
+            self.renewing.remove(&(requester, renewal.path));
         }
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::SharedKey;
+use crate::relay::table::newer;
 use crate::wire::{DirectionRequest, Message, RequestId, Role, TerminalInformation};
 
 /// Names a negotiation inside its DC.
@@ -69,6 +70,25 @@ pub(super) fn next_epoch(epoch: u8, role: Role) -> u8 {
     (next + step) & 0x0f
 }
 
+/// The epoch of a direction that `role`, who is in `epoch`, asked for. `given` is what it was given last: it may have moved on before
+/// that direction reached it, while its peer took it. So the next is newer than both, as long as the terminal can tell it for newer;
+/// then the same is given again, and the keys tell the two directions apart.
+pub(super) fn epoch_after(epoch: u8, given: Option<u8>, role: Role) -> u8 {
+    match given.filter(|given| newer(*given, epoch)) {
+        Some(given) => Some(next_epoch(given, role)).filter(|next| newer(*next, epoch)).unwrap_or(given),
+        None => next_epoch(epoch, role),
+    }
+}
+
+/// The newest direction of a path anew that a terminal asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Renewing {
+    pub(super) request: RequestId,
+    pub(super) negotiation: NegotiationId,
+    /// The epoch that was given last, for this request or one before it.
+    pub(super) epoch: Option<u8>,
+}
+
 /// What a request that the DC sent is for.
 #[derive(Clone)]
 pub(super) enum Purpose {
@@ -99,8 +119,28 @@ mod tests {
         for _ in 0..20 {
             let (a, b) = (next_epoch(epoch, Role::Initiator), next_epoch(epoch, Role::Responder));
             assert_ne!(a, b);
-            assert!(crate::relay::table::newer(a, epoch) && crate::relay::table::newer(b, epoch));
+            assert!(newer(a, epoch) && newer(b, epoch));
             epoch = a.max(b) & 0x0f;
         }
+    }
+
+    #[test]
+    fn epochs_go_on_from_what_was_given_and_stay_newer_to_who_asks() {
+        for role in [Role::Initiator, Role::Responder] {
+            for epoch in 0..16 {
+                let mut given = None;
+                for _ in 0..10 {
+                    let next = epoch_after(epoch, given, role);
+                    assert!(newer(next, epoch));
+                    assert!(given.is_none_or(|given| next == given || newer(next, given)));
+                    given = Some(next);
+                }
+            }
+        }
+        assert_eq!(
+            epoch_after(4, Some(2), Role::Initiator),
+            6,
+            "what was given before the epoch in use is past"
+        );
     }
 }

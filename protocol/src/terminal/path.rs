@@ -95,6 +95,14 @@ impl Ask {
 /// within one more period than that, however long the round trip.
 const MOST_UNANSWERED: usize = 2;
 
+/// What tells a direction from another of the same epoch: the path's key, or where there is none the temporary one.
+fn key_of(direction: &RouteDirection) -> Option<&SharedKey> {
+    match (&direction.path_key, &direction.route) {
+        (Some(key), _) | (None, Route::Relayed { temp_key: key, .. }) => Some(key),
+        (None, Route::Direct { .. }) => None,
+    }
+}
+
 pub(super) struct Path {
     pub(super) id: PathId,
     pub(super) role: Role,
@@ -106,15 +114,19 @@ pub(super) struct Path {
     /// Of the newest epoch. None where the path was replaced or has no relay.
     leg: Option<Leg>,
     direct: Option<Direct>,
+    /// The key that the direction brought: the same again is the same direction.
+    directed_key: SharedKey,
     /// The key of this epoch's data packets.
     data_key: SharedKey,
-    /// The epoch whose keys the data table sends under.
-    sending: Option<u8>,
+    /// Whether the data table sends under that key.
+    sending: bool,
+    /// Whether packets ever flowed.
+    stood: bool,
     route: RouteName,
     remote: Option<SocketAddr>,
     reason: String,
-    /// The epoch for which the way was noted last.
-    noted: Option<u8>,
+    /// Whether the way was noted since the path was directed last.
+    noted: bool,
     pending: Pending<Ask>,
     next_keep_alive: Option<Instant>,
     pace: Pace,
@@ -136,12 +148,14 @@ impl Path {
             suite: direction.suite,
             leg: None,
             direct: None,
+            directed_key: SharedKey::new([0; 32]),
             data_key: SharedKey::new([0; 32]),
-            sending: None,
+            sending: false,
+            stood: false,
             route: RouteName::None,
             remote: None,
             reason: "not built yet".to_owned(),
-            noted: None,
+            noted: false,
             pending: Pending::default(),
             next_keep_alive: None,
             pace,
@@ -174,10 +188,11 @@ impl Path {
         if direction.peer_vip != self.peer_vip || direction.role != self.role {
             return Err(Refusal::new("path id", Reason::Conflict));
         }
-        if direction.epoch == self.epoch {
+        if direction.epoch == self.epoch && key_of(&direction) == Some(&self.directed_key) {
             return Ok(());
         }
-        if !newer(direction.epoch, self.epoch) {
+        // One of the same epoch and another key takes the place of one that never reached the peer.
+        if direction.epoch != self.epoch && !newer(direction.epoch, self.epoch) {
             return Err(Refusal::new("epoch", Reason::Unknown(direction.epoch.into())));
         }
         self.pace = pace;
@@ -185,6 +200,8 @@ impl Path {
     }
 
     fn begin(&mut self, direction: RouteDirection, now: Instant, mail: &mut Mail) -> Result<(), Refusal> {
+        let key_wanted = Refusal::new("path_key", Reason::Unexpected);
+        let directed_key = key_of(&direction).cloned().ok_or(key_wanted.clone())?;
         let RouteDirection { path, epoch, role, path_key, suite, route, .. } = direction;
         let direct = |key: &SharedKey| Direct {
             session: TunnelSession::new(key, Purpose::Tunnel, path, epoch, false, role),
@@ -193,7 +210,6 @@ impl Path {
             named: Vec::new(),
             asked: 0,
         };
-        let key_wanted = Refusal::new("path_key", Reason::Unexpected);
         let (leg, direct, data_key) = match &route {
             Route::Direct { .. } => {
                 let key = path_key.ok_or(key_wanted)?;
@@ -222,6 +238,7 @@ impl Path {
         };
         (self.epoch, self.suite, self.leg, self.direct, self.data_key) =
             (epoch, suite, leg, direct, data_key);
+        (self.directed_key, self.sending, self.noted) = (directed_key, false, false);
         self.pending = Pending::default();
         self.next_keep_alive = None;
         self.start_at = None;
@@ -408,10 +425,10 @@ impl Path {
         match remote {
             Some(remote) => {
                 self.next_keep_alive.get_or_insert(now + self.pace.keep_alive);
-                let update = if self.sending == Some(self.epoch) {
+                let update = if self.sending {
                     DataUpdate::Remote { flow: self.flow(), remote }
                 } else {
-                    self.sending = Some(self.epoch);
+                    (self.sending, self.stood) = (true, true);
                     let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
                     DataUpdate::Send { flow: self.flow(), remote, keys: Box::new(keys) }
                 };
@@ -419,11 +436,11 @@ impl Path {
                 self.signals.push_back(Signal::Stands);
             }
             // A path that once stood is worth directing anew; one that never did has failed.
-            None if self.sending.is_some() => self.signals.push_back(Signal::Broken),
+            None if self.stood => self.signals.push_back(Signal::Broken),
             None => self.signals.push_back(Signal::Failed),
         }
-        if (route, remote) != (self.route, self.remote) || self.noted != Some(self.epoch) {
-            (self.route, self.remote, self.noted) = (route, remote, Some(self.epoch));
+        if (route, remote) != (self.route, self.remote) || !self.noted {
+            (self.route, self.remote, self.noted) = (route, remote, true);
             self.reason = reason.to_owned();
             let (path, epoch) = (self.id, self.epoch);
             mail.journal.note(now, What::PathChanged { path, route, remote, epoch, reason: reason.into() });
