@@ -8,6 +8,7 @@
 //! * [`scenario`]: the file: schema, units, and every mistake with its line.
 //! * [`plan`]: PURE. From a scenario to addresses, zones and configurations.
 //! * [`world`]: private namespaces, links, addresses, routes. [`daemons`]: the processes in it.
+//! * [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
 //! * [`report`]: the run's files.
@@ -35,4 +36,5 @@ pub mod scenario;
 pub mod state;
 pub mod timeline;
 pub mod trace;
+pub mod wire;
 pub mod world;

@@ -1,0 +1,200 @@
+//! A packet socket at one inner end of a link: whole frames in and out, trains and unfinished checksums unharmed.
+//!
+//! All of the wire's unsafe code is here.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+
+use super::frame::LONGEST;
+use super::transit::Frame;
+
+/// Frames that a system call takes at most.
+pub(super) const BATCH: usize = 32;
+/// Room in the kernel each way: a tenth of a second at 1 Gbit/s, with the bookkeeping.
+const BUFFER: usize = 32 << 20;
+/// Room for a timestamp as ancillary data, aligned as a `cmsghdr`.
+type Control = [u64; 8];
+
+/// An inner end.
+pub(super) struct End {
+    fd: OwnedFd,
+}
+
+/// A frame as it was read.
+pub(super) struct Read<'a> {
+    /// The kernel's note and the frame.
+    pub(super) bytes: &'a mut [u8],
+    /// When it came in, in nanoseconds since 1970.
+    pub(super) wall: Option<u64>,
+    /// Whether it was longer than the buffer.
+    pub(super) is_cut: bool,
+}
+
+/// Buffers that frames are read into.
+pub(super) struct Slots {
+    data: Vec<u8>,
+    control: [Control; BATCH],
+}
+
+impl Slots {
+    pub(super) fn new() -> Self {
+        Self { data: vec![0; BATCH * LONGEST], control: [[0; 8]; BATCH] }
+    }
+}
+
+impl End {
+    /// Opens the interface `interface` of the namespace that the thread is in.
+    pub(super) fn open(interface: &str) -> io::Result<Self> {
+        let index = if_nametoindex(interface)?;
+        // Without a protocol nothing is received until the socket is bound to its interface.
+        let fd = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )?;
+        setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
+        // Beyond the limit of unprivileged sockets where we may; otherwise as much as is allowed.
+        if setsockopt(&fd, sockopt::RcvBufForce, &BUFFER).is_err() {
+            setsockopt(&fd, sockopt::RcvBuf, &BUFFER)?;
+        }
+        if setsockopt(&fd, sockopt::SndBufForce, &BUFFER).is_err() {
+            setsockopt(&fd, sockopt::SndBuf, &BUFFER)?;
+        }
+        let on: libc::c_int = 1;
+        packet_option(&fd, libc::PACKET_VNET_HDR, &on)?;
+        packet_option(&fd, libc::PACKET_IGNORE_OUTGOING, &on)?;
+        packet_option(&fd, libc::PACKET_QDISC_BYPASS, &on)?;
+        // SAFETY: all zero is a value of sockaddr_ll; the length given is its own.
+        let bound = unsafe {
+            let mut address: libc::sockaddr_ll = mem::zeroed();
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+            address.sll_ifindex = index as i32;
+            libc::bind(fd.as_raw_fd(), (&raw const address).cast(), mem::size_of_val(&address) as u32)
+        };
+        if bound != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Frames are for the node at the other side, not for this interface's address.
+        let membership = libc::packet_mreq {
+            mr_ifindex: index as i32,
+            mr_type: libc::PACKET_MR_PROMISC as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        packet_option(&fd, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+        Ok(Self { fd })
+    }
+
+    /// Hands every frame that waits, up to one batch, to `take`; returns how many there were.
+    pub(super) fn receive(&self, slots: &mut Slots, mut take: impl FnMut(Read<'_>)) -> io::Result<usize> {
+        // SAFETY: iovec and mmsghdr are integers and pointers; all zero is a value of them. The pointers set below are to
+        // `slots`, which outlives the call, and each length is that of its buffer.
+        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        for (n, slot) in slots.data.chunks_exact_mut(LONGEST).enumerate() {
+            parts[n] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: LONGEST };
+            let message = &mut headers[n].msg_hdr;
+            message.msg_iov = &raw mut parts[n];
+            message.msg_iovlen = 1;
+            message.msg_control = slots.control[n].as_mut_ptr().cast();
+            message.msg_controllen = mem::size_of::<Control>() as _;
+        }
+        let flags = libc::MSG_DONTWAIT as _;
+        // SAFETY: see above; no timeout is given.
+        let count = unsafe {
+            libc::recvmmsg(
+                self.fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as u32,
+                flags,
+                std::ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for (header, slot) in headers[..count].iter().zip(slots.data.chunks_exact_mut(LONGEST)) {
+            take(Read {
+                bytes: &mut slot[..(header.msg_len as usize).min(LONGEST)],
+                wall: timestamp(&header.msg_hdr),
+                is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            });
+        }
+        Ok(count)
+    }
+
+    /// Sends as many of `frames` as the kernel takes, at most a batch: how many it took, at least one. An error is the first frame's.
+    pub(super) fn send(&self, frames: &[Frame]) -> io::Result<usize> {
+        // SAFETY: as in `receive`; the kernel only reads what is sent, and the C structure has no const.
+        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        let count = frames.len().min(BATCH);
+        for (n, frame) in frames[..count].iter().enumerate() {
+            parts[n] =
+                libc::iovec { iov_base: frame.bytes.as_ptr().cast_mut().cast(), iov_len: frame.bytes.len() };
+            headers[n].msg_hdr.msg_iov = &raw mut parts[n];
+            headers[n].msg_hdr.msg_iovlen = 1;
+        }
+        let flags = libc::MSG_DONTWAIT as _;
+        // SAFETY: every pointer leads to a live buffer of the length that stands beside it.
+        let sent = unsafe { libc::sendmmsg(self.fd.as_raw_fd(), headers.as_mut_ptr(), count as u32, flags) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Frames that the kernel had no room for, since the last call.
+    pub(super) fn unread(&self) -> io::Result<u64> {
+        // SAFETY: all zero is a value of tpacket_stats; the length given is its own.
+        unsafe {
+            let mut stats: libc::tpacket_stats = mem::zeroed();
+            let mut length = mem::size_of_val(&stats) as u32;
+            let (level, name) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
+            let got =
+                libc::getsockopt(self.fd.as_raw_fd(), level, name, (&raw mut stats).cast(), &raw mut length);
+            if got == 0 { Ok(u64::from(stats.tp_drops)) } else { Err(io::Error::last_os_error()) }
+        }
+    }
+}
+
+impl AsFd for End {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn packet_option<T: Copy>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Result<()> {
+    let size = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value lives over the call, is plain data as the kernel's structures are, and its size is told.
+    let set = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, name, std::ptr::from_ref(value).cast(), size)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn timestamp(message: &libc::msghdr) -> Option<u64> {
+    // SAFETY: the kernel wrote the ancillary data that the header describes, so its macros may walk it; a timespec may be
+    // unaligned there, so it is read as such.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_TIMESTAMPNS {
+                let time: libc::timespec = std::ptr::read_unaligned(libc::CMSG_DATA(header).cast());
+                return Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64);
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    None
+}
+
+/// Lets this thread run before all ordinary ones, where the machine allows it; its children are ordinary again.
+pub(super) fn go_first() -> bool {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the structure lives over the call; zero means the calling thread.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const priority) == 0
+    }
+}
