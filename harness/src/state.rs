@@ -108,6 +108,12 @@ impl Current {
         fs::remove_file(&self.file).map_err(Failure::during(self.file.display()))
     }
 
+    /// The run came to nothing, and its folder goes.
+    pub fn discard(self) -> Result<(), Failure> {
+        fs::remove_dir_all(&self.state.run).map_err(Failure::during(self.state.run.display()))?;
+        fs::remove_file(&self.file).map_err(Failure::during(self.file.display()))
+    }
+
     fn write(&self) -> Result<(), Failure> {
         // Whole or not at all.
         let part = self.file.with_extension("part");

@@ -137,7 +137,9 @@ fn holds(value: Option<&Value>, wanted: &str, owners: &impl Owners) -> bool {
         Some(Value::Array(items)) => items.iter().any(|item| holds(Some(item), wanted, owners)),
         // An enum with content is an object with a `kind`.
         Some(Value::Object(object)) => holds(object.get("kind"), wanted, owners),
-        Some(other) => other.to_string() == wanted,
+        Some(Value::Number(number)) => number.to_string() == wanted,
+        Some(Value::Bool(truth)) => wanted.parse() == Ok(*truth),
+        Some(Value::Null) => false,
         None => false,
     }
 }

@@ -37,6 +37,8 @@ pub struct Report {
     pub exit: u8,
     /// Why there is no verdict on the scenario, where there is none; daemons that did not end cleanly.
     pub problems: Vec<String>,
+    /// What a reader should know, without effect on the verdict.
+    pub notes: Vec<String>,
     /// Each expectation.
     pub expectations: Vec<Judged>,
     /// What was measured.

@@ -25,6 +25,9 @@ pub fn render(report: &Report) -> String {
     for problem in &report.problems {
         let _ = writeln!(out, "problem: {}", problem.replace('\n', "\n  "));
     }
+    for note in &report.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
     let held = report.expectations.iter().filter(|judged| judged.held).count();
     let _ = writeln!(
         out,
@@ -59,6 +62,7 @@ mod tests {
             verdict: "failed",
             exit: 1,
             problems: vec!["ntm-dc on `dc` was killed\n| log".into()],
+            notes: vec!["the capture lost 3 packets".into()],
             expectations: vec![judged(true), judged(false)],
             quantities: Default::default(),
             unmeasured: Default::default(),
@@ -73,6 +77,7 @@ mod tests {
                 | flow.name.lost = 2
         problem: ntm-dc on `dc` was killed
           | log
+        note: the capture lost 3 packets
         t: failed (1 of 2 expectations held, 12.3 s)
         report: runs/t/report.json
         ");

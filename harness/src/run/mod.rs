@@ -71,10 +71,10 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
         .and_then(|()| world::enter::world(|child| current.world(child.as_raw()), || session::inside(&job)));
     if matches!(&code, Err(failure) if failure.exit == Exit::Unable) || code == Ok(Exit::Unable as u8) {
         // Nothing was run: there is nothing to keep.
-        fs::remove_dir_all(&job.folder).map_err(Failure::during(job.folder.display()))?;
-        fs::create_dir(&job.folder).map_err(Failure::during(job.folder.display()))?;
+        current.discard()?;
+    } else {
+        current.finish()?;
     }
-    current.finish()?;
     code.map(exit)
 }
 

@@ -40,6 +40,8 @@ pub struct Record {
     pub trace: Option<PathBuf>,
     /// Where the flows' output is.
     pub flows_folder: PathBuf,
+    /// What a reader should know.
+    pub notes: Vec<String>,
     /// What went wrong without ending the run.
     pub problems: Vec<String>,
 }
@@ -102,6 +104,7 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         verdict,
         exit: exit as u8,
         problems,
+        notes: record.notes,
         expectations,
         quantities: measured,
         unmeasured,

@@ -107,13 +107,16 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
             record.ready = clock::now().as_nanos();
             lab.play(&mut world, flows, &mut record, &mut interrupted).await
         }
+        // What this machine cannot do is not a result.
+        Err(failure) if failure.exit == Exit::Unable => return Err(failure),
         Err(failure) => Ending::Broken(failure),
     };
     progress.say("ending");
-    let (recordings, mut problems) = lab.end_captures();
+    let (recordings, lost, mut problems) = lab.end_captures();
     let status = lab.status().await;
     problems.extend(lab.daemons.end().await);
     record.recordings = recordings;
+    record.notes.extend(lost);
     record.problems.extend(problems);
     record.own = lab.trace.all();
     record.trace = Some(lab.paths.daemons.trace.clone());
@@ -231,22 +234,23 @@ impl Lab<'_> {
         Ok(())
     }
 
-    fn end_captures(&mut self) -> (crate::measure::Recordings, Vec<String>) {
-        let (mut recordings, mut problems) = (BTreeMap::new(), Vec::new());
+    /// Recordings, what they lack, and what went wrong.
+    fn end_captures(&mut self) -> (crate::measure::Recordings, Vec<String>, Vec<String>) {
+        let (mut recordings, mut lost, mut problems) = (BTreeMap::new(), Vec::new(), Vec::new());
         for point in std::mem::take(&mut self.points) {
             let key = (point.node.clone(), point.interface.clone());
             let shown = format!("the capture at {} of `{}`", key.1, key.0);
             match point.end() {
                 Ok(recording) => {
                     if recording.lost > 0 {
-                        problems.push(format!("{shown} lost {} packets", recording.lost));
+                        lost.push(format!("{shown} lost {} packets", recording.lost));
                     }
                     recordings.insert(key, recording);
                 }
                 Err(error) => problems.push(format!("{shown} broke off: {error}")),
             }
         }
-        (recordings, problems)
+        (recordings, lost, problems)
     }
 
     /// Lets flows and timeline run to their ends, or until something stops the run.

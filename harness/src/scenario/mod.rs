@@ -19,12 +19,12 @@ use source::Source;
 /// Reads and checks a scenario; the error is the text for the user, all problems at once.
 pub fn check(source: &Source) -> Result<Scenario, String> {
     let problems = read::Problems::default();
-    let scenario = parse::scenario(source, &problems);
-    if let Some(scenario) = &scenario {
-        resolve::resolve(scenario, &problems);
+    let parsed = parse::scenario(source, &problems);
+    if let Some(parsed) = &parsed {
+        resolve::resolve(parsed, &problems);
     }
-    match scenario {
-        Some(scenario) if problems.is_empty() => Ok(scenario),
+    match parsed {
+        Some(parsed) if problems.is_empty() => Ok(parsed.scenario),
         _ => Err(source.render(&problems.into_vec())),
     }
 }

@@ -19,8 +19,16 @@ use super::units;
 /// The outer network unless `[internet] prefix` says otherwise (TEST-NET-3, RFC 5737).
 const INTERNET: Prefix = Prefix::new(std::net::Ipv4Addr::new(203, 0, 113, 0), 24);
 
-/// Reads the whole file; the scenario is of use only if `problems` stays empty.
-pub fn scenario(source: &Source, problems: &Problems) -> Option<Scenario> {
+/// A scenario as far as it could be read.
+pub struct Parsed {
+    /// Of use only if there was no problem.
+    pub scenario: Scenario,
+    /// The names of all nodes, those included that could not be read: that someone refers to one is no second mistake.
+    pub nodes: Vec<String>,
+}
+
+/// Reads the whole file; `None` if it is no TOML.
+pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     for error in &errors {
         let span = error.span().unwrap_or(0..0);
@@ -50,8 +58,9 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Scenario> {
         actions: actions(&top),
         expectations: expectations(&top),
     };
+    let nodes = top.named("node").into_iter().map(|(name, _)| name.into_inner()).collect();
     top.finish();
-    Some(scenario)
+    Some(Parsed { scenario, nodes })
 }
 
 fn schema(top: &Table<'_, '_>) {
@@ -73,6 +82,9 @@ fn internet(top: &Table<'_, '_>) -> Prefix {
 fn named<T>(top: &Table<'_, '_>, key: &str, read: impl Fn(&Table<'_, '_>) -> T) -> BTreeMap<String, T> {
     let mut out = BTreeMap::new();
     for (name, table) in top.named(key) {
+        if let Err(message) = check_name(name.get_ref()) {
+            top.problem(name.span(), message);
+        }
         out.insert(name.into_inner(), read(&table));
         table.finish();
     }
@@ -118,6 +130,11 @@ fn router(table: &Table<'_, '_>) -> Router {
 
 fn nodes(top: &Table<'_, '_>) -> BTreeMap<String, Node> {
     let tables = top.named("node");
+    for (name, _) in &tables {
+        if let Err(message) = check_name(name.get_ref()) {
+            top.problem(name.span(), message);
+        }
+    }
     let coordinators: Vec<String> = tables
         .iter()
         .filter(|(_, table)| {
@@ -188,16 +205,13 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
             Role::Dns { zone: origin }
         }
         RoleWord::Coordinator => {
-            let (zone, vips) = (table.need("zone"), table.need("vips"));
-            zone.and(vips)?;
-            let coordinator = Coordinator {
-                zone: table.from_str("zone")?,
-                vips: table.from_str("vips")?,
-                keepalive: table.duration("keepalive"),
-                relay_selection: table.choice("relay_selection", SELECTIONS).map(Spanned::into_inner),
-                suite: table.choice("suite", SUITES).map(Spanned::into_inner),
-            };
-            Role::Coordinator(coordinator)
+            table.need("zone");
+            table.need("vips");
+            let (zone, vips) = (table.from_str("zone"), table.from_str("vips"));
+            let keepalive = table.duration("keepalive");
+            let relay_selection = table.choice("relay_selection", SELECTIONS).map(Spanned::into_inner);
+            let suite = table.choice("suite", SUITES).map(Spanned::into_inner);
+            Role::Coordinator(Coordinator { zone: zone?, vips: vips?, keepalive, relay_selection, suite })
         }
         RoleWord::Relay => {
             let mut named = table.texts("coordinator");
@@ -207,10 +221,10 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
             Role::Relay { coordinators: named }
         }
         RoleWord::General => Role::General { name: table.from_str("name") },
-        RoleWord::Terminal => Role::Terminal(Terminal {
-            coordinator: table.text("coordinator").or_else(only)?,
-            suite: table.choice("suite", SUITES).map(Spanned::into_inner),
-        }),
+        RoleWord::Terminal => {
+            let suite = table.choice("suite", SUITES).map(Spanned::into_inner);
+            Role::Terminal(Terminal { coordinator: table.text("coordinator").or_else(only)?, suite })
+        }
     })
 }
 
@@ -274,4 +288,16 @@ fn interface(name: Spanned<String>, table: &Table<'_, '_>) -> Option<Interface> 
 pub(super) fn need_duration(table: &Table<'_, '_>, key: &str) -> Duration {
     table.need(key);
     table.duration(key).unwrap_or_default()
+}
+
+/// Names become host labels, file names and words of expectations.
+fn check_name(name: &str) -> Result<(), String> {
+    let good = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && name.len() <= 32;
+    if good {
+        Ok(())
+    } else {
+        Err(format!("{name:?} cannot be a name: use lower-case letters, digits and _, a letter first, at most 32"))
+    }
 }

@@ -238,9 +238,6 @@ impl<'a, 'i> Table<'a, 'i> {
         let Some(table) = Table::of(format!("[{key}]"), value, self.problems) else { return Vec::new() };
         let mut out = Vec::new();
         for (name, span, value) in table.entries() {
-            if let Err(message) = check_name(name) {
-                self.problem(span.clone(), message);
-            }
             if let Some(inner) = Table::of(format!("[{key}.{name}]"), value, self.problems) {
                 out.push((Spanned::new(span, name.to_owned()), inner));
             }
@@ -286,19 +283,5 @@ pub fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
-    }
-}
-
-/// Names become host labels, file names and words of expectations.
-fn check_name(name: &str) -> Result<(), String> {
-    let good = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        && name.len() <= 32;
-    if good {
-        Ok(())
-    } else {
-        Err(format!(
-            "{name:?} cannot be a name: use lower-case letters, digits and _, a letter first, at most 32"
-        ))
     }
 }

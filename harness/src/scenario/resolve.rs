@@ -7,14 +7,15 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::model::{ActionKind, Check, Coordinator, FlowKind, NatKind, Place, Role, Scenario};
+use super::parse::Parsed;
 use super::prefix::Prefix;
 use super::read::Problems;
 use super::source::{Problem, suggest};
 use crate::judge::catalogue;
 
-/// Notes everything in `scenario` that does not fit together.
-pub fn resolve(scenario: &Scenario, problems: &Problems) {
-    let check = Resolve { scenario, problems };
+/// Notes everything in the scenario that does not fit together.
+pub fn resolve(parsed: &Parsed, problems: &Problems) {
+    let check = Resolve { scenario: &parsed.scenario, nodes: &parsed.nodes, problems };
     check.places();
     check.roles();
     check.names();
@@ -27,6 +28,7 @@ pub fn resolve(scenario: &Scenario, problems: &Problems) {
 
 struct Resolve<'a> {
     scenario: &'a Scenario,
+    nodes: &'a [String],
     problems: &'a Problems,
 }
 
@@ -85,10 +87,22 @@ impl Resolve<'_> {
             .collect()
     }
 
+    /// A coordinator resolves names from the root on (T3.2.2-b), so there must be one.
+    fn root(&self, coordinators: &BTreeMap<&str, &Coordinator>) {
+        let has = self.scenario.nodes.values().any(|node| matches!(node.role, Role::Dns { zone: None }));
+        if let (false, Some(dc)) = (has, coordinators.values().next()) {
+            self.problems.add(
+                Problem::new(dc.zone.span(), "a coordinator resolves names from the root on, and this scenario has no root server")
+                    .hint("add root = { role = \"dns\", at = \"internet\", zone = \".\" } to [node]"),
+            );
+        }
+    }
+
     fn roles(&self) {
         let coordinators = self.coordinators();
+        self.root(&coordinators);
         let known = |name: &Spanned<String>| {
-            if !coordinators.contains_key(name.get_ref().as_str()) {
+            if !coordinators.contains_key(name.get_ref().as_str()) && !self.broken(name.get_ref()) {
                 self.unknown(name, "coordinator", coordinators.keys().copied());
             }
         };
@@ -128,6 +142,11 @@ impl Resolve<'_> {
 
     /// Two nodes of one name in the DNS, two servers of one zone.
     fn names(&self) {
+        for (name, node) in &self.scenario.nodes {
+            if let (true, Some(interface)) = (self.scenario.routers.contains_key(name), node.interfaces.first()) {
+                self.note(interface.at.span(), format!("a router and a node are both called `{name}`"));
+            }
+        }
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         for (key, node) in &self.scenario.nodes {
             let (name, span) = match &node.role {
@@ -229,9 +248,14 @@ impl Resolve<'_> {
     }
 
     fn node(&self, name: &Spanned<String>) {
-        if !self.scenario.nodes.contains_key(name.get_ref()) {
-            self.unknown(name, "node", self.scenario.nodes.keys().map(String::as_str));
+        if !self.nodes.contains(name.get_ref()) {
+            self.unknown(name, "node", self.nodes.iter().map(String::as_str));
         }
+    }
+
+    /// Whether the node is there and could not be read.
+    fn broken(&self, name: &str) -> bool {
+        self.nodes.iter().any(|node| node == name) && !self.scenario.nodes.contains_key(name)
     }
 
     fn flows(&self) {
@@ -254,7 +278,10 @@ impl Resolve<'_> {
             }
             if let Some(ends) = flow.kind.ends() {
                 self.node(&ends.from);
-                if self.scenario.node_named(ends.to.get_ref()).is_none() {
+                let all_read = self.nodes.len() == self.scenario.nodes.len();
+                let near = suggest(ends.to.get_ref().as_str(), names.iter().map(String::as_str));
+                // The name may be that of a node that could not be read.
+                if self.scenario.node_named(ends.to.get_ref()).is_none() && (all_read || near.starts_with("did")) {
                     let wanted = Spanned::new(ends.to.span(), ends.to.get_ref().to_string());
                     self.unknown(&wanted, "node named", names.iter().map(String::as_str));
                 }
@@ -325,7 +352,7 @@ impl Resolve<'_> {
     }
 
     fn observer(&self, name: &Spanned<String>) {
-        let nodes = self.scenario.nodes.keys().chain(self.scenario.routers.keys()).map(String::as_str);
+        let nodes = self.nodes.iter().chain(self.scenario.routers.keys()).map(String::as_str);
         if !nodes.clone().any(|node| node == name.get_ref()) {
             self.unknown(name, "node or router", nodes);
         }
