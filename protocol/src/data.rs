@@ -48,7 +48,7 @@ impl Flow {
 /// A change of the data tables.
 #[derive(Clone)]
 pub enum DataUpdate {
-    /// Packets of `flow` go to `remote`, sealed under `keys`, whose sequence numbers start at 1.
+    /// Packets of `flow` go to `remote`, sealed under `keys`, whose sequence numbers start at 1. Keys of the same path end.
     Send {
         /// Which inner packets.
         flow: Flow,
@@ -57,10 +57,12 @@ pub enum DataUpdate {
         /// Fresh keys: never handed out before.
         keys: Box<DataKeys>,
     },
-    /// Packets of `flow` go to another address, under the same keys.
+    /// Packets of `flow` go on `path` and to another address, under the keys that it has.
     Remote {
         /// Which inner packets.
         flow: Flow,
+        /// Which path: two ends that called each other at once have two.
+        path: PathId,
         /// Where the datagrams go.
         remote: SocketAddr,
     },
@@ -92,7 +94,7 @@ impl std::fmt::Debug for DataUpdate {
             Self::Send { flow, remote, keys } => {
                 write!(f, "Send {flow:?} to {remote} in epoch {}", keys.epoch())
             }
-            Self::Remote { flow, remote } => write!(f, "Remote {flow:?} to {remote}"),
+            Self::Remote { flow, path, remote } => write!(f, "Remote {flow:?} of {path} to {remote}"),
             Self::Receive { flow, keys } => write!(f, "Receive {flow:?} in epoch {}", keys.epoch()),
             Self::Switch { path, ends } => write!(f, "Switch {path} between {ends:?}"),
             Self::Forget { path } => write!(f, "Forget {path}"),
@@ -109,7 +111,8 @@ struct Sending {
 /// The table for packets from the virtual interface to the network.
 #[derive(Default)]
 pub struct Outbound {
-    flows: HashMap<Flow, Sending, FixedState>,
+    /// The first is in use; of another path there is one only where both ends called each other.
+    flows: HashMap<Flow, Vec<Sending>, FixedState>,
 }
 
 /// Why an inner packet was not sent.
@@ -128,14 +131,21 @@ impl Outbound {
     pub fn apply(&mut self, update: &DataUpdate) {
         match update {
             DataUpdate::Send { flow, remote, keys } => {
-                self.flows.insert(*flow, Sending { keys: (**keys).clone(), next: 1, remote: *remote });
+                let sendings = self.flows.entry(*flow).or_default();
+                sendings.retain(|old| old.keys.path() != keys.path());
+                sendings.insert(0, Sending { keys: (**keys).clone(), next: 1, remote: *remote });
             }
-            DataUpdate::Remote { flow, remote } => {
-                if let Some(sending) = self.flows.get_mut(flow) {
-                    sending.remote = *remote;
+            DataUpdate::Remote { flow, path, remote } => {
+                let sendings = self.flows.get_mut(flow).map_or(&mut [][..], Vec::as_mut_slice);
+                if let Some(at) = sendings.iter().position(|sending| sending.keys.path() == *path) {
+                    sendings[at].remote = *remote;
+                    sendings[..=at].rotate_right(1);
                 }
             }
-            DataUpdate::Forget { path } => self.flows.retain(|_, sending| sending.keys.path() != *path),
+            DataUpdate::Forget { path } => self.flows.retain(|_, sendings| {
+                sendings.retain(|sending| sending.keys.path() != *path);
+                !sendings.is_empty()
+            }),
             DataUpdate::Receive { .. } | DataUpdate::Switch { .. } => {}
         }
     }
@@ -143,7 +153,8 @@ impl Outbound {
     /// Seals `inner` into `out`: the datagram's length and where it goes.
     pub fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent> {
         let flow = Flow::of(inner).map_err(|_| NotSent::Malformed)?;
-        let sending = self.flows.get_mut(&flow).ok_or(NotSent::NoPath(flow))?;
+        let sendings = self.flows.get_mut(&flow).map(Vec::as_mut_slice);
+        let Some([sending, ..]) = sendings else { return Err(NotSent::NoPath(flow)) };
         let room = out.get_mut(HEADER_LEN..HEADER_LEN + inner.len()).ok_or(NotSent::TooLarge)?;
         room.copy_from_slice(inner);
         let length = sending.keys.seal(sending.next, inner.len(), out).ok_or(NotSent::TooLarge)?;
@@ -355,6 +366,33 @@ mod tests {
         assert_eq!(datagram, copy);
         relay.apply(&DataUpdate::Forget { path: PATH });
         assert_eq!(relay.judge(&mut datagram), Verdict::Refused(Refusal::new("path id", Reason::Stranger)));
+    }
+
+    /// Two ends that called each other at once have two paths: each keeps its own keys and address, the one named last is used.
+    #[test]
+    fn two_paths_of_one_flow_do_not_mix() {
+        let mut out = Outbound::default();
+        let at = |n: u8| SocketAddr::from(([192, 0, 2, n], 4330));
+        let other = PathId([2; 16]);
+        let keys = |path| {
+            Box::new(DataKeys::new(&SharedKey::new([1; 32]), path, 0, Suite::Aes128Cbc, Role::Initiator))
+        };
+        let mut used = |out: &mut Outbound| {
+            let (mut buffer, inner) = ([0; 200], packet(flow(), 20));
+            let (_, remote) = out.seal(&inner, &mut buffer).ok()?;
+            let header = Header::parse(&buffer).unwrap();
+            Some((PathId(header.id), header.sequence, remote))
+        };
+        out.apply(&DataUpdate::Send { flow: flow(), remote: at(1), keys: keys(PATH) });
+        assert_eq!(used(&mut out), Some((PATH, 1, at(1))));
+        out.apply(&DataUpdate::Send { flow: flow(), remote: at(2), keys: keys(other) });
+        assert_eq!(used(&mut out), Some((other, 1, at(2))));
+        out.apply(&DataUpdate::Remote { flow: flow(), path: PATH, remote: at(3) });
+        assert_eq!(used(&mut out), Some((PATH, 2, at(3))), "its numbers go on");
+        out.apply(&DataUpdate::Forget { path: PATH });
+        assert_eq!(used(&mut out), Some((other, 2, at(2))));
+        out.apply(&DataUpdate::Forget { path: other });
+        assert_eq!(used(&mut out), None);
     }
 
     #[test]

@@ -354,7 +354,7 @@ impl Entry {
                             },
                         ]
                     }
-                    None if moved => vec![DataUpdate::Remote { flow: flow.reversed(), remote: from }],
+                    None if moved => vec![DataUpdate::Remote { flow: flow.reversed(), path, remote: from }],
                     None => Vec::new(),
                 }
             }

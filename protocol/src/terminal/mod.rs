@@ -76,6 +76,7 @@ struct Wish {
 }
 
 /// What a Direction Request under way is for.
+#[derive(PartialEq)]
 enum Errand {
     /// For applications that wait.
     Name(Fqdn),
@@ -205,14 +206,20 @@ impl Terminal {
         {
             return self.answer(query, &name, Ok(vip), now);
         }
-        if let Some(path) = self.paths.values().find(|path| path.peer == name && path.stands()) {
-            let vip = path.peer_vip;
-            return self.answer(query, &name, Ok(vip), now);
-        }
+        let known = self.paths.values().filter(|path| path.is_called(&name)).max_by_key(|path| path.stands());
+        let path = match known {
+            Some(path) if path.stands() => {
+                let vip = path.peer_vip;
+                return self.answer(query, &name, Ok(vip), now);
+            }
+            // One that is being built or mended is waited for.
+            known => known.map(|path| path.id),
+        };
         self.impatience.set(query, now + self.patience);
         let wish = self.wishes.entry(name.clone()).or_default();
         wish.queries.push(query);
-        if wish.queries.len() == 1 && self.is_registered() {
+        wish.path = path.or(wish.path);
+        if wish.path.is_none() && self.is_registered() {
             self.request(Errand::Name(name), now);
         }
     }
@@ -224,14 +231,26 @@ impl Terminal {
         self.events.push_back(Event::Answer { query, answer });
     }
 
+    /// Answers everybody who waits for `path`.
+    fn answer_path(&mut self, path: PathId, answer: Result<Vip, DnsError>, now: Instant) {
+        let waiting = self.wishes.iter().filter(|(_, wish)| wish.path == Some(path));
+        let names: Vec<Fqdn> = waiting.map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.answer_all(name, answer, now));
+    }
+
     fn answer_all(&mut self, name: &Fqdn, answer: Result<Vip, DnsError>, now: Instant) {
         for query in self.wishes.remove(name).map(|wish| wish.queries).unwrap_or_default() {
             self.answer(query, name, answer, now);
         }
     }
 
-    /// Sends a Direction Request (T3.2.2-a), for a name or to direct a path anew (T4.1.4-a, T4.2.5-a).
+    /// Sends a Direction Request (T3.2.2-a), for a name or to direct a path anew (T4.1.4-a, T4.2.5-a). One that is under way is not
+    /// sent beside it, for that would lead to two paths: it is repeated at once.
     fn request(&mut self, errand: Errand, now: Instant) {
+        let under_way = self.requests.iter().find(|(_, (known, _))| *known == errand).map(|(id, _)| id);
+        if let Some(id) = under_way {
+            return self.requests.hasten(id, now);
+        }
         let (fqdn, renewal) = match &errand {
             Errand::Name(name) => (name.clone(), None),
             Errand::Renewal(path) => {
@@ -339,9 +358,9 @@ impl Terminal {
         let pace = self.pace();
         let taken = match self.paths.get_mut(&id) {
             Some(path) => path.redirect(direction, pace, now, &mut self.mail),
-            None => Path::directed(direction, own_vip, pace, now, &mut self.mail).map(|path| {
-                self.paths.insert(id, path);
-            }),
+            None => {
+                Path::directed(direction, own_vip, pace, now, &mut self.mail).map(|path| self.adopt(path))
+            }
         };
         match answers {
             Some(_) => {
@@ -359,6 +378,27 @@ impl Terminal {
         Ok(())
     }
 
+    /// Takes in a new path. A relay translates one path for each pair of terminal and general node, so it ended the one before: a second
+    /// name of the general node led to it.
+    fn adopt(&mut self, mut path: Path) {
+        let replaced: Vec<PathId> = self
+            .paths
+            .values()
+            .filter(|old| path.is_translated() && old.is_translated() && old.peer_vip == path.peer_vip)
+            .map(|old| old.id)
+            .collect();
+        for old in replaced.into_iter().filter_map(|id| self.paths.remove(&id)) {
+            self.renewals.clear(old.id);
+            self.events.push_back(Event::Data(DataUpdate::Forget { path: old.id }));
+            self.wishes
+                .values_mut()
+                .filter(|wish| wish.path == Some(old.id))
+                .for_each(|wish| wish.path = Some(path.id));
+            path.replace(old);
+        }
+        self.paths.insert(path.id, path);
+    }
+
     fn undirected(&mut self, errand: Errand, error: DnsError, now: Instant) {
         match errand {
             Errand::Name(name) => self.answer_all(&name, Err(error), now),
@@ -373,41 +413,31 @@ impl Terminal {
             match signal {
                 Signal::Data(update) => self.events.push_back(Event::Data(update)),
                 Signal::Stands => {
-                    let Some(path) = self.paths.get(&id) else { continue };
-                    let vip = path.peer_vip;
-                    let waiting = self
-                        .wishes
-                        .iter()
-                        .find(|(_, wish)| wish.path == Some(id))
-                        .map(|(name, _)| name.clone());
-                    if let Some(name) = waiting {
-                        self.answer_all(&name, Ok(vip), now);
+                    if let Some(vip) = self.paths.get(&id).map(|path| path.peer_vip) {
+                        self.answer_path(id, Ok(vip), now);
                     }
                 }
-                Signal::Broken => {
-                    let asked = self
-                        .requests
-                        .iter()
-                        .any(|(_, (errand, _))| matches!(errand, Errand::Renewal(path) if *path == id));
-                    // While unregistered there is nobody to ask; registration has every path directed anew.
-                    if !asked && self.is_registered() {
-                        self.request(Errand::Renewal(id), now);
-                    }
-                }
-                Signal::Failed => {
-                    self.paths.remove(&id);
-                    self.events.push_back(Event::Data(DataUpdate::Forget { path: id }));
-                    let waiting = self
-                        .wishes
-                        .iter()
-                        .find(|(_, wish)| wish.path == Some(id))
-                        .map(|(name, _)| name.clone());
-                    if let Some(name) = waiting {
-                        self.answer_all(&name, Err(DnsError::ServFail), now);
-                    }
-                }
+                // Both ends called each other: the other path serves.
+                Signal::Broken if self.has_rival(id) => self.end(id, now),
+                // While unregistered there is nobody to ask; registration has every path directed anew.
+                Signal::Broken if self.is_registered() => self.request(Errand::Renewal(id), now),
+                Signal::Broken => {}
+                Signal::Failed => self.end(id, now),
             }
         }
+    }
+
+    /// Whether another path to the same peer stands.
+    fn has_rival(&self, id: PathId) -> bool {
+        let peer = self.paths.get(&id).map(|path| path.peer_vip);
+        self.paths.values().any(|path| path.id != id && Some(path.peer_vip) == peer && path.stands())
+    }
+
+    fn end(&mut self, id: PathId, now: Instant) {
+        self.paths.remove(&id);
+        self.renewals.clear(id);
+        self.events.push_back(Event::Data(DataUpdate::Forget { path: id }));
+        self.answer_path(id, Err(DnsError::ServFail), now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.

@@ -72,6 +72,9 @@ struct Direct {
 /// The most addresses of a peer that are tried in one epoch.
 const MAX_TRIED: usize = 16;
 
+/// The most names of one peer that are remembered; one that is forgotten costs a new direction.
+const MOST_ALIASES: usize = 16;
+
 /// A request under way on a tunnel.
 enum Ask {
     LegTunnel(Message),
@@ -107,6 +110,8 @@ pub(super) struct Path {
     pub(super) id: PathId,
     pub(super) role: Role,
     pub(super) peer: Fqdn,
+    /// Other names by which an application asked for the same peer.
+    aliases: Vec<Fqdn>,
     pub(super) peer_vip: Vip,
     own_vip: Vip,
     epoch: u8,
@@ -142,6 +147,7 @@ impl Path {
             id: direction.path,
             role: direction.role,
             peer: direction.peer.clone(),
+            aliases: Vec::new(),
             peer_vip: direction.peer_vip,
             own_vip,
             epoch: direction.epoch,
@@ -277,6 +283,22 @@ impl Path {
     /// The way in use, and where packets go.
     pub(super) fn way(&self) -> (RouteName, Option<SocketAddr>) {
         (self.route, self.remote)
+    }
+
+    /// Whether an application that asks for `name` means this path.
+    pub(super) fn is_called(&self, name: &Fqdn) -> bool {
+        self.peer == *name || self.aliases.contains(name)
+    }
+
+    /// Whether a relay translates addresses for it.
+    pub(super) fn is_translated(&self) -> bool {
+        self.leg.as_ref().is_some_and(|leg| leg.mode == RelayMode::Translate)
+    }
+
+    /// Takes over the names of a path that this one replaces.
+    pub(super) fn replace(&mut self, old: Path) {
+        let names = std::iter::once(old.peer).chain(old.aliases).filter(|name| *name != self.peer);
+        self.aliases.extend(names.take(MOST_ALIASES));
     }
 
     /// Whether packets can flow.
@@ -426,7 +448,7 @@ impl Path {
             Some(remote) => {
                 self.next_keep_alive.get_or_insert(now + self.pace.keep_alive);
                 let update = if self.sending {
-                    DataUpdate::Remote { flow: self.flow(), remote }
+                    DataUpdate::Remote { flow: self.flow(), path: self.id, remote }
                 } else {
                     (self.sending, self.stood) = (true, true);
                     let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
