@@ -45,8 +45,10 @@ pub struct Talk {
     pub period: Option<Duration>,
     /// Every packet so far.
     pub packets: Vec<Numbered>,
-    /// How many packets came more than once, at either end, or were not what was sent.
-    pub strange: u32,
+    /// How many packets came again, at either end.
+    pub again: u32,
+    /// How many echoes came to another host or port than the one that they are for.
+    pub astray: u32,
     pub(crate) port: u16,
     pub(crate) ended: bool,
 }
@@ -62,7 +64,7 @@ impl Talk {
         // Conversations beyond the ports that there are share one; they are told apart by what they carry.
         let port = FIRST_PORT + (id.0 % 20_000) as u16;
         let (answer, packets) = (None, Vec::new());
-        Self { host, peer, asked, answer, period, packets, strange: 0, port, ended: false }
+        Self { host, peer, asked, answer, period, packets, again: 0, astray: 0, port, ended: false }
     }
 
     /// The VIP that the application was told.

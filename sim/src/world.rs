@@ -696,25 +696,26 @@ impl World {
     /// A packet came to an application: one that echoes, or one that counts echoes.
     fn deliver(&mut self, id: HostId, packet: Packet) {
         let now = self.now;
-        let known = talk::parse(&packet.payload)
-            .and_then(|(talk, number)| Some((self.talks.get_mut(talk.0)?, number)))
-            .and_then(|(talk, number)| {
-                Some((talk.host, talk.port, &mut talk.strange, talk.packets.get_mut(number)?))
-            });
+        let named = talk::parse(&packet.payload);
+        let known = named.and_then(|(talk, number)| Some((self.talks.get_mut(talk.0)?, number)));
+        let known = known.filter(|(talk, number)| *number < talk.packets.len());
         if talk::is_request(packet.destination.into()) {
-            if let Some((_, _, strange, numbered)) = known {
-                *strange += u32::from(numbered.arrived.is_some());
-                numbered.arrived.get_or_insert(now);
+            if let Some((talk, number)) = known {
+                talk.again += u32::from(talk.packets[number].arrived.is_some());
+                talk.packets[number].arrived.get_or_insert(now);
             }
             self.hosts[id.0].heard.insert(packet.source.into());
             let echo = Packet { source: packet.destination, destination: packet.source, ..packet };
             let mut output = Output::default();
             self.hosts[id.0].send_packet(&echo, &mut output);
             self.settle(id, output);
-        } else if let Some((host, port, strange, numbered)) = known {
-            *strange +=
-                u32::from(numbered.returned.is_some() || host != id || port != packet.destination.port());
-            numbered.returned.get_or_insert(now);
+        } else if let Some((talk, number)) = known {
+            if (talk.host, talk.port) != (id, packet.destination.port()) {
+                talk.astray += 1;
+                return;
+            }
+            talk.again += u32::from(talk.packets[number].returned.is_some());
+            talk.packets[number].returned.get_or_insert(now);
         }
     }
 }

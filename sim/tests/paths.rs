@@ -137,8 +137,19 @@ fn two_names_of_one_address_have_one_vip() {
     lab.world.run_for(secs(2));
     let vips = [first, second].map(|talk| lab.world.heard(talk).vip());
     assert!(vips[0].is_some() && vips[0] == vips[1], "{vips:?}");
+    lab.world.run_for(secs(30));
     lab.assert_flowing(first);
     lab.assert_flowing(second);
+    // Asked for in turns, they disturb nothing: the path knows both names.
+    let from = lab.world.now();
+    for name in ["www.example.test", "alias.example.test", "www.example.test"] {
+        lab.world.ask(mn, name);
+        lab.world.run_for(secs(1));
+    }
+    let silence = lab.world.heard(first).longest_silence(from, lab.world.now());
+    assert!(silence < PERIOD * 2, "{silence:?}\n{}", lab.ladder(0));
+    assert_eq!(lab.world.at_terminal(mn).unwrap().paths().len(), 1);
+    assert_eq!(lab.world.at_relay(lab.rs).unwrap().table().len(), 1);
 }
 
 #[test]
@@ -205,5 +216,31 @@ fn a_quiet_world_sends_keep_alives_alone() {
             _ => false,
         };
         assert!(quiet, "{observation:?}");
+    }
+}
+
+/// Both ends ask for each other at once: whatever paths come of it, packets flow, also when one of them dies.
+#[test]
+fn two_that_call_each_other_at_once() {
+    for apart in [0, 1, 2, 5, 9, 14, 20, 40] {
+        let mut lab = Lab::new(apart + 11);
+        let (a, b) = (lab.nat(Behaviour::SYMMETRIC), lab.nat(Behaviour::SYMMETRIC));
+        let (mn, cn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)));
+        lab.start();
+        let first = lab.world.talk(mn, cn, PERIOD);
+        lab.world.run_for(ms(apart));
+        let second = lab.world.talk(cn, mn, PERIOD);
+        lab.world.run_for(secs(3));
+        lab.assert_flowing(first);
+        lab.assert_flowing(second);
+        lab.world.move_to(mn, &[inside(b, 7)]);
+        lab.world.run_for(secs(1));
+        lab.assert_flowing(first);
+        lab.assert_flowing(second);
+        lab.world.crash(lab.rs);
+        lab.world.start(lab.rs);
+        lab.world.run_for(secs(40));
+        lab.assert_flowing(first);
+        lab.assert_flowing(second);
     }
 }

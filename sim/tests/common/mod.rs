@@ -119,7 +119,8 @@ impl Lab {
             recent.len(),
             self.ladder(0)
         );
-        assert_eq!(self.world.heard(talk).strange, 0);
+        let heard = self.world.heard(talk);
+        assert_eq!((heard.again, heard.astray), (0, 0));
     }
 }
 
