@@ -1,0 +1,332 @@
+//! Packets through RS-N: a terminal's real sockets on one side, a general node's on the other (T4.2.3-a, T4.2.3-b, T5.4.1-a, T5.4.2-a).
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use ntm_protocol::wire::RelayAnswer;
+use serde_json::json;
+use socket2::{Domain, Socket, Type};
+
+use crate::peers::{Dc, Path, Terminal, VIP_GN, VIP_MN};
+use crate::process::Daemon;
+use crate::world::{GENERAL, Namespace, PATIENCE, RELAY, World, until};
+
+/// A world in which VIP_GN[0] leads to GENERAL[0].
+struct Set {
+    world: World,
+    dc: Dc,
+    daemon: Daemon,
+    terminal: Terminal,
+}
+
+fn set() -> Set {
+    let world = World::new();
+    let mut dc = Dc::new(&world.others);
+    let daemon = start(&world, &mut dc);
+    let terminal = Terminal::new(&world.terminal);
+    let mut set = Set { world, dc, daemon, terminal };
+    set.connect(Path::new(1), VIP_GN[0], GENERAL[0]);
+    set
+}
+
+fn start(world: &World, dc: &mut Dc) -> Daemon {
+    let mut daemon = Daemon::start(&world.relay);
+    daemon.told();
+    dc.register();
+    assert!(daemon.told().starts_with("READY=1"));
+    daemon
+}
+
+impl Set {
+    fn connect(&mut self, path: Path, general: Ipv4Addr, real: Ipv4Addr) {
+        assert_eq!(self.dc.direct(path, path.translate(general, real)), RelayAnswer::Ready);
+        self.terminal.connect(path, general);
+    }
+}
+
+fn listen(namespace: &Namespace, address: impl Into<SocketAddr>) -> TcpListener {
+    let address = address.into();
+    namespace.run(|| TcpListener::bind(address)).unwrap_or_else(|error| panic!("{address}: {error}"))
+}
+
+fn connect(namespace: &Namespace, from: Ipv4Addr, to: impl Into<SocketAddr>) -> TcpStream {
+    let (from, to) = (SocketAddr::from((from, 0)), to.into());
+    let stream = namespace.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&from.into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        Ok::<_, std::io::Error>(socket.into())
+    });
+    patient(stream.unwrap_or_else(|error| panic!("connecting from {from} to {to}: {error}")))
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+/// Sends a line from one end, reads it at the other.
+#[track_caller]
+fn line(from: &mut TcpStream, to: &mut BufReader<TcpStream>, text: &str) {
+    writeln!(from, "{text}").expect("sent");
+    assert_eq!(read(to), text);
+}
+
+#[track_caller]
+fn read(from: &mut BufReader<TcpStream>) -> String {
+    let mut text = String::new();
+    from.read_line(&mut text).expect("a line");
+    text.trim_end().to_owned()
+}
+
+fn reader(stream: &TcpStream) -> BufReader<TcpStream> {
+    BufReader::new(stream.try_clone().expect("a handle"))
+}
+
+#[test]
+fn udp_tcp_and_ping_reach_the_general_node_which_sees_the_relay_only() {
+    let set = set();
+    let (mn, gn) = (&set.world.terminal, &set.world.others);
+    mn.must(&format!("ping -n -c 2 -i 0.01 -W 5 {}", VIP_GN[0]));
+
+    let server = gn.udp((GENERAL[0], 7));
+    let client = mn.udp((VIP_MN, 40_000));
+    let mut buffer = [0; 2048];
+    for length in [0, 1, 1396] {
+        client.send_to(&vec![7; length], (VIP_GN[0], 7)).expect("sent");
+        let (received, from) = server.recv_from(&mut buffer).expect("received");
+        assert_eq!((received, from), (length, (RELAY, 40_000).into()), "T4.2.3-b");
+        server.send_to(&buffer[..received], from).expect("answered");
+        let (received, from) = client.recv_from(&mut buffer).expect("the answer");
+        assert_eq!((received, from), (length, (VIP_GN[0], 7).into()), "T4.2.3-a");
+    }
+    // An error comes back translated, too: nobody listens there.
+    client.connect((VIP_GN[0], 9)).expect("connected");
+    client.send(b"?").expect("sent");
+    let error = client.recv(&mut buffer).expect_err("port unreachable");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+
+    // A megabyte each way: what has a wrong checksum would not arrive (T5.4.2-a).
+    let listener = listen(gn, (GENERAL[0], 80));
+    let serving = thread::spawn(move || {
+        let (stream, from) = listener.accept().expect("a connection");
+        let mut stream = patient(stream);
+        let mut all = vec![0; 1 << 20];
+        stream.read_exact(&mut all).expect("all of it");
+        stream.write_all(&all).expect("sent back");
+        from
+    });
+    let mut stream = connect(mn, VIP_MN, (VIP_GN[0], 80));
+    assert_eq!(stream.peer_addr().expect("an address"), (VIP_GN[0], 80).into());
+    let sent: Vec<u8> = (0..1u32 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_be_bytes()).collect();
+    let mut writing = stream.try_clone().expect("a handle");
+    let copy = sent.clone();
+    let writer = thread::spawn(move || writing.write_all(&copy).expect("sent"));
+    let mut received = vec![0; sent.len()];
+    stream.read_exact(&mut received).expect("all of it");
+    writer.join().expect("written");
+    assert!(received == sent, "it came back changed");
+    assert_eq!(serving.join().expect("served").ip(), IpAddr::V4(RELAY));
+}
+
+/// TA-a: one MN that talks to two GNs, from one port.
+#[test]
+fn one_terminal_speaks_to_two_general_nodes() {
+    let mut set = set();
+    set.connect(Path::new(2), VIP_GN[1], GENERAL[1]);
+    let client = set.world.terminal.udp((VIP_MN, 40_000));
+    let servers = GENERAL.map(|address| set.world.others.udp((address, 7)));
+    let mut buffer = [0; 64];
+    for (general, server) in VIP_GN.iter().zip(&servers) {
+        client.send_to(b"hello", (*general, 7)).expect("sent");
+        let (_, from) = server.recv_from(&mut buffer).expect("received");
+        server.send_to(b"you too", from).expect("answered");
+        assert_eq!(client.recv_from(&mut buffer).expect("an answer").1, (*general, 7).into());
+    }
+}
+
+/// What a terminal may not reach: the relay itself, another terminal, what has no translation; and nobody outside reaches a terminal.
+#[test]
+fn only_what_is_translated_passes() {
+    let set = set();
+    let World { relay, terminal, others } = &set.world;
+    let dropped = |why: &str| {
+        let rules = relay.must("nft list table ip ntm-relay-ntm0");
+        let rule =
+            rules.lines().find(|line| line.contains(why)).unwrap_or_else(|| panic!("no rule {why}: {rules}"));
+        let count = rule.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        count.and_then(|count| count.parse::<u64>().ok()).expect("a counter")
+    };
+    // From outside, to VIPs by way of the relay's machine.
+    others.must(&format!("ip route add 198.18.0.0/15 via {RELAY}"));
+    let client = terminal.udp((VIP_MN, 40_000));
+    let outsider = others.udp((GENERAL[1], 7));
+    outsider.send_to(b"let me in", (VIP_MN, 40_000)).expect("sent");
+    until(|| dropped("no terminal asked for it") == 1);
+    // And with a virtual source, straight from the terminal's real interface.
+    others.must("ip addr add 198.18.0.9/32 dev net");
+    let spoofer = others.udp(([198, 18, 0, 9], 7));
+    spoofer.send_to(b"I am a terminal", (VIP_GN[0], 7)).expect("sent");
+    until(|| dropped("nobody else has one") == 1);
+    client.set_nonblocking(true).expect("set");
+    assert_eq!(client.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// A connection lives through the relay's death: conntrack knows it still, and the next run takes it on.
+#[test]
+fn a_tcp_connection_lives_through_a_restart() {
+    let Set { world, mut dc, daemon, mut terminal } = set();
+    let listener = listen(&world.others, (GENERAL[0], 80));
+    let mut client = connect(&world.terminal, VIP_MN, (VIP_GN[0], 80));
+    let mut server = patient(listener.accept().expect("a connection").0);
+    line(&mut client, &mut reader(&server), "before");
+
+    daemon.end("KILL");
+    // With the TUN gone, nothing for a terminal leaves by another way, and no reset reaches the general node.
+    writeln!(server, "meanwhile").expect("sent");
+    let _daemon = start(&world, &mut dc);
+    let path = Path { epoch: 2, ..Path::new(1) };
+    assert_eq!(dc.direct(path, path.translate(VIP_GN[0], GENERAL[0])), RelayAnswer::Ready);
+    terminal.connect(path, VIP_GN[0]);
+    let mut reading = reader(&client);
+    assert_eq!(read(&mut reading), "meanwhile");
+    line(&mut server, &mut reading, "after");
+    line(&mut client, &mut reader(&server), "after, too");
+}
+
+/// A VIP_GN that stands for another general node leads nobody to the former one.
+#[test]
+fn connections_end_when_their_address_leads_elsewhere() {
+    let Set { world, mut dc, daemon, mut terminal } = set();
+    let [old, new] = GENERAL.map(|address| world.others.udp((address, 7)));
+    let client = world.terminal.udp((VIP_MN, 40_000));
+    let mut buffer = [0; 64];
+    client.send_to(b"one", (VIP_GN[0], 7)).expect("sent");
+    old.recv(&mut buffer).expect("received");
+    daemon.end("TERM");
+    let daemon = start(&world, &mut dc);
+    let path = Path::new(3);
+    assert_eq!(dc.direct(path, path.translate(VIP_GN[0], GENERAL[1])), RelayAnswer::Ready);
+    terminal.connect(path, VIP_GN[0]);
+    assert_eq!(daemon.status()["rs_n"]["translations"], json!({ "198.18.128.1": "203.0.113.81" }));
+    // From the same port, so that conntrack would know the connection.
+    client.send_to(b"two", (VIP_GN[0], 7)).expect("sent");
+    let length = new.recv(&mut buffer).expect("it reaches the new one");
+    assert_eq!(&buffer[..length], b"two");
+    old.set_nonblocking(true).expect("set");
+    assert_eq!(old.recv(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// T5.1.2-b: FTP carries addresses in its control connection (RFC 959); both ends must read such as they can reach.
+#[test]
+fn ftp_works_in_passive_and_in_active_mode() {
+    let set = set();
+    let helpers = set.daemon.status()["rs_n"]["helpers"].take();
+    assert!(
+        helpers.as_array().is_some_and(|all| all.contains(&json!("ftp"))),
+        "this kernel has no nf_conntrack_ftp: {helpers}"
+    );
+    let (mn, gn) = (&set.world.terminal, &set.world.others);
+    let listener = listen(gn, (GENERAL[0], 21));
+    let mut client = connect(mn, VIP_MN, (VIP_GN[0], 21));
+    let mut server = patient(listener.accept().expect("a connection").0);
+    let (mut at_client, mut at_server) = (reader(&client), reader(&server));
+
+    // The helper reads from the second line of each end on.
+    line(&mut server, &mut at_client, "220 ready");
+    line(&mut client, &mut at_server, "USER anonymous");
+
+    // Passive: the server says where to connect to.
+    let data = listen(gn, (GENERAL[0], 0));
+    let port = data.local_addr().expect("an address").port();
+    client.write_all(b"PASV\r\n").expect("sent");
+    assert_eq!(read(&mut at_server), "PASV");
+    let reply = format!("227 Entering Passive Mode ({})\r\n", host_port(GENERAL[0], port));
+    server.write_all(reply.as_bytes()).expect("sent");
+    let reply = read(&mut at_client);
+    let (address, port) = parse_host_port(reply.split(['(', ')']).nth(1).expect("an address"));
+    assert_eq!(address, VIP_GN[0], "{reply}");
+    let mut from_server = BufReader::new(connect(mn, VIP_MN, (address, port)));
+    let mut to_client = patient(data.accept().expect("a data connection").0);
+    line(&mut to_client, &mut from_server, "a file, passively");
+
+    // Active: the client says where to connect to.
+    let data = listen(mn, (VIP_MN, 0));
+    let port = data.local_addr().expect("an address").port();
+    client.write_all(format!("PORT {}\r\n", host_port(VIP_MN, port)).as_bytes()).expect("sent");
+    let command = read(&mut at_server);
+    let (address, port) = parse_host_port(command.strip_prefix("PORT ").expect("PORT"));
+    assert_eq!(address, RELAY, "{command}");
+    let mut to_client = connect(gn, GENERAL[0], (address, port));
+    let (from_server, from) = data.accept().expect("a data connection");
+    assert_eq!(from.ip(), IpAddr::V4(VIP_GN[0]));
+    line(&mut to_client, &mut BufReader::new(patient(from_server)), "a file, actively");
+    // The control connection, whose texts changed their length, is in order still.
+    line(&mut client, &mut at_server, "QUIT");
+}
+
+fn host_port(address: Ipv4Addr, port: u16) -> String {
+    let ([a, b, c, d], [high, low]) = (address.octets(), port.to_be_bytes());
+    format!("{a},{b},{c},{d},{high},{low}")
+}
+
+fn parse_host_port(text: &str) -> (Ipv4Addr, u16) {
+    let numbers: Vec<u8> = text.trim().split(',').map(|n| n.parse().expect("a number")).collect();
+    let [a, b, c, d, high, low] = numbers[..] else { panic!("six numbers, not {text}") };
+    (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low]))
+}
+
+/// T5.1.2-b: SIP carries addresses in its headers and in the session's description (RFC 3261, RFC 4566).
+#[test]
+fn sip_reaches_each_end_with_addresses_that_it_knows() {
+    let set = set();
+    let helpers = set.daemon.status()["rs_n"]["helpers"].take();
+    assert!(
+        helpers.as_array().is_some_and(|all| all.contains(&json!("sip-udp"))),
+        "this kernel has no nf_conntrack_sip: {helpers}"
+    );
+    let client = set.world.terminal.udp((VIP_MN, 5060));
+    let server = set.world.others.udp((GENERAL[0], 5060));
+    let message = |first: &str, from: Ipv4Addr, to: Ipv4Addr, media: u16| {
+        let body = format!(
+            "v=0\r\no=- 1 1 IN IP4 {from}\r\ns=-\r\nc=IN IP4 {from}\r\nt=0 0\r\nm=audio {media} RTP/AVP 0\r\n"
+        );
+        format!(
+            "{first}\r\nVia: SIP/2.0/UDP {VIP_MN}:5060;branch=z9hG4bK1\r\nFrom: <sip:mn@{from}>;tag=1\r\n\
+             To: <sip:gn@{to}>\r\nCall-ID: 1@{from}\r\nCSeq: 1 INVITE\r\nContact: <sip:x@{from}:5060>\r\n\
+             Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let mut buffer = [0; 2048];
+    let invite = message(&format!("INVITE sip:gn@{} SIP/2.0", VIP_GN[0]), VIP_MN, VIP_GN[0], 4000);
+    client.send_to(invite.as_bytes(), (VIP_GN[0], 5060)).expect("sent");
+    let (length, from) = server.recv_from(&mut buffer).expect("the INVITE");
+    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    assert_eq!(from, (RELAY, 5060).into());
+    assert!(text.starts_with(&format!("INVITE sip:gn@{}", GENERAL[0])), "{text}");
+    for expected in [
+        format!("Via: SIP/2.0/UDP {RELAY}:5060"),
+        format!("<sip:x@{RELAY}:5060>"),
+        format!("c=IN IP4 {RELAY}"),
+    ] {
+        assert!(text.contains(&expected), "{expected}: {text}");
+    }
+    assert!(!text.contains(&format!("c=IN IP4 {VIP_MN}")), "{text}");
+
+    // The media that it announces comes in, unasked.
+    let media: u16 = text
+        .split("m=audio ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .expect("m=")
+        .parse()
+        .expect("a port");
+    let phone = set.world.terminal.udp((VIP_MN, 4000));
+    let speaker = set.world.others.udp((GENERAL[0], 6000));
+    speaker.send_to(b"voice", (RELAY, media)).expect("sent");
+    let (length, from) = phone.recv_from(&mut buffer).expect("the voice");
+    assert_eq!((&buffer[..length], from.ip()), (&b"voice"[..], IpAddr::V4(VIP_GN[0])));
+}
