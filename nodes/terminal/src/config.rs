@@ -18,7 +18,7 @@
 //! address = "203.0.113.4:4330"
 //! ```
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -77,7 +77,7 @@ struct File {
     #[serde(default = "tun")]
     tun: String,
     #[serde(default = "vips")]
-    vips: String,
+    vips: VipRange,
     #[serde(default = "mtu")]
     mtu: u16,
     #[serde(default = "dns_listen")]
@@ -104,8 +104,8 @@ fn tun() -> String {
     "ntm0".to_owned()
 }
 
-fn vips() -> String {
-    "198.18.0.0/15".to_owned()
+fn vips() -> VipRange {
+    VipRange::new(Ipv4Addr::new(198, 18, 0, 0), 15).expect("a well-formed range")
 }
 
 fn mtu() -> u16 {
@@ -126,10 +126,6 @@ impl Config {
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
         let file: File = config::load(path)?;
         let wrong = |key: &str, why: String| Err(ConfigError::value(path, key, why).into());
-        let vips: VipRange = match file.vips.parse() {
-            Ok(vips) => vips,
-            Err(error) => return wrong("vips", format!("{error}")),
-        };
         if file.port == 0 {
             return wrong("port", "0 is no port: choose one from 1 to 65535".into());
         }
@@ -141,8 +137,8 @@ impl Config {
         if address.port() == 0 {
             return wrong("coordinator.address", "0 is no port: DCs have 4330 unless configured".into());
         }
-        if vips.contains(Vip(*address.ip())) {
-            let why = format!("{} is a virtual address of {vips}: give the real one", address.ip());
+        if file.vips.contains(Vip(*address.ip())) {
+            let why = format!("{} is a virtual address of {}: give the real one", address.ip(), file.vips);
             return wrong("coordinator.address", why);
         }
         let keys = beside(path, &file.keys);
@@ -160,7 +156,7 @@ impl Config {
             fqdn: file.fqdn,
             port: file.port,
             tun: file.tun,
-            vips,
+            vips: file.vips,
             mtu: file.mtu,
             dns_listen: file.dns_listen,
             patience: file.patience.into(),
@@ -229,16 +225,36 @@ address = \"203.0.113.4:4330\"
           4 | colour = "mn.jsonl"
             | ^^^^^^
         "#);
-        insta::assert_snapshot!(refusal("[coord", "vips = \"198.18.0.1/15\"\n[coord"), @"");
-        insta::assert_snapshot!(refusal("[coord", "mtu = 100\n[coord"), @"");
-        insta::assert_snapshot!(refusal("[coord", "port = 0\n[coord"), @"");
-        insta::assert_snapshot!(refusal("[coord", "port = 65536\n[coord"), @"");
-        insta::assert_snapshot!(refusal("[coord", "patience = \"4\"\n[coord"), @"");
-        insta::assert_snapshot!(refusal("203.0.113.4", "198.19.0.1"), @"");
-        insta::assert_snapshot!(refusal(":4330", ""), @"");
-        insta::assert_snapshot!(refusal("NS.dc", "other.dc"), @"");
-        insta::assert_snapshot!(refusal("NS.dc", "rs.dc"), @"");
-        insta::assert_snapshot!(refusal("\"mn.dc.test\"", "\"mn..test\""), @"");
-        insta::assert_snapshot!(refusal("keys.toml", "none.toml"), @"");
+        insta::assert_snapshot!(refusal("[coord", "vips = \"198.18.0.1/15\"\n[coord"), @r#"
+        mn.toml:5:8: 198.18.0.1/15 has bits set after its prefix: did you mean 198.18.0.0/15?
+          5 | vips = "198.18.0.1/15"
+            |        ^^^^^^^^^^^^^^^
+        "#);
+        insta::assert_snapshot!(refusal("[coord", "mtu = 100\n[coord"), @"mn.toml: 'mtu': 100 is not from 576 to 8924 bytes");
+        insta::assert_snapshot!(refusal("[coord", "port = 0\n[coord"), @"mn.toml: 'port': 0 is no port: choose one from 1 to 65535");
+        insta::assert_snapshot!(refusal("[coord", "port = 65536\n[coord"), @"
+        mn.toml:5:8: invalid value: integer `65536`, expected u16
+          5 | port = 65536
+            |        ^^^^^
+        ");
+        insta::assert_snapshot!(refusal("[coord", "patience = \"4\"\n[coord"), @r#"
+        mn.toml:5:12: '4' needs a unit: ns, us, ms, s, m or h, as in 5s, 300ms or 2m
+          5 | patience = "4"
+            |            ^^^
+        "#);
+        insta::assert_snapshot!(refusal("203.0.113.4", "198.19.0.1"), @"mn.toml: 'coordinator.address': 198.19.0.1 is a virtual address of 198.18.0.0/15: give the real one");
+        insta::assert_snapshot!(refusal(":4330", ""), @r#"
+        mn.toml:7:11: invalid IPv4 socket address syntax
+          7 | address = "203.0.113.4"
+            |           ^^^^^^^^^^^^^
+        "#);
+        insta::assert_snapshot!(refusal("NS.dc", "other.dc"), @"mn.toml: 'coordinator.fqdn': keys.toml has no key of 'other.dc.test': add an entry for it");
+        insta::assert_snapshot!(refusal("NS.dc", "rs.dc"), @"mn.toml: 'coordinator.fqdn': in keys.toml 'rs.dc.test' is no coordinator: correct its kind");
+        insta::assert_snapshot!(refusal("\"mn.dc.test\"", "\"mn..test\""), @r#"
+        mn.toml:2:8: the label '' of a name must have 1 to 63 characters
+          2 | fqdn = "mn..test"
+            |        ^^^^^^^^^^
+        "#);
+        insta::assert_snapshot!(refusal("keys.toml", "none.toml"), @"none.toml: the key file cannot be read: No such file or directory (os error 2)");
     }
 }

@@ -110,16 +110,14 @@ async fn follow(
     }
 }
 
-/// Takes a view.
+/// Takes a view. One question after the other: the kernel refuses a second list on a socket before the first has ended.
 async fn look(handle: &Handle, coordinator: Ipv4Addr) -> io::Result<View> {
     let links = handle.link().get().execute().map_err(to_io);
-    let links = links.try_filter(|link| ready(carries(link))).map_ok(|link| link.header.index);
-    let addresses = dump_addresses(handle).try_filter_map(|message| ready(Ok(address(&message))));
-    Ok(View {
-        links: links.try_collect().await?,
-        addresses: addresses.try_collect().await?,
-        source: source(handle, coordinator).await,
-    })
+    let links =
+        links.try_filter(|link| ready(carries(link))).map_ok(|link| link.header.index).try_collect().await?;
+    let addresses =
+        dump_addresses(handle).try_filter_map(|message| ready(Ok(address(&message)))).try_collect().await?;
+    Ok(View { links, addresses, source: source(handle, coordinator).await })
 }
 
 fn carries(link: &LinkMessage) -> bool {
