@@ -86,6 +86,11 @@ pub enum DataUpdate {
         /// The path.
         path: PathId,
     },
+    /// There is no network: packets wait in the virtual interface's queue. TCP sends a probe soon after answers stay away; one that waits
+    /// instead of being lost shows both ends what is missing as soon as there is a way, where else a timeout of 200 ms would.
+    Pause,
+    /// There is a way again.
+    Resume,
 }
 
 impl std::fmt::Debug for DataUpdate {
@@ -98,6 +103,8 @@ impl std::fmt::Debug for DataUpdate {
             Self::Receive { flow, keys } => write!(f, "Receive {flow:?} in epoch {}", keys.epoch()),
             Self::Switch { path, ends } => write!(f, "Switch {path} between {ends:?}"),
             Self::Forget { path } => write!(f, "Forget {path}"),
+            Self::Pause => f.write_str("Pause"),
+            Self::Resume => f.write_str("Resume"),
         }
     }
 }
@@ -113,6 +120,7 @@ struct Sending {
 pub struct Outbound {
     /// The first is in use; of another path there is one only where both ends called each other.
     flows: HashMap<Flow, Vec<Sending>, FixedState>,
+    paused: bool,
 }
 
 /// Why an inner packet was not sent.
@@ -146,8 +154,15 @@ impl Outbound {
                 sendings.retain(|sending| sending.keys.path() != *path);
                 !sendings.is_empty()
             }),
+            DataUpdate::Pause => self.paused = true,
+            DataUpdate::Resume => self.paused = false,
             DataUpdate::Receive { .. } | DataUpdate::Switch { .. } => {}
         }
+    }
+
+    /// Whether packets are to wait: take none from the virtual interface until an update says otherwise.
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// Seals `inner` into `out`: the datagram's length and where it goes.
@@ -225,7 +240,7 @@ impl Inbound {
             DataUpdate::Forget { path } => {
                 self.paths.remove(path);
             }
-            DataUpdate::Send { .. } | DataUpdate::Remote { .. } => {}
+            DataUpdate::Send { .. } | DataUpdate::Remote { .. } | DataUpdate::Pause | DataUpdate::Resume => {}
         }
     }
 
@@ -377,7 +392,7 @@ mod tests {
         let keys = |path| {
             Box::new(DataKeys::new(&SharedKey::new([1; 32]), path, 0, Suite::Aes128Cbc, Role::Initiator))
         };
-        let mut used = |out: &mut Outbound| {
+        let used = |out: &mut Outbound| {
             let (mut buffer, inner) = ([0; 200], packet(flow(), 20));
             let (_, remote) = out.seal(&inner, &mut buffer).ok()?;
             let header = Header::parse(&buffer).unwrap();

@@ -98,6 +98,8 @@ pub struct Terminal {
     paths: BTreeMap<PathId, Path>,
     /// Paths to be directed anew at some time, because it failed before.
     renewals: Expiry<PathId>,
+    /// Whether packets wait for a way in a new network.
+    paused: bool,
     mail: Mail,
     events: VecDeque<Event>,
 }
@@ -144,6 +146,7 @@ impl Terminal {
             requests: Pending::default(),
             paths: BTreeMap::new(),
             renewals: Expiry::default(),
+            paused: false,
             mail: Mail::new(config.seed, config.first_sequence),
             events: VecDeque::new(),
         }
@@ -194,6 +197,10 @@ impl Terminal {
         self.addresses = addresses.to_vec();
         self.mail.journal.note(now, What::Addresses { addresses: addresses.to_vec() });
         self.requests = Pending::default();
+        if addresses.is_empty() {
+            self.events.push_back(Event::Data(DataUpdate::Pause));
+            self.paused = true;
+        }
         let addresses = addresses.iter().map(|address| SocketAddr::new(*address, self.port)).collect();
         self.registrar.register(addresses, now, &mut self.mail);
     }
@@ -399,7 +406,15 @@ impl Terminal {
         self.paths.insert(path.id, path);
     }
 
+    /// Packets flow again: a way stands in the new network, or there is none to wait for.
+    fn resume(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            self.events.push_back(Event::Data(DataUpdate::Resume));
+        }
+    }
+
     fn undirected(&mut self, errand: Errand, error: DnsError, now: Instant) {
+        self.resume();
         match errand {
             Errand::Name(name) => self.answer_all(&name, Err(error), now),
             // The path may still carry traffic, and the cause may pass.
@@ -413,6 +428,7 @@ impl Terminal {
             match signal {
                 Signal::Data(update) => self.events.push_back(Event::Data(update)),
                 Signal::Stands => {
+                    self.resume();
                     if let Some(vip) = self.paths.get(&id).map(|path| path.peer_vip) {
                         self.answer_path(id, Ok(vip), now);
                     }
