@@ -97,7 +97,12 @@ fn survives(seed: u64, impair: impl Fn(&mut ntm_sim::Link) + Copy) {
     for host in [mn, cn] {
         assert!(lab.world.at_terminal(host).unwrap().is_registered());
     }
-    assert_eq!(lab.world.at_terminal(mn).unwrap().paths().len(), 2, "one path for each peer");
+    // An attempt that one end gave up may have succeeded at the other, and is mended beside the next: two at most for one peer.
+    let paths = lab.world.at_terminal(mn).unwrap().paths();
+    for peer in [cn, gn] {
+        let to_peer = paths.iter().filter(|path| path.peer == *lab.world.fqdn(peer)).count();
+        assert!((1..=2).contains(&to_peer), "seed {seed}: {paths:#?}\n{}", lab.sequence(0));
+    }
 }
 
 #[test]
