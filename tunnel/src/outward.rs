@@ -61,8 +61,11 @@ impl<E: Egress> Outward<E> {
         let mut read = vec![0; READ];
         let mut scratch = Vec::with_capacity(1 << 16);
         loop {
+            if self.is_stopped_while_paused()? {
+                return Ok(());
+            }
             let mut reads = 0;
-            while reads < BATCH_READS && self.sealer.used < BATCH_BYTES {
+            while reads < BATCH_READS && self.sealer.used < BATCH_BYTES && !self.sealer.table.is_paused() {
                 match self.tun.read(&mut read) {
                     Ok(len) => {
                         // After the read: a packet that is read after an update sees it.
@@ -90,6 +93,19 @@ impl<E: Egress> Outward<E> {
                 Err(source) => return Err(Failed { what: "waiting for the TUN", source }),
             }
         }
+    }
+
+    /// Lets packets wait in the TUN while the table is paused; true where the end was told meanwhile.
+    fn is_stopped_while_paused(&mut self) -> Result<bool, Failed> {
+        self.pending.drain(|update| self.sealer.table.apply(update));
+        while self.sealer.table.is_paused() {
+            match self.waiter.rung(&self.pending.bell) {
+                Ok(Waited::Again) => self.pending.drain(|update| self.sealer.table.apply(update)),
+                Ok(Waited::Stopped) => return Ok(true),
+                Err(source) => return Err(Failed { what: "waiting for an update", source }),
+            }
+        }
+        Ok(false)
     }
 
     fn counters(&self) -> &Counters {

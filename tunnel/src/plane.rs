@@ -129,14 +129,14 @@ impl<U: Send + Clone + 'static> Plane<U> {
         let waiter = || Waiter::new(stop.clone(), options.spin);
         let notify = || Notify { notices: notice_sender.clone(), counters: Arc::clone(&counters) };
 
-        let (inward, pending) = updates();
+        let (inward, pending) = updates()?;
         let inward_thread =
             Inward::new(tun.clone(), udp.clone(), ingress, pending, control_sender, notify(), waiter());
         threads.spawn("ntm-in", failure_sender.clone(), move || inward_thread.run())?;
 
         let outward = match tun {
             Some(tun) => {
-                let (updates, pending) = updates();
+                let (updates, pending) = updates()?;
                 let thread = Outward::new(tun, udp, egress, pending, notify(), waiter());
                 threads.spawn("ntm-out", failure_sender, move || thread.run())?;
                 Some(updates)

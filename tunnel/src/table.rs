@@ -1,11 +1,14 @@
 //! What a data thread asks of its table, and how the control side changes a table that another thread owns.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict};
+
+use crate::wake::Bell;
 
 /// The table of the thread from the TUN to the network.
 pub trait Egress: Send + 'static {
@@ -14,6 +17,11 @@ pub trait Egress: Send + 'static {
 
     /// Applies a change.
     fn apply(&mut self, update: &Self::Update);
+
+    /// Whether packets are to wait in the TUN's queue until an update says otherwise.
+    fn is_paused(&self) -> bool {
+        false
+    }
 
     /// Seals the IPv4 packet `inner` into `out`, which has room for 128 bytes more than `inner` has: the datagram's length and where it
     /// goes.
@@ -39,6 +47,10 @@ impl Egress for Outbound {
         Outbound::apply(self, update);
     }
 
+    fn is_paused(&self) -> bool {
+        Outbound::is_paused(self)
+    }
+
     fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent> {
         Outbound::seal(self, inner, out)
     }
@@ -62,6 +74,7 @@ impl Ingress for Inbound {
 pub(crate) struct Updates<U> {
     queue: mpsc::Sender<U>,
     waiting: Arc<AtomicBool>,
+    bell: Bell,
 }
 
 /// The data thread's end.
@@ -69,13 +82,20 @@ pub(crate) struct Updates<U> {
 pub(crate) struct Pending<U> {
     queue: mpsc::Receiver<U>,
     waiting: Arc<AtomicBool>,
+    /// Rings with each update.
+    pub(crate) bell: Bell,
 }
 
 /// A way for updates. The data thread pays one load of a flag for each batch.
-pub(crate) fn updates<U>() -> (Updates<U>, Pending<U>) {
-    let (sender, receiver) = mpsc::channel();
+///
+/// A thread that blocks on its descriptor needs no waking: an update is seen before the next packet. One whose table is paused waits
+/// for the bell.
+pub(crate) fn updates<U>() -> io::Result<(Updates<U>, Pending<U>)> {
+    let (sender, queue) = mpsc::channel();
     let waiting = Arc::new(AtomicBool::new(false));
-    (Updates { queue: sender, waiting: Arc::clone(&waiting) }, Pending { queue: receiver, waiting })
+    let bell = Bell::new()?;
+    let updates = Updates { queue: sender, waiting: Arc::clone(&waiting), bell: bell.clone() };
+    Ok((updates, Pending { queue, waiting, bell }))
 }
 
 impl<U> Updates<U> {
@@ -84,6 +104,7 @@ impl<U> Updates<U> {
         // The thread is gone only if the plane ends; its failure is told elsewhere.
         if self.queue.send(update).is_ok() {
             self.waiting.store(true, Ordering::Release);
+            self.bell.ring();
         }
     }
 }
@@ -108,7 +129,7 @@ mod tests {
 
     #[test]
     fn updates_arrive_in_order_and_once() {
-        let (updates, pending) = updates();
+        let (updates, pending) = updates().expect("an eventfd");
         let drained = || {
             let mut all = Vec::new();
             pending.drain(|update| all.push(*update));
@@ -124,7 +145,7 @@ mod tests {
 
     #[test]
     fn none_is_lost_between_two_threads() {
-        let (updates, pending) = updates();
+        let (updates, pending) = updates().expect("an eventfd");
         let sending = std::thread::spawn(move || (0..10_000).for_each(|n| updates.send(n)));
         let mut seen = Vec::new();
         while seen.len() < 10_000 {

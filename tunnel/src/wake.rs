@@ -8,14 +8,33 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+fn event_fd() -> io::Result<Arc<EventFd>> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    Ok(Arc::new(EventFd::from_value_and_flags(0, flags)?))
+}
+
+/// Wakes a thread that waits for an update.
+#[derive(Clone, Debug)]
+pub(crate) struct Bell(Arc<EventFd>);
+
+impl Bell {
+    pub(crate) fn new() -> io::Result<Self> {
+        event_fd().map(Self)
+    }
+
+    pub(crate) fn ring(&self) {
+        // The only error is a full counter, and then it has rung.
+        let _ = self.0.write(1);
+    }
+}
+
 /// Tells all data threads to end; once raised, it stays.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop(Arc<EventFd>);
 
 impl Stop {
     pub(crate) fn new() -> io::Result<Self> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Self(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
+        event_fd().map(Self)
     }
 
     /// Ends every wait, those to come too.
@@ -62,6 +81,14 @@ impl Waiter {
             return Ok(Waited::Again);
         }
         self.block(fd.as_fd(), PollFlags::POLLIN)
+    }
+
+    /// Waits until `bell` rings, which it may have done already.
+    pub(crate) fn rung(&self, bell: &Bell) -> io::Result<Waited> {
+        let waited = self.block(bell.0.as_fd(), PollFlags::POLLIN)?;
+        // Its number of rings does not matter; that it was empty would only mean one more look.
+        let _ = bell.0.read();
+        Ok(waited)
     }
 
     /// Waits until `fd` can be written.
