@@ -55,7 +55,9 @@ fn a_file_that_is_not_there() {
 
 #[test]
 fn usage() {
-    for arguments in [&["runn"][..], &[], &["run"], &["run", "a", "b"], &["run", "handover", "--format", "xml"]] {
+    for arguments in
+        [&["runn"][..], &[], &["run"], &["run", "a", "b"], &["run", "handover", "--format", "xml"]]
+    {
         let output = harness(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }

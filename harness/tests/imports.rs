@@ -24,7 +24,11 @@ fn nobody_imports_whom_it_may_not() {
     let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo metadata");
     let ours: BTreeSet<String> = metadata.packages.iter().map(|package| package.name.to_string()).collect();
     let table: BTreeMap<&str, &[&str]> = TABLE.iter().copied().collect();
-    assert_eq!(ours, table.keys().map(|name| (*name).to_owned()).collect(), "the table names every package of the workspace");
+    assert_eq!(
+        ours,
+        table.keys().map(|name| (*name).to_owned()).collect(),
+        "the table names every package of the workspace"
+    );
 
     let mut wrong = Vec::new();
     for package in &metadata.packages {
@@ -38,7 +42,8 @@ fn nobody_imports_whom_it_may_not() {
                 wrong.push(format!("{} imports {name}", package.name));
             }
             // The router's half of ntm-nat, and all that it needs, stays out of whoever wants the pure library.
-            let pure = name == "ntm-nat" && !dependency.uses_default_features && dependency.features.is_empty();
+            let pure =
+                name == "ntm-nat" && !dependency.uses_default_features && dependency.features.is_empty();
             let optional = package.name.as_str() == "ntm-nat" && name == "ntm-daemon" && dependency.optional;
             if name == "ntm-nat" && !pure {
                 wrong.push(format!("{} imports ntm-nat with its router", package.name));
@@ -54,10 +59,12 @@ fn nobody_imports_whom_it_may_not() {
 /// The page's table and this test's are one.
 #[test]
 fn the_page_says_the_same() {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/architecture.md")).expect("the page");
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/architecture.md"))
+        .expect("the page");
     let shorter = |name: &str| name.trim_start_matches("ntm-").to_owned();
     for (package, allowed) in TABLE {
-        let row = page.lines().find(|line| line.starts_with('|') && line.contains(&format!("| `{package}` |")));
+        let row =
+            page.lines().find(|line| line.starts_with('|') && line.contains(&format!("| `{package}` |")));
         let row = row.unwrap_or_else(|| panic!("docs/architecture.md has no row for {package}"));
         let said = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
         for name in allowed.iter().map(|name| shorter(name)) {
@@ -65,7 +72,10 @@ fn the_page_says_the_same() {
         }
         for (other, _) in TABLE.iter().filter(|(other, _)| !allowed.contains(other)) {
             let named = said.split(|c: char| !c.is_alphanumeric()).any(|word| word == shorter(other));
-            assert!(!named || said.contains("none of ours"), "the page lets {package} import {other}: {said}");
+            assert!(
+                !named || said.contains("none of ours"),
+                "the page lets {package} import {other}: {said}"
+            );
         }
     }
 }

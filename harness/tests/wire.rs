@@ -370,8 +370,12 @@ fn a_link_that_goes_down_and_up_again_works_on() {
         assert!(hosts.ping("-c 3 -i 0.02 -W 0.2").is_empty(), "nothing passes");
         hosts.ip("w", "link set dev b up");
         assert_eq!(hosts.ping("-c 3 -i 0.02 -W 2").len(), 3, "it works again");
-        let dropped = report(&wire).links[0].up.dropped;
-        assert!(dropped.down >= 3, "what was dropped is counted: {dropped:?}");
+        let down = || report(&wire).links[0].up.dropped.down;
+        let before = down();
+        assert!(before >= 3, "what was dropped is counted");
+        hosts.ip("b", "link set dev eth0 down");
+        assert!(hosts.ping("-c 3 -i 0.02 -W 0.2").is_empty(), "without carrier nothing passes either");
+        assert!(down() >= before + 3, "and that is counted too");
     });
 }
 

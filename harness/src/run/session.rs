@@ -92,7 +92,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let mut record = Record::default();
 
     let mut world = tokio::select! {
-        world = World::build(&job.plan) => world?,
+        world = World::build(&job.plan, &job.scenario) => world?,
         () = interrupted.next() => return Ok(Exit::Interrupted),
     };
     progress.say("the world is built");
@@ -114,6 +114,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     progress.say("ending");
     let (recordings, lost, mut problems) = lab.end_captures();
     let status = lab.status().await;
+    let links = world.achieved().map(|links| json!(links));
     problems.extend(lab.daemons.end().await);
     record.recordings = recordings;
     record.notes.extend(lost);
@@ -122,7 +123,9 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     record.trace = Some(lab.paths.daemons.trace.clone());
     record.flows_folder = lab.paths.flows.clone();
     let machine = machine.join().unwrap_or(Json::Null);
-    result::conclude(job, record, ending, &[("env.json", machine), ("status.json", status)])
+    let files = [("env.json", machine), ("status.json", status)];
+    let links = links.map(|links| ("links.json", links));
+    result::conclude(job, record, ending, &files.into_iter().chain(links).collect::<Vec<_>>())
 }
 
 /// SIGINT and SIGTERM.
