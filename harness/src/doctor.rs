@@ -203,7 +203,7 @@ fn tun() -> Finding {
 fn netem() -> Finding {
     let tried = succeeds("tc", &["qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]);
     let tried = tried.map(|()| "delay, jitter and loss by the kernel".to_owned());
-    let remedy = "scenarios with delay, jitter or loss need a kernel with CONFIG_NET_SCH_NETEM; those with rates alone run";
+    let remedy = "delay, jitter and loss are made in user space, and what was achieved is reported; a kernel with CONFIG_NET_SCH_NETEM makes them itself";
     finding("netem", false, tried, remedy)
 }
 

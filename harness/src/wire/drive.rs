@@ -204,7 +204,10 @@ impl Driver {
                     Err(error) => {
                         let dropped = &mut tally.dropped;
                         let reason = match error.raw_os_error() {
-                            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => &mut dropped.down,
+                            // ENOBUFS: no carrier, as the other side of the pair is down.
+                            Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV | libc::ENOBUFS) => {
+                                &mut dropped.down
+                            }
                             Some(libc::EMSGSIZE) => &mut dropped.oversize,
                             _ => &mut dropped.refused,
                         };

@@ -76,7 +76,7 @@ pub struct LinkSpec {
     pub up: Impairment,
     /// From `b` to `a`.
     pub down: Impairment,
-    /// Where its chance comes from; the two directions have different ones.
+    /// Where its chance comes from. Links of one wire may share it: each link's chance, and each direction's, is its own.
     pub seed: u64,
 }
 
@@ -198,24 +198,25 @@ fn prepare(
 ) -> Result<Driver, WireError> {
     let mut names = Vec::new();
     let mut ways = Vec::new();
-    for link in links {
-        for (number, inner, asked) in [(0, &link.a, link.up), (1, &link.b, link.down)] {
+    for (number, link) in (0..).zip(links) {
+        for (direction, inner, asked) in [(0, &link.a, link.up), (1, &link.b, link.down)] {
             let end = setns(&inner.netns, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
             let end = end.and_then(|()| End::open(&inner.interface)).map_err(|error| WireError::End {
                 link: link.name.clone(),
                 interface: inner.interface.clone(),
                 error,
             })?;
-            ways.push((end, Line::new(asked, seed(link.seed, number))));
+            ways.push((end, Line::new(asked, seed(link.seed, number, direction))));
         }
         names.push(link.name);
     }
     Driver::new(names, ways, commands, wake).map_err(WireError::Thread)
 }
 
-fn seed(link: u64, direction: u8) -> [u8; 32] {
+fn seed(given: u64, link: u64, direction: u8) -> [u8; 32] {
     let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&link.to_le_bytes());
-    seed[8] = direction;
+    seed[..8].copy_from_slice(&given.to_le_bytes());
+    seed[8..16].copy_from_slice(&link.to_le_bytes());
+    seed[16] = direction;
     seed
 }

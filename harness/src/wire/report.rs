@@ -1,7 +1,7 @@
 //! What a wire did to packets, measured.
 
 use ntm_protocol::time::{Duration, Instant};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::histogram::Histogram;
 
@@ -10,12 +10,17 @@ use super::histogram::Histogram;
 pub struct Report {
     /// When it was made.
     pub at: Instant,
-    /// Processor time that the wire has used.
+    /// Processor time that the wire has used; in JSON `cpu_s`, in seconds.
+    #[serde(rename = "cpu_s", serialize_with = "seconds")]
     pub cpu: Duration,
     /// Whether the wire runs before ordinary threads (SCHED_FIFO).
     pub is_realtime: bool,
     /// In the order they were given.
     pub links: Vec<LinkReport>,
+}
+
+fn seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
 }
 
 /// One link.
@@ -61,7 +66,7 @@ pub struct Dropped {
     pub queue: u64,
     /// More was under way than the wire has memory for.
     pub memory: u64,
-    /// The interface was down, at either end.
+    /// The interface they were meant for was down or without carrier.
     pub down: u64,
     /// Longer than the other end's MTU, or than any frame.
     pub oversize: u64,

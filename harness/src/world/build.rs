@@ -1,24 +1,28 @@
 //! Builds the namespaces, links, addresses and routes of a plan, as far as possible at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread;
 
 use futures::future::try_join_all;
 
+use super::lines::{Lines, Port};
 use super::link::{self, Impairment};
 use super::net::Net;
 use super::space::{Names, Space};
 use crate::exit::Failure;
 use crate::plan::config::{INSIDE, OUTSIDE};
 use crate::plan::{HostPlan, InterfacePlan, Plan, RouterPlan};
-use crate::scenario::model::{Link, NatKind, Place, Role};
+use crate::scenario::model::{ActionKind, Link, NatKind, Place, Role, Scenario};
+use crate::wire::{Report, Trains};
 
 /// The namespace that stands for the outer network. No node can be called so.
 const CORE: &str = "-internet";
-/// A namespace to try things in.
-const SCRATCH: &str = "-scratch";
+/// A namespace to try things in, and then the place of the lines' inner ends.
+const WIRE: &str = "-wire";
+/// What veth pairs have unless told otherwise.
+const MTU: u32 = 1500;
 
 /// Each namespace: one protocol, no help from the kernel, nothing inherited from the host.
 const COMMON: &[(&str, &str)] = &[
@@ -43,21 +47,32 @@ pub struct World {
     nets: BTreeMap<String, Net>,
     /// How delays are made.
     pub impairment: Impairment,
+    /// The links with delays, where the kernel does not make them.
+    lines: Option<Lines>,
+    /// Names of links that are impaired later, if not now.
+    later: BTreeSet<String>,
 }
 
 impl World {
-    /// Builds `plan`. Needs a tokio runtime of one thread.
-    pub async fn build(plan: &Plan) -> Result<Self, Failure> {
-        let (core, scratch, spaces) = spaces(plan)?;
-        let impairment = Impairment::detect(&scratch).await?;
-        refuse_shapes(plan, impairment)?;
+    /// Builds `plan`, which is that of `scenario`. Needs a tokio runtime of one thread.
+    pub async fn build(plan: &Plan, scenario: &Scenario) -> Result<Self, Failure> {
+        let (core, wire, spaces) = spaces(plan)?;
+        let impairment = Impairment::detect(&wire).await?;
+        let lines = match impairment {
+            Impairment::Netem => None,
+            Impairment::Line => {
+                wire.sysctl(COMMON)?;
+                Some(Lines::new(wire, scenario.seed)?)
+            }
+        };
         let mut nets = BTreeMap::new();
         for (name, space) in &spaces {
             nets.insert(name.clone(), space.net()?);
         }
         let core_net = core.net()?;
         let spaces = spaces.into_iter().map(|(name, space)| (name, Arc::new(space))).collect();
-        let mut world = Self { core, spaces, nets, impairment };
+        let later = impaired_later(scenario);
+        let mut world = Self { core, spaces, nets, impairment, lines, later };
         world.lay(plan, &core_net).await?;
         Ok(world)
     }
@@ -88,23 +103,29 @@ impl World {
             self.space(&host.name)?.sysctl(COMMON)?;
             self.net(&host.name)?.set_up(1, true).await?;
             for interface in &host.interfaces {
-                let target = self.space(&host.name)?.network();
-                let port = port_name(&host.name, &interface.name);
-                match &interface.at {
-                    Place::Internet => core.add_pair(&port, bridge, &interface.name, target).await?,
+                let space = Arc::clone(self.space(&host.name)?);
+                let name = &port_name(&host.name, &interface.name);
+                let is_impaired = self.is_impaired(&interface.link, interface.link_name.as_deref());
+                let lines = self.lines.as_mut().filter(|_| is_impaired);
+                let port = match &interface.at {
+                    Place::Internet => Port { net: core, bridge, name },
                     Place::Behind(router) => {
-                        let lan = *inner.get(router.as_str()).unwrap_or(&0);
+                        let bridge = *inner.get(router.as_str()).unwrap_or(&0);
                         let net = self
                             .nets
                             .get(router)
                             .ok_or_else(|| Failure::error(format!("no router `{router}`")))?;
-                        net.add_pair(&port, lan, &interface.name, target).await?;
+                        Port { net, bridge, name }
                     }
-                }
+                };
+                connect(lines, &space, &interface.name, port, &interface.link).await?;
                 if interface.up {
                     self.join(&host.name, interface).await?;
                 }
             }
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.start()?;
         }
         self.shape_all(plan).await?;
         // Last, all at once: the kernel says when each link carries packets.
@@ -137,9 +158,12 @@ impl World {
         core: &Net,
         bridge: u32,
     ) -> Result<u32, Failure> {
-        let space = self.space(&router.name)?;
+        let space = Arc::clone(self.space(&router.name)?);
         space.sysctl(COMMON)?;
-        core.add_pair(&port_name(&router.name, OUTSIDE), bridge, OUTSIDE, space.network()).await?;
+        let port = Port { net: core, bridge, name: &port_name(&router.name, OUTSIDE) };
+        let is_impaired = self.is_impaired(&router.link, router.link_name.as_deref());
+        let lines = self.lines.as_mut().filter(|_| is_impaired);
+        connect(lines, &space, OUTSIDE, port, &router.link).await?;
         let net = self.net(&router.name)?;
         net.set_up(1, true).await?;
         let wan = net.index(OUTSIDE).await?;
@@ -153,6 +177,11 @@ impl World {
             net.add_route(None, gateway).await?;
         }
         Ok(lan)
+    }
+
+    /// Whether a link has delay, jitter or loss at any time of the run.
+    fn is_impaired(&self, shape: &Link, name: Option<&str>) -> bool {
+        impairs(shape) || name.is_some_and(|name| self.later.contains(name))
     }
 
     /// Brings an interface up as a laptop does: link, address, default route.
@@ -192,8 +221,39 @@ impl World {
             Place::Internet => &self.core,
             Place::Behind(router) => self.space(router)?,
         };
-        link::apply(self.space(node)?, interface, &shape.up).await?;
-        link::apply(network, &port_name(node, interface), &shape.down).await
+        let node_space = self.space(node)?;
+        let port = &port_name(node, interface);
+        let lines = self.lines.as_ref().map(|lines| lines.set(node, interface, shape)).transpose()?;
+        for (space, device, shape) in
+            [(&**node_space, interface, &shape.up), (network, port.as_str(), &shape.down)]
+        {
+            if lines == Some(true) {
+                let net = space.net()?;
+                net.limit_trains(net.index(device).await?, Trains::for_link(&link::line(shape), MTU)).await?;
+            } else {
+                link::apply(space, device, shape).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the links achieved that this kernel has no netem for; `None` if there are none.
+    pub fn achieved(&self) -> Option<Report> {
+        self.lines.as_ref()?.report()
+    }
+}
+
+/// Makes the link between `interface` of `node` and `port`: through `lines` if they are given, else directly.
+async fn connect(
+    lines: Option<&mut Lines>,
+    node: &Space,
+    interface: &str,
+    port: Port<'_>,
+    shape: &Link,
+) -> Result<(), Failure> {
+    match lines {
+        Some(lines) => lines.connect(node, interface, port, shape).await,
+        None => port.net.add_pair(port.name, Some(port.bridge), interface, node.network()).await,
     }
 }
 
@@ -209,18 +269,17 @@ fn port_name(node: &str, interface: &str) -> String {
     format!("{}~{hash:08x}", &name[..6])
 }
 
-fn refuse_shapes(plan: &Plan, impairment: Impairment) -> Result<(), Failure> {
-    let routers = plan.routers.iter().map(|router| (&router.name, &router.link));
-    let hosts = plan.hosts.iter().flat_map(|host| host.interfaces.iter().map(move |i| (&host.name, &i.link)));
-    for (node, link) in routers.chain(hosts) {
-        if !impairment.can(&link.up) || !impairment.can(&link.down) {
-            return Err(Failure::unable(format!(
-                "`{node}` has a link with delay, jitter or loss, and this kernel has no netem: use a kernel with \
-                 CONFIG_NET_SCH_NETEM, or a link with a rate alone"
-            )));
-        }
-    }
-    Ok(())
+/// The names of links that the timeline gives delay, jitter or loss.
+fn impaired_later(scenario: &Scenario) -> BTreeSet<String> {
+    let later = scenario.actions.iter().filter_map(|action| match &action.kind {
+        ActionKind::Link { name, shape } if impairs(shape) => Some(name.get_ref().clone()),
+        _ => None,
+    });
+    later.collect()
+}
+
+fn impairs(shape: &Link) -> bool {
+    shape.up.impairs() || shape.down.impairs()
 }
 
 /// Makes all namespaces, on as many threads as there are processors.
@@ -231,7 +290,7 @@ fn spaces(plan: &Plan) -> Result<(Space, Space, BTreeMap<String, Space>), Failur
         .filter(|host| matches!(host.role, Role::General { .. }))
         .filter_map(|host| Some((host.address(), host.fqdn.as_ref()?.to_string())))
         .collect();
-    let mut wanted = vec![(CORE, nameless()), (SCRATCH, nameless())];
+    let mut wanted = vec![(CORE, nameless()), (WIRE, nameless())];
     wanted.extend(plan.routers.iter().map(|router| (router.name.as_str(), nameless())));
     wanted.extend(plan.hosts.iter().map(|host| (host.name.as_str(), names_of(host, &names))));
     let threads = thread::available_parallelism().map_or(2, usize::from).min(8);
@@ -257,7 +316,7 @@ fn spaces(plan: &Plan) -> Result<(Space, Space, BTreeMap<String, Space>), Failur
     }
     let mut take =
         |name: &str| all.remove(name).ok_or_else(|| Failure::error(format!("namespace {name} was not made")));
-    Ok((take(CORE)?, take(SCRATCH)?, all))
+    Ok((take(CORE)?, take(WIRE)?, all))
 }
 
 fn nameless() -> Names {

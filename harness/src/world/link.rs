@@ -1,6 +1,11 @@
-//! What links do to packets: which queueing disciplines give a link its rate, delay and loss on this machine.
+//! What links do to packets: which queueing disciplines, or which line in user space, give a link its rate, delay and loss on this
+//! machine.
 //!
 //! A link's direction is shaped where packets leave for it: `up` at the node's own end, `down` at the network's end.
+
+use std::num::NonZeroU64;
+
+use ntm_sim::impair;
 
 use super::space::Space;
 use crate::exit::Failure;
@@ -11,8 +16,8 @@ use crate::scenario::model::Shape;
 pub enum Impairment {
     /// By the kernel's netem.
     Netem,
-    /// Not at all: the kernel has no netem.
-    None,
+    /// By a line in user space ([`crate::wire`]): the kernel has no netem.
+    Line,
 }
 
 impl Impairment {
@@ -22,13 +27,19 @@ impl Impairment {
         let output = scratch.command("tc")?.args(words).output().await;
         Ok(match output {
             Ok(output) if output.status.success() => Self::Netem,
-            _ => Self::None,
+            _ => Self::Line,
         })
     }
+}
 
-    /// Whether links of this shape can be had.
-    pub fn can(self, shape: &Shape) -> bool {
-        self == Self::Netem || !shape.impairs()
+/// What a line in user space does for `shape`. Its queue is that of the token bucket below.
+pub fn line(shape: &Shape) -> impair::Impairment {
+    impair::Impairment {
+        rate: shape.rate.and_then(NonZeroU64::new),
+        delay: shape.delay,
+        jitter: shape.jitter,
+        loss: shape.loss,
+        ..impair::Impairment::default()
     }
 }
 

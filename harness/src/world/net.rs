@@ -16,6 +16,7 @@ use rtnetlink::{
 
 use crate::exit::Failure;
 use crate::scenario::prefix::Prefix;
+use crate::wire::Trains;
 
 /// The kernel says within this time that a link is up, or something is wrong.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,11 +59,11 @@ impl Net {
         self.index(bridge).await
     }
 
-    /// Makes a pair of links: `port` here, up and on the bridge `bridge`, and `link` directly in the namespace `there`.
+    /// Makes a pair of links: `port` here, up and on the bridge `bridge` if there is one, and `link` directly in the namespace `there`.
     pub async fn add_pair(
         &self,
         port: &str,
-        bridge: u32,
+        bridge: Option<u32>,
         link: &str,
         there: &impl AsFd,
     ) -> Result<(), Failure> {
@@ -72,9 +73,8 @@ impl Net {
             .build();
         let pair = LinkMessageBuilder::<LinkVeth>::new(port, link)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .controller(bridge)
-            .up()
-            .build();
+            .up();
+        let pair = bridge.into_iter().fold(pair, LinkMessageBuilder::controller).build();
         self.handle.link().add(pair).execute().await.map_err(self.during(format!("links {port} and {link}")))
     }
 
@@ -83,6 +83,15 @@ impl Net {
         let message = LinkUnspec::new_with_index(index);
         let message = if up { message.up() } else { message.down() };
         self.handle.link().set(message.build()).execute().await.map_err(self.during("switching a link"))
+    }
+
+    /// Lets the kernel hand a link no longer trains of packets than `trains`.
+    pub async fn limit_trains(&self, index: u32, trains: Trains) -> Result<(), Failure> {
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::GsoMaxSize(trains.bytes))
+            .append_extra_attribute(LinkAttribute::GsoMaxSegs(trains.packets));
+        let request = self.handle.link().set(message.build());
+        request.execute().await.map_err(self.during("limiting the trains of a link"))
     }
 
     /// Waits until the kernel says that the link carries packets: administratively up, the other end too.
