@@ -216,6 +216,9 @@ impl Registrar {
         while let Some(expired) = self.pending.expired(now) {
             match expired {
                 Expired::Repeat { id, attempt } => {
+                    if attempt == 2 {
+                        self.rtt.timed_out();
+                    }
                     if let Some(message) = self.pending.get(id) {
                         mail.send(&mut self.session, self.coordinator, message, attempt, now);
                     }

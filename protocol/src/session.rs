@@ -267,6 +267,8 @@ pub(crate) fn header(kind: Kind, flags: Flags, epoch: u8, sequence: u64, id: [u8
 pub struct Rtt {
     smoothed: Option<Duration>,
     variation: Duration,
+    /// How often the timeout was doubled since the last measurement.
+    backoff: u32,
 }
 
 impl Rtt {
@@ -276,8 +278,17 @@ impl Rtt {
     const LEAST: Duration = Duration::from_millis(40);
     const MOST: Duration = Duration::from_secs(2);
 
+    /// A request was not answered in time. The next waits twice as long, until one is answered that was sent once: else a round trip
+    /// longer than the estimate would have every request repeated and so never be measured (RFC 6298, sections 3 and 5.5).
+    pub fn timed_out(&mut self) {
+        if self.timeout() < Self::MOST {
+            self.backoff += 1;
+        }
+    }
+
     /// Takes a measurement; only of requests that were sent once (Karn).
     pub fn measured(&mut self, sample: Duration) {
+        self.backoff = 0;
         match self.smoothed {
             None => (self.smoothed, self.variation) = (Some(sample), sample / 2),
             Some(smoothed) => {
@@ -289,14 +300,18 @@ impl Rtt {
 
     /// How long to wait for an answer before the request is repeated.
     pub fn timeout(&self) -> Duration {
-        self.smoothed.map_or(Self::UNKNOWN, |smoothed| {
+        let measured = self.smoothed.map_or(Self::UNKNOWN, |smoothed| {
             (smoothed + (self.variation * 4).max(smoothed)).clamp(Self::LEAST, Self::MOST)
-        })
+        });
+        (measured * 2u32.saturating_pow(self.backoff)).min(Self::MOST)
     }
 }
 
-/// How often a request is sent before it is given up; each waits twice as long as the one before.
+/// How often a request is sent before it is given up; each waits twice as long as the one before, up to [`MOST_WAIT`].
 pub const ATTEMPTS: u32 = 6;
+
+/// The longest wait before a request is repeated.
+const MOST_WAIT: Duration = Duration::from_secs(2);
 
 struct Entry<T> {
     what: T,
@@ -336,6 +351,7 @@ impl<T> Pending<T> {
     /// Notes that the request `id` was sent at `now`; it is due again after `wait`.
     pub fn sent(&mut self, id: RequestId, what: T, now: Instant, wait: Duration) {
         self.answered(id, now);
+        let wait = wait.min(MOST_WAIT);
         self.entries.insert(id, Entry { what, due: now + wait, wait, attempt: 1, sent: now });
         self.due.insert((now + wait, id));
     }
@@ -385,7 +401,7 @@ impl<T> Pending<T> {
             return self.entries.remove(&id).map(|entry| Expired::GaveUp(id, entry.what));
         }
         entry.attempt += 1;
-        entry.wait *= 2;
+        entry.wait = (entry.wait * 2).min(MOST_WAIT);
         entry.due = now + entry.wait;
         self.due.insert((entry.due, id));
         Some(Expired::Repeat { id, attempt: entry.attempt })
@@ -490,5 +506,37 @@ mod tests {
             rtt.measured(Duration::from_millis(100));
         }
         assert!((200..=260).contains(&rtt.timeout().as_millis()), "{:?}", rtt.timeout());
+    }
+
+    /// A round trip longer than the first timeout is found out all the same.
+    #[test]
+    fn a_long_round_trip_is_measured_in_the_end() {
+        let (mut rtt, mut pending, truth) = (Rtt::default(), Pending::default(), Duration::from_millis(1500));
+        let mut now = Instant::ZERO;
+        for n in 1..=8 {
+            pending.sent(RequestId(n), (), now, rtt.timeout());
+            let answered = now + truth;
+            while let Some(at) = pending.poll_timeout().filter(|at| *at < answered) {
+                if let Some(Expired::Repeat { attempt: 2, .. }) = pending.expired(at) {
+                    rtt.timed_out();
+                }
+            }
+            if let Some(((), Some(sample))) = pending.answered(RequestId(n), answered) {
+                rtt.measured(sample);
+            }
+            now = answered;
+        }
+        assert_eq!(rtt.smoothed, Some(truth));
+        assert!(rtt.timeout() > truth);
+    }
+
+    #[test]
+    fn no_wait_grows_without_bound() {
+        let mut pending = Pending::default();
+        pending.sent(RequestId(1), (), Instant::ZERO, Duration::from_secs(9));
+        while let Some(at) = pending.poll_timeout() {
+            pending.expired(at);
+            assert!(pending.poll_timeout().is_none_or(|next| next - at <= MOST_WAIT));
+        }
     }
 }

@@ -1028,6 +1028,9 @@ impl Coordinator {
                 Expired::Repeat { id, attempt } => {
                     if let Some(ask) = self.asks.get(id) {
                         let (node, message) = (ask.node, ask.message.clone());
+                        if let (2, Some(known)) = (attempt, self.registry.nodes.get_mut(&node)) {
+                            known.rtt.timed_out();
+                        }
                         self.tell(node, &message, attempt, now);
                     }
                 }
