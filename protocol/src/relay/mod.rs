@@ -140,7 +140,8 @@ impl Relay {
         let header = Header::parse(datagram)?;
         match header.kind {
             Kind::TunnelRequest | Kind::PathKeepAlive => {
-                let changes = self.table.handle(&header, datagram, from, now, &mut self.mail)?;
+                let patience = self.patience();
+                let changes = self.table.handle(&header, datagram, from, patience, now, &mut self.mail)?;
                 self.events.extend(changes.into_iter().map(Event::Data));
                 Ok(())
             }
@@ -158,6 +159,12 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// How long an end may be silent: so long as a DC believes in a node that sends no Keep-alive.
+    fn patience(&self) -> Duration {
+        let granted = self.registrars.values().filter_map(Registrar::granted);
+        granted.map(|granted| granted.keep_alive).max().unwrap_or(Duration::from_secs(5)) * 7 / 2
     }
 
     /// T4.1.2-a: everything that forwarding needs is stored before the answer goes out.

@@ -37,6 +37,8 @@ struct Side {
     tunnel: Option<(SocketAddr, Instant)>,
     /// A Tunnel Request that was told that the other side is not there yet.
     waiting: Option<(RequestId, u8)>,
+    /// When the end was heard last.
+    heard: Instant,
 }
 
 struct Common {
@@ -48,7 +50,7 @@ struct Common {
 
 impl Side {
     fn new(now: Instant) -> Self {
-        Self { temp: Vec::new(), temp_at: now, common: None, tunnel: None, waiting: None }
+        Self { temp: Vec::new(), temp_at: now, common: None, tunnel: None, waiting: None, heard: now }
     }
 
     /// A repeated direction brings the keys that are there already, and their numbers go on.
@@ -56,7 +58,7 @@ impl Side {
         self.temp.retain(|session| session.epoch() != epoch);
         self.temp.truncate(TEMP_KEYS_KEPT - 1);
         self.temp.insert(0, TunnelSession::new(key, Purpose::Tunnel, path, epoch, true, end.other()));
-        self.temp_at = now;
+        (self.temp_at, self.heard) = (now, now);
     }
 
     fn reached(&self, epoch: u8) -> bool {
@@ -216,12 +218,16 @@ impl RelayTable {
         Ok(Taken { new, replaced })
     }
 
-    /// Takes a Tunnel Request or Path Keep-alive from an end: answers it, and says what the data tables are to change.
+    /// Takes a Tunnel Request or Path Keep-alive from an end: answers it, and says what the data tables are to change. Where the other
+    /// end was silent for longer than `patience`, a Path Keep-alive is not answered: the way leads nowhere, and only so will this end
+    /// have it directed anew.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn handle(
         &mut self,
         header: &Header,
         datagram: &[u8],
         from: SocketAddr,
+        patience: Duration,
         now: Instant,
         mail: &mut Mail,
     ) -> Result<Vec<DataUpdate>, Refusal> {
@@ -232,6 +238,7 @@ impl RelayTable {
         let entry = self.entries.get_mut(&path).ok_or(Refusal::new("path id", Reason::Stranger))?;
         let end = if header.flags.responder { Role::Responder } else { Role::Initiator };
         let mode = entry.mode();
+        let alone = entry.sides.get(end.other().index()).is_some_and(|other| now - other.heard > patience);
         let Some(side) = entry.sides.get_mut(end.index()) else {
             return Err(Refusal::new("flags", Reason::Unexpected));
         };
@@ -244,8 +251,10 @@ impl RelayTable {
                     return Err(Refusal::new("type", Reason::Unexpected));
                 };
                 mail.received(header, &message, from, now);
-                let answer = PathKeepAliveAnswer { request: keep_alive.request, seen: from }.into();
-                mail.send_on(&mut common.leg, from, &answer, 1, now);
+                if !alone {
+                    let answer = PathKeepAliveAnswer { request: keep_alive.request, seen: from }.into();
+                    mail.send_on(&mut common.leg, from, &answer, 1, now);
+                }
                 None
             }
             _ => {
@@ -274,6 +283,7 @@ impl RelayTable {
                 Some(request.request)
             }
         };
+        side.heard = now;
         let moved = side.tunnel.is_none_or(|(address, _)| address != from);
         if moved {
             side.tunnel = Some((from, now));

@@ -362,6 +362,16 @@ impl Terminal {
             }
             self.renewals.clear(id);
         }
+        // The peer mends a path that this end gave up, and another stands: that one serves, and the peer will find so.
+        if answers.is_none()
+            && direction.epoch != 0
+            && !self.paths.contains_key(&id)
+            && self.paths.values().any(|path| path.peer_vip == direction.peer_vip && path.stands())
+        {
+            let response = RouteResponse { request, accepted: false }.into();
+            self.mail.send(&mut self.registrar.session, from, &response, 1, now);
+            return Ok(());
+        }
         let pace = self.pace();
         let taken = match self.paths.get_mut(&id) {
             Some(path) => path.redirect(direction, pace, now, &mut self.mail),
