@@ -268,6 +268,27 @@ fn a_terminal_restarts() {
     lab.assert_flowing(general);
 }
 
+/// CN lost everything and asks for nothing: MN finds out, though the relay between them is well, and has the path directed anew.
+#[test]
+fn a_peer_restarts_and_stays_silent() {
+    for behaviour in [Behaviour::SYMMETRIC, Behaviour::FULL_CONE] {
+        let mut lab = Lab::new(25);
+        let (a, b) = (lab.nat(behaviour), lab.nat(behaviour));
+        let (mn, cn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)));
+        lab.start();
+        let talk = lab.talk(mn, cn);
+        lab.world.run_for(secs(6));
+        lab.world.crash(cn);
+        lab.world.run_for(ms(300));
+        lab.world.start(cn);
+        let started = lab.world.now();
+        let back = |world: &World| world.heard(talk).first_return_of_sent_since(started).is_some();
+        assert!(lab.world.wait(secs(45), back), "{behaviour}\n{}", lab.sequence(0));
+        println!("{behaviour}: back after {:?}", lab.world.now() - started);
+        lab.assert_flowing(talk);
+    }
+}
+
 /// Datagrams recorded before the DC crashed change nothing afterwards, whoever gets them.
 #[test]
 fn what_was_recorded_before_a_crash_is_worth_nothing_after_it() {

@@ -105,10 +105,10 @@ impl Lab {
         route(&self.world, host)
     }
 
-    /// Packets flow: at least nine tenths of those sent in the next two seconds come back within one more.
+    /// Packets flow: at least nine tenths of those sent in the next two seconds come back within two more.
     pub fn assert_flowing(&mut self, talk: TalkId) {
         let from = self.world.now();
-        self.world.run_for(secs(3));
+        self.world.run_for(secs(4));
         let packets = &self.world.heard(talk).packets;
         let recent: Vec<_> = packets.iter().filter(|p| p.sent >= from && p.sent < from + secs(2)).collect();
         let back = recent.iter().filter(|packet| packet.returned.is_some()).count();
