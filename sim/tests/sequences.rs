@@ -46,3 +46,35 @@ fn fig_4_3_rs_n() {
     insta::assert_snapshot!(lab.sequence(start));
     lab.assert_flowing(talk);
 }
+
+/// T4.2.5-a: on a handover, Registration Request, then T4.2.2 again, with the same relay.
+#[test]
+fn handover_with_a_general_node() {
+    let mut lab = Lab::new(44);
+    let nat = lab.nat(Behaviour::PORT_RESTRICTED);
+    let (mn, gn) = (lab.mn(inside(nat, 2)), lab.gn);
+    lab.start();
+    let talk = lab.talk(mn, gn);
+    lab.world.run_for(secs(1));
+    let start = lab.world.trace().len();
+    lab.world.move_to(mn, &[public(10)]);
+    lab.world.run_for(secs(3));
+    insta::assert_snapshot!(lab.sequence(start));
+    lab.assert_flowing(talk);
+}
+
+/// T4.1.4-a: on a handover, Registration Request, then T4.1.2 again.
+#[test]
+fn handover_with_a_terminal() {
+    let mut lab = Lab::new(45);
+    let [a, b, c] = [(); 3].map(|()| lab.nat(Behaviour::PORT_RESTRICTED));
+    let (mn, cn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)));
+    lab.start();
+    let talk = lab.talk(mn, cn);
+    lab.world.run_for(secs(1));
+    let start = lab.world.trace().len();
+    lab.world.move_to(mn, &[inside(c, 2)]);
+    lab.world.run_for(secs(3));
+    insta::assert_snapshot!(lab.sequence(start));
+    lab.assert_flowing(talk);
+}
