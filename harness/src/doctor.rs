@@ -101,6 +101,23 @@ pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
     )))
 }
 
+/// Whether this world's kernel gives what `plan` needs; tried in the namespace that the thread is in.
+pub fn require_kernel(plan: &Plan) -> Result<(), Failure> {
+    let has = |wanted: fn(&Role) -> bool| plan.hosts.iter().any(|host| wanted(&host.role));
+    let relays = has(|role| matches!(role, Role::Relay { .. }));
+    let mut findings = Vec::new();
+    if relays || has(|role| matches!(role, Role::Terminal(_))) {
+        findings.push(tun());
+    }
+    if relays || !plan.routers.is_empty() {
+        findings.push(nftables());
+    }
+    match findings.into_iter().find(|finding| !finding.there) {
+        None => Ok(()),
+        Some(missing) => Err(Failure::unable(format!("this scenario needs {}: {}", missing.what, missing.note))),
+    }
+}
+
 /// Where a program is; like execvp, and in the folders of administration that an ordinary user's PATH may lack.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -176,7 +193,7 @@ fn nftables() -> Finding {
     let rules = "add table ip probe; add chain ip probe nat { type nat hook postrouting priority 100; }; \
                  add rule ip probe nat masquerade";
     let tried = succeeds("nft", &[rules]).map(|()| "NAT rules are taken".to_owned());
-    finding("nftables in the kernel", true, tried, "use a kernel with CONFIG_NF_TABLES and CONFIG_NFT_MASQ")
+    finding("NAT by nftables", true, tried, "use a kernel with CONFIG_NF_TABLES and CONFIG_NFT_MASQ")
 }
 
 fn tun() -> Finding {

@@ -9,7 +9,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ntm-protocol", &[]),
     ("ntm-daemon", &["ntm-protocol"]),
     ("ntm-tunnel", &["ntm-protocol"]),
-    ("ntm-dc", &["ntm-protocol", "ntm-daemon"]),
+    ("ntm-dc", &["ntm-protocol", "ntm-daemon", "ntm-dns"]),
     ("ntm-relay", &["ntm-protocol", "ntm-daemon", "ntm-tunnel"]),
     ("ntm-terminal", &["ntm-protocol", "ntm-daemon", "ntm-tunnel"]),
     ("ntm-nat", &["ntm-protocol", "ntm-daemon"]),

@@ -24,7 +24,7 @@ use crate::timeline;
 use crate::trace::Trace;
 use crate::world::build::World;
 use crate::world::enter::SOCKETS;
-use crate::{capture, clock};
+use crate::{capture, clock, doctor};
 
 /// A run may take so much longer than its flows and actions.
 const GRACE: Duration = Duration::from_secs(30);
@@ -84,6 +84,7 @@ impl Progress<'_> {
 
 async fn session(job: &Job) -> Result<Exit, Failure> {
     let progress = Progress(job);
+    doctor::require_kernel(&job.plan)?;
     let paths = Paths::make(&job.folder)?;
     let machine = std::thread::spawn(environment::describe);
     let mut interrupted = Interrupts::listen()?;

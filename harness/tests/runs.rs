@@ -1,0 +1,136 @@
+//! Whole runs on this machine: worlds are built, judged and gone. Needs what `harness doctor` names, and the workspace's binaries
+//! (`cargo build --workspace --bins`, in the same profile); where either is missing these tests fail and say so.
+
+mod common;
+
+use common::{Home, code};
+
+/// Two ordinary nodes and a DNS server: no daemon of NTMobile is in it.
+const PLAIN: &str = r#"
+schema = 1
+name   = "plain"
+about  = "two ordinary nodes"
+[link.lan]
+both = { rate = "100mbit" }
+[node]
+root = { role = "dns", at = "internet", zone = "." }
+a = { role = "general", at = "internet", name = "a.example.test", link = "lan" }
+b = { role = "general", at = "internet", name = "b.example.test" }
+[[flow]]
+id = "bulk"
+iperf3 = { from = "a", to = "b.example.test", duration = "1s" }
+[[flow]]
+id = "name"
+ping = { from = "b", to = "a.example.test", count = 3, interval = "50ms" }
+[[flow]]
+id = "page"
+http = { from = "a", to = "b.example.test", size = "1MB" }
+[[flow]]
+id = "inside"
+exec = { node = "a", command = ["sh", "-c", "ls /run/netns; cat /proc/1/comm"] }
+"#;
+
+const HOLDS: &str = r#"
+[[expect]]
+check = "flow.bulk.completed and flow.bulk.connections == 1 and flow.bulk.sources == 1 and not flow.bulk.virtual"
+fail  = "the transfer"
+[[expect]]
+check = "flow.bulk.source_address == node.a.address and flow.bulk.mbits > 50 and flow.bulk.mbits < 100"
+fail  = "the link's rate"
+[[expect]]
+check = "flow.name.lost == 0 and flow.page.intact and flow.page.status == 200 and flow.inside.exit == 0"
+fail  = "ping, page or command"
+[[expect]]
+sequence = ["a: flow-started bulk", "a: flow-ended inside", "a: flow-ended bulk"]
+fail = "the trace"
+"#;
+
+#[test]
+fn what_is_measured_holds_and_a_run_adds_little_to_its_scenario() {
+    let home = Home::new();
+    let run = home.run(&home.scenario("plain", &[PLAIN, HOLDS].concat()), &[]);
+    assert_eq!(code(&run), 0, "{run:?}");
+    let report = home.report();
+    assert_eq!(report["verdict"], "held");
+    assert!(report["seconds"].as_f64().unwrap() < 1.0 + 3.0, "a run adds under 3 s: {report}");
+    assert!(report["quantities"]["run.first_byte_ms"].as_f64().unwrap() < 3000.0, "{report}");
+    let folder = home.only_run();
+    for file in ["events.jsonl", "env.json", "status.json", "scenario.toml", "logs/root.log", "pcap/a.eth0.pcapng"] {
+        assert!(folder.join(file).metadata().is_ok_and(|meta| meta.len() > 0), "{file}");
+    }
+    assert!(!folder.join("unfinished").exists());
+    let inside = std::fs::read_to_string(folder.join("flows/inside.out")).unwrap();
+    assert!(inside.lines().any(|line| line == "b") && inside.ends_with("harness\n"), "a world of its own: {inside}");
+}
+
+#[test]
+fn what_does_not_hold_is_exit_1_with_its_sentence() {
+    let home = Home::new();
+    let wrong = "[[expect]]\ncheck = \"flow.name.lost == 7\"\nfail = \"this sentence is printed\"\n";
+    let run = home.run(&home.scenario("wrong", &[PLAIN, wrong].concat()), &[]);
+    assert_eq!(code(&run), 1, "{run:?}");
+    let text = String::from_utf8_lossy(&run.stdout);
+    assert!(text.contains("this sentence is printed") && text.contains("| flow.name.lost = 0"), "{text}");
+    assert!(!run.stderr.is_empty() && !text.contains("the world is built"), "progress goes to stderr alone");
+}
+
+#[test]
+fn two_runs_at_once_do_not_meet() {
+    let home = Home::new();
+    let scenario = home.scenario("plain", &[PLAIN, HOLDS].concat());
+    let (first, second) = (home.start(&scenario), home.start(&scenario));
+    for run in [first, second] {
+        let output = run.wait_with_output().unwrap();
+        assert_eq!(code(&output), 0, "{output:?}");
+    }
+    assert_eq!(home.runs().len(), 2);
+}
+
+#[test]
+fn a_daemon_that_dies_is_named_with_its_last_words() {
+    let home = Home::new();
+    // The world is a PID namespace of its own: only this run's daemon can be meant.
+    let kill = r#"
+[[flow]]
+id = "kill"
+exec = { node = "a", command = ["sh", "-c", "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = ntm-dns ] && kill -9 ${p#/proc/}; done; exec sleep 5"] }
+"#;
+    let run = home.run(&home.scenario("death", &[PLAIN, kill].concat()), &[]);
+    assert_eq!(code(&run), 3, "{run:?}");
+    let text = String::from_utf8_lossy(&run.stdout);
+    assert!(text.contains("ntm-dns on `root` ended during the run (signal: 9") && text.contains("root serves"), "{text}");
+}
+
+#[test]
+fn what_is_not_installed_is_exit_4_with_the_package() {
+    let home = Home::new();
+    let run = home.command(&["run"]).arg(home.scenario("plain", PLAIN)).env("PATH", "/nonexistent").output().unwrap();
+    // Programs of administration are found without a PATH; iperf3 is none.
+    assert_eq!(code(&run), 4, "{run:?}");
+    let text = String::from_utf8_lossy(&run.stderr);
+    assert!(text.contains("iperf3") && text.contains("apt-get install"), "{text}");
+    assert!(home.runs().is_empty() && home.states().is_empty());
+}
+
+#[test]
+fn an_interrupted_run_ends_soon_and_reports() {
+    let home = Home::new();
+    let long = PLAIN.replace("duration = \"1s\"", "duration = \"60s\"");
+    let mut run = home.start(&home.scenario("long", &long));
+    home.wait_until_begun(&mut run);
+    let told = std::time::Instant::now();
+    common::signal(&run, nix::sys::signal::Signal::SIGINT);
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(code(&output), 130, "{output:?}");
+    assert!(told.elapsed() < std::time::Duration::from_secs(2), "{:?}", told.elapsed());
+    assert_eq!(home.report()["verdict"], "interrupted");
+    assert!(home.states().is_empty());
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_exit_124() {
+    let home = Home::new();
+    let text = ["timeout = \"500ms\"\n", &PLAIN.replace("duration = \"1s\"", "duration = \"60s\"")].concat();
+    let run = home.run(&home.scenario("slow", &text), &[]);
+    assert_eq!(code(&run), 124, "{run:?}");
+}
