@@ -1,9 +1,9 @@
-//! The loop. It decides nothing: inputs go to the [`Shell`], which gives them to the role machine and does what that wants done.
+//! The loop. It decides nothing: inputs go to the shell, which gives them to the role machine and does what that wants done.
 
 use anyhow::anyhow;
 use ntm_daemon::program::Failure;
-use ntm_daemon::{clock, control, signals};
-use ntm_daemon::{notify, trace::TraceSink};
+use ntm_daemon::trace::TraceSink;
+use ntm_daemon::{clock, control, notify, signals};
 use ntm_protocol::data::{Inbound, Outbound};
 use ntm_protocol::relay::Relay;
 use ntm_tunnel::{Plane, PlaneOptions, Udp, UdpConfig};

@@ -62,7 +62,7 @@ impl RsN {
     pub async fn open(tun: &str, vips: VipRange, address: Ipv4Addr) -> Result<Self, Failure> {
         let tun = Tun::open(&TunConfig::relay(tun)).await.map_err(tun_failure)?;
         let name = ruleset::table(tun.name());
-        let forwarding = Forwarding::read(&name)?;
+        let mut forwarding = Forwarding::read(&name)?;
         let helpers = system::helpers()?;
         let netlink = Netlink::open()
             .map_err(|error| Failure::Lacks(format!("this kernel has no netlink for Netfilter: {error}")))?;
@@ -129,9 +129,11 @@ impl RsN {
     /// Translates packets to `general` no more, those of connections that stand excepted: they end by themselves, and reach nobody, for
     /// no path leads to the terminal.
     pub fn untranslate(&mut self, general: Vip) -> io::Result<()> {
-        let Some(real) = self.translations.remove(&general.0) else { return Ok(()) };
+        let Some(real) = self.translations.get(&general.0).copied() else { return Ok(()) };
+        element::remove(&mut self.table.netlink, &self.table.name, general.0)?;
+        self.translations.remove(&general.0);
         self.former.insert((general.0, real));
-        element::remove(&mut self.table.netlink, &self.table.name, general.0)
+        Ok(())
     }
 }
 

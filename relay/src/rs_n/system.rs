@@ -74,6 +74,7 @@ fn nft(arguments: &[&str], input: &str) -> Result<Result<String, String>, Failur
 pub(super) struct Forwarding {
     path: PathBuf,
     former: bool,
+    begun: bool,
 }
 
 impl Forwarding {
@@ -84,7 +85,7 @@ impl Forwarding {
         let value = fs::read_to_string(&path).context("asking whether this machine forwards packets")?;
         let left = nft(&["list", "chain", "ip", table, "forward"], "")?;
         let began = left.is_ok_and(|chain| chain.contains("policy drop"));
-        Ok(Self { path, former: value.trim() != "0" && !began })
+        Ok(Self { path, former: value.trim() != "0" && !began, begun: false })
     }
 
     /// Whether it forwarded packets before.
@@ -93,10 +94,11 @@ impl Forwarding {
     }
 
     /// Begins to forward packets.
-    pub(super) fn begin(&self) -> Result<(), Failure> {
+    pub(super) fn begin(&mut self) -> Result<(), Failure> {
         if self.former {
             return Ok(());
         }
+        self.begun = true;
         fs::write(&self.path, "1").map_err(|error| {
             Failure::Lacks(format!(
                 "the kernel's setting net.ipv4.ip_forward cannot be set to 1: {error}. It needs root"
@@ -107,7 +109,7 @@ impl Forwarding {
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        if !self.former
+        if self.begun
             && let Err(error) = fs::write(&self.path, "0")
         {
             tracing::warn!("this machine goes on forwarding packets: net.ipv4.ip_forward: {error}");

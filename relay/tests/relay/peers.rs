@@ -14,7 +14,7 @@ use ntm_protocol::wire::{
 use ntm_tunnel::{Event, Plane, PlaneOptions, Tun, TunConfig, Udp, UdpConfig};
 use tokio::runtime::Runtime;
 
-use crate::world::{DC, Namespace, PATIENCE, RELAY};
+use crate::world::{DC, Namespace, PATIENCE, RELAY, steadily};
 
 /// The DC's name.
 pub(crate) const DC_NAME: &str = "dc.ntm.test";
@@ -90,7 +90,8 @@ impl Dc {
 
     fn receive(&mut self) -> (Message, SocketAddr) {
         let mut buffer = [0; 2048];
-        let (length, from) = self.socket.recv_from(&mut buffer).expect("the relay says something to its DC");
+        let (length, from) =
+            steadily(|| self.socket.recv_from(&mut buffer)).expect("the relay says something to its DC");
         let datagram = &buffer[..length];
         let header = Header::parse(datagram).expect("a header");
         (self.session.open(&header, datagram).expect("a message"), from)

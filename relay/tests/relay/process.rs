@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::peers::{DC_NAME, KEY, RELAY_NAME};
-use crate::world::{DC, Namespace, PATIENCE, RELAY, until};
+use crate::world::{DC, Namespace, PATIENCE, RELAY, steadily, until};
 
 /// The daemon in a folder of its own, in the relay's namespace; killed when dropped.
 pub(crate) struct Daemon {
@@ -22,15 +22,24 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it.
     pub(crate) fn start(namespace: &Namespace) -> Self {
-        Self::start_as(namespace, Command::new(env!("CARGO_BIN_EXE_ntm-relay")))
+        Self::start_with(namespace, "")
+    }
+
+    /// Starts it with `line` in its configuration.
+    pub(crate) fn start_with(namespace: &Namespace, line: &str) -> Self {
+        Self::spawn(namespace, Command::new(env!("CARGO_BIN_EXE_ntm-relay")), line)
     }
 
     /// Starts it by `command`, to which its arguments are added.
-    pub(crate) fn start_as(namespace: &Namespace, mut command: Command) -> Self {
+    pub(crate) fn start_as(namespace: &Namespace, command: Command) -> Self {
+        Self::spawn(namespace, command, "")
+    }
+
+    fn spawn(namespace: &Namespace, mut command: Command, line: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = format!(
             "name = 'rs1'\nfqdn = '{RELAY_NAME}'\naddress = '{RELAY}'\nkeys = 'keys.toml'\ncontrol = 'control'\n\
-             trace = 'trace'\n[[coordinator]]\nfqdn = '{DC_NAME}'\naddress = '{DC}:4330'\n"
+             trace = 'trace'\n{line}\n[[coordinator]]\nfqdn = '{DC_NAME}'\naddress = '{DC}:4330'\n"
         );
         fs::write(folder.path().join("relay.toml"), config).expect("a configuration");
         let keys = folder.path().join("keys.toml");
@@ -50,10 +59,10 @@ impl Daemon {
     /// What it tells next to whoever started it.
     pub(crate) fn told(&mut self) -> String {
         let mut text = [0; 1024];
-        let Ok(length) = self.notify.recv(&mut text) else {
+        let length = steadily(|| self.notify.recv(&mut text)).unwrap_or_else(|error| {
             let status = self.child.try_wait();
-            panic!("the daemon tells nothing more ({status:?}): {}", self.log());
-        };
+            panic!("the daemon tells nothing more: {error} ({status:?}): {}", self.log());
+        });
         String::from_utf8_lossy(&text[..length]).trim_end().to_owned()
     }
 

@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::peers::{Dc, Path, Terminal, VIP_GN, VIP_MN};
 use crate::process::Daemon;
-use crate::world::{GENERAL, Namespace, PATIENCE, RELAY, World, until};
+use crate::world::{GENERAL, Namespace, PATIENCE, RELAY, World, steadily, until};
 
 /// A world in which VIP_GN[0] leads to GENERAL[0].
 struct Set {
@@ -96,16 +96,16 @@ fn udp_tcp_and_ping_reach_the_general_node_which_sees_the_relay_only() {
     let mut buffer = [0; 2048];
     for length in [0, 1, 1396] {
         client.send_to(&vec![7; length], (VIP_GN[0], 7)).expect("sent");
-        let (received, from) = server.recv_from(&mut buffer).expect("received");
+        let (received, from) = steadily(|| server.recv_from(&mut buffer)).expect("received");
         assert_eq!((received, from), (length, (RELAY, 40_000).into()), "T4.2.3-b");
         server.send_to(&buffer[..received], from).expect("answered");
-        let (received, from) = client.recv_from(&mut buffer).expect("the answer");
+        let (received, from) = steadily(|| client.recv_from(&mut buffer)).expect("the answer");
         assert_eq!((received, from), (length, (VIP_GN[0], 7).into()), "T4.2.3-a");
     }
     // An error comes back translated, too: nobody listens there.
     client.connect((VIP_GN[0], 9)).expect("connected");
     client.send(b"?").expect("sent");
-    let error = client.recv(&mut buffer).expect_err("port unreachable");
+    let error = steadily(|| client.recv(&mut buffer)).expect_err("port unreachable");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 
     // A megabyte each way: what has a wrong checksum would not arrive (T5.4.2-a).
@@ -141,9 +141,9 @@ fn one_terminal_speaks_to_two_general_nodes() {
     let mut buffer = [0; 64];
     for (general, server) in VIP_GN.iter().zip(&servers) {
         client.send_to(b"hello", (*general, 7)).expect("sent");
-        let (_, from) = server.recv_from(&mut buffer).expect("received");
+        let (_, from) = steadily(|| server.recv_from(&mut buffer)).expect("received");
         server.send_to(b"you too", from).expect("answered");
-        assert_eq!(client.recv_from(&mut buffer).expect("an answer").1, (*general, 7).into());
+        assert_eq!(steadily(|| client.recv_from(&mut buffer)).expect("an answer").1, (*general, 7).into());
     }
 }
 
@@ -171,7 +171,7 @@ fn only_what_is_translated_passes() {
     spoofer.send_to(b"I am a terminal", (VIP_GN[0], 7)).expect("sent");
     until(|| dropped("nobody else has one") == 1);
     client.set_nonblocking(true).expect("set");
-    assert_eq!(client.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(steadily(|| client.recv(&mut [0; 64])).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// A connection lives through the relay's death: conntrack knows it still, and the next run takes it on.
@@ -204,7 +204,7 @@ fn connections_end_when_their_address_leads_elsewhere() {
     let client = world.terminal.udp((VIP_MN, 40_000));
     let mut buffer = [0; 64];
     client.send_to(b"one", (VIP_GN[0], 7)).expect("sent");
-    old.recv(&mut buffer).expect("received");
+    steadily(|| old.recv(&mut buffer)).expect("received");
     daemon.end("TERM");
     let daemon = start(&world, &mut dc);
     let path = Path::new(3);
@@ -213,10 +213,10 @@ fn connections_end_when_their_address_leads_elsewhere() {
     assert_eq!(daemon.status()["rs_n"]["translations"], json!({ "198.18.128.1": "203.0.113.81" }));
     // From the same port, so that conntrack would know the connection.
     client.send_to(b"two", (VIP_GN[0], 7)).expect("sent");
-    let length = new.recv(&mut buffer).expect("it reaches the new one");
+    let length = steadily(|| new.recv(&mut buffer)).expect("it reaches the new one");
     assert_eq!(&buffer[..length], b"two");
     old.set_nonblocking(true).expect("set");
-    assert_eq!(old.recv(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(steadily(|| old.recv(&mut buffer)).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
 
 /// T5.1.2-b: FTP carries addresses in its control connection (RFC 959); both ends must read such as they can reach.
@@ -303,7 +303,7 @@ fn sip_reaches_each_end_with_addresses_that_it_knows() {
     let mut buffer = [0; 2048];
     let invite = message(&format!("INVITE sip:gn@{} SIP/2.0", VIP_GN[0]), VIP_MN, VIP_GN[0], 4000);
     client.send_to(invite.as_bytes(), (VIP_GN[0], 5060)).expect("sent");
-    let (length, from) = server.recv_from(&mut buffer).expect("the INVITE");
+    let (length, from) = steadily(|| server.recv_from(&mut buffer)).expect("the INVITE");
     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
     assert_eq!(from, (RELAY, 5060).into());
     assert!(text.starts_with(&format!("INVITE sip:gn@{}", GENERAL[0])), "{text}");
@@ -327,6 +327,6 @@ fn sip_reaches_each_end_with_addresses_that_it_knows() {
     let phone = set.world.terminal.udp((VIP_MN, 4000));
     let speaker = set.world.others.udp((GENERAL[0], 6000));
     speaker.send_to(b"voice", (RELAY, media)).expect("sent");
-    let (length, from) = phone.recv_from(&mut buffer).expect("the voice");
+    let (length, from) = steadily(|| phone.recv_from(&mut buffer)).expect("the voice");
     assert_eq!((&buffer[..length], from.ip()), (&b"voice"[..], IpAddr::V4(VIP_GN[0])));
 }

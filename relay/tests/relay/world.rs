@@ -1,6 +1,7 @@
 //! The world of a test: the relay's machine, a terminal's, and one that is everybody else, on one network.
 
 use std::fs::File;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Output};
@@ -31,6 +32,16 @@ pub(crate) fn until(mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(Instant::now() < end, "it does not come about");
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Does `call` until no signal interrupts it: the kernel restarts no call on a socket that has a timeout.
+pub(crate) fn steadily<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
@@ -124,6 +135,10 @@ impl World {
         }
         world.relay.must("ip route add 192.0.2.0/24 dev eth0");
         world.terminal.must(&format!("ip route add 192.0.2.0/24 via {RELAY}"));
+        // Interfaces carry packets a moment after they are up.
+        for node in [RELAY, TERMINAL] {
+            until(|| others.output(&format!("ping -n -c 1 -W 1 {node}")).status.success());
+        }
         // The strictest check of sources that there is: RS-N does not need it off.
         world.relay.must("sysctl -q -w net.ipv4.conf.all.rp_filter=1");
         world
