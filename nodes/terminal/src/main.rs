@@ -7,7 +7,7 @@
 //! * [`interface`]: the TUN with the VIP.
 //! * [`stub`]: the DNS server that applications ask (T3.2.2-a, T3.2.3-b).
 //! * [`node`]: what an input means to the machine, and what the machine's events mean to the others.
-//! * [`drive`]: the one loop over all inputs.
+//! * [`mod@drive`]: the one loop over all inputs.
 //! * [`status`], [`standing`]: what the control socket shows, and readiness.
 //!
 //! The TUN, the UDP socket and the threads that move data packets are `ntm-tunnel`'s; configuration, readiness, control

@@ -1,6 +1,6 @@
 //! What each input means to the terminal's machine, and what the machine has to say to applications, trace and status.
 //!
-//! It has no clock and no input of its own: [`drive`](crate::drive) hands it what came, and takes what goes out.
+//! It has no clock and no input of its own: [`drive`](mod@crate::drive) hands it what came, and takes what goes out.
 
 use std::net::{IpAddr, SocketAddr};
 
