@@ -18,7 +18,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mut requests = control::Server::open(config.control.as_deref())?;
     let stop = signals::termination()?;
     tokio::pin!(stop);
-    let udp = Udp::bind(&UdpConfig::port(config.address.port())).map_err(|error| anyhow!(error))?;
+    let udp =
+        Udp::bind(&UdpConfig::port(config.address.port())).map_err(|error| anyhow!(error.to_string()))?;
     let rs_n = match RsN::open(&config.tun, config.vips, *config.address.ip()).await {
         Err(Failure::Lacks(why)) => {
             tracing::warn!(

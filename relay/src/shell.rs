@@ -59,7 +59,7 @@ impl Shell {
             Input::Notice(Notice::Refused { refusal, from }) => self.relay.refuse(from, &refusal, now),
             // A general node's packet whose terminal has no path any more; the thread that dropped it has counted it.
             Input::Notice(Notice::NotSent(_)) => {}
-            Input::Failed(error) => return Err(anyhow!(error).into()),
+            Input::Failed(error) => return Err(anyhow!(error.to_string()).into()),
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Shell {
 
     /// Ends the data threads, then takes away what they worked on.
     pub(crate) fn stop(self) -> Result<(), Failure> {
-        self.plane.stop().map_err(|error| anyhow!(error))?;
+        self.plane.stop().map_err(|error| anyhow!(error.to_string()))?;
         drop(self.rs_n);
         Ok(())
     }

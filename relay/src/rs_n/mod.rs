@@ -158,7 +158,9 @@ fn node(general: Vip, real: IpAddr, vips: VipRange, own: Ipv4Addr) -> Result<Ipv
 }
 
 fn tun_failure(error: ntm_tunnel::TunError) -> Failure {
-    if error.is_lack() { Failure::Lacks(error.to_string()) } else { Failure::Other(anyhow!(error)) }
+    // Its text tells its cause already.
+    let text = error.to_string();
+    if error.is_lack() { Failure::Lacks(text) } else { Failure::Other(anyhow!(text)) }
 }
 
 /// The table while it is there.

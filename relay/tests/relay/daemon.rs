@@ -243,18 +243,25 @@ fn a_bad_configuration_ends_it_with_its_line() {
 }
 
 #[test]
-fn a_taken_port_and_a_taken_name_are_told() {
+fn a_taken_port_is_told() {
     let world = World::new();
-    let taken = world.relay.udp(([0, 0, 0, 0], 4330));
+    let _taken = world.relay.udp(([0, 0, 0, 0], 4330));
     let (status, log) = Daemon::start(&world.relay).wait();
     assert_eq!(status.code(), Some(3), "{log}");
-    assert!(log.contains("UDP 0.0.0.0:4330 cannot be bound: Address already in use"), "{log}");
-    drop(taken);
+    let told = "ntm-relay: UDP 0.0.0.0:4330 cannot be bound: Address already in use (os error 98) (another process has this \
+                port: end it, or configure another port)";
+    assert_eq!(log.trim_end(), told);
+}
 
-    world.relay.must("ip link add ntm0 type bridge");
-    let (status, log) = Daemon::start(&world.relay).wait();
+#[test]
+fn another_relays_tun_and_table_stay_its_own() {
+    let world = World::new();
+    let mut first = Daemon::start(&world.relay);
+    assert_eq!(first.told(), WAITS);
+    let table = world.relay.must("nft list table ip ntm-relay-ntm0");
+    let (status, log) = Daemon::start_with(&world.relay, "port = 4331").wait();
     assert_eq!(status.code(), Some(3), "{log}");
-    assert!(log.contains("'ntm0'"), "{log}");
-    world.relay.must("ip link show ntm0 type bridge");
-    assert_eq!(world.relay.must("nft list tables"), "");
+    let told = "ntm-relay: an interface 'ntm0' exists already: end the process that holds it, or configure another name";
+    assert_eq!(log.lines().last(), Some(told), "{log}");
+    assert_eq!(world.relay.must("nft list table ip ntm-relay-ntm0"), table);
 }
