@@ -16,7 +16,7 @@
 //! # The way of a packet
 //!
 //! 1. It waits its turn: packets leave one after another, each taking its length at the link's rate. What would wait behind more than
-//!    [`Impairment::limit`] is dropped at once, as by a router with a full queue.
+//!    `Impairment::limit` is dropped at once, as by a router with a full queue.
 //! 2. It is lost, or not. What is lost had its turn: a broken frame occupies the air too.
 //! 3. It travels for the delay and the jitter of that moment.
 //!

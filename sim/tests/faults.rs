@@ -95,10 +95,10 @@ fn survives(seed: u64, impair: impl Fn(&mut ntm_sim::Link) + Copy) {
     // Between relay and general node it is UDP, which may come twice; in tunnels it may not.
     assert_eq!(lab.world.heard(talks[0]).again, 0, "seed {seed}");
     for host in [mn, cn] {
-        assert!(lab.world.at_terminal(host).unwrap().is_registered());
+        assert!(lab.world.at_terminal(host).expect("a running terminal").is_registered());
     }
     // An attempt that one end gave up may have succeeded at the other, and is mended beside the next: two at most for one peer.
-    let paths = lab.world.at_terminal(mn).unwrap().paths();
+    let paths = lab.world.at_terminal(mn).expect("a running terminal").paths();
     for peer in [cn, gn] {
         let to_peer = paths.iter().filter(|path| path.peer == *lab.world.fqdn(peer)).count();
         assert!((1..=2).contains(&to_peer), "seed {seed}: {paths:#?}\n{}", lab.sequence(0));
@@ -128,7 +128,7 @@ fn all_at_once() {
 }
 
 fn vips(lab: &Lab, hosts: &[HostId]) -> Vec<Option<ntm_protocol::addr::Vip>> {
-    hosts.iter().map(|host| lab.world.at_terminal(*host).unwrap().vip()).collect()
+    hosts.iter().map(|host| lab.world.at_terminal(*host).expect("a running terminal").vip()).collect()
 }
 
 /// The DC is killed and comes back with its disk: VIPs stay, everyone registers again unaided, new paths work, old ones never stop.
@@ -184,7 +184,7 @@ fn a_dc_crashes_at_any_moment_of_a_negotiation() {
         lab.world.talk(mn, lab.gn, PERIOD);
         // Each moment is 400 µs later: writes take as long.
         lab.world.run_for(std::time::Duration::from_micros(400 * moment));
-        let given = lab.world.at_terminal(mn).unwrap().vip();
+        let given = lab.world.at_terminal(mn).expect("a running terminal").vip();
         lab.world.crash(lab.dc[0]);
         lab.world.run_for(ms(50));
         lab.world.start(lab.dc[0]);

@@ -40,7 +40,7 @@ fn busy() -> (Lab, Vec<Recorded>) {
 fn samples(recorded: &[Recorded]) -> Vec<Recorded> {
     let mut samples: BTreeMap<(HostId, Kind), Vec<Recorded>> = BTreeMap::new();
     for datagram in recorded.iter().rev() {
-        let kind = Header::parse(&datagram.bytes).unwrap().kind;
+        let kind = Header::parse(&datagram.bytes).expect("a good header").kind;
         let known = samples.entry((datagram.host, kind)).or_default();
         if known.len() < 2 {
             known.push(datagram.clone());
@@ -185,5 +185,5 @@ fn what_was_refused_did_no_harm() {
 }
 
 fn terminal(lab: &Lab) -> HostId {
-    lab.world.hosts().find(|host| lab.world.name(*host) == "mn").unwrap()
+    lab.world.hosts().find(|host| lab.world.name(*host) == "mn").expect("a terminal called mn")
 }

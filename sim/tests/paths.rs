@@ -43,7 +43,7 @@ fn behind_one_nat_the_real_addresses_serve() {
     let talk = lab.talk(mn, cn);
     lab.assert_flowing(talk);
     for (end, peer) in [(mn, "10.0.0.3:4330"), (cn, "10.0.0.2:4330")] {
-        let paths = lab.world.at_terminal(end).unwrap().paths();
+        let paths = lab.world.at_terminal(end).expect("a running terminal").paths();
         assert_eq!((paths[0].route, paths[0].remote), (RouteName::Direct, Some(peer.parse().unwrap())));
     }
 }
@@ -148,8 +148,8 @@ fn two_names_of_one_address_have_one_vip() {
     }
     let silence = lab.world.heard(first).longest_silence(from, lab.world.now());
     assert!(silence < PERIOD * 2, "{silence:?}\n{}", lab.ladder(0));
-    assert_eq!(lab.world.at_terminal(mn).unwrap().paths().len(), 1);
-    assert_eq!(lab.world.at_relay(lab.rs).unwrap().table().len(), 1);
+    assert_eq!(lab.world.at_terminal(mn).expect("a running terminal").paths().len(), 1);
+    assert_eq!(lab.world.at_relay(lab.rs).expect("a running relay").table().len(), 1);
 }
 
 #[test]

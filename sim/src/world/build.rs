@@ -1,0 +1,110 @@
+//! Who is in the world, and where.
+
+use std::net::SocketAddr;
+
+use ntm_nat::Behaviour;
+use ntm_protocol::addr::{Fqdn, NTM_PORT};
+use ntm_protocol::coordinator::lookup::DC_RECORD;
+use ntm_protocol::wire::NodeKind;
+
+use super::{World, fqdn_of};
+use crate::HostId;
+use crate::host::{Host, Interface, Part};
+use crate::link::Link;
+use crate::network::{INTERNET, NetworkId};
+
+impl World {
+    fn add(&mut self, name: &str, fqdn: &str, part: Part, interfaces: Vec<Interface>) -> HostId {
+        let id = HostId(self.hosts.len());
+        for interface in &interfaces {
+            self.networks.attach(interface.network, interface.address, id);
+        }
+        self.hosts.push(Host::new(name, fqdn_of(fqdn), part, interfaces));
+        id
+    }
+
+    /// Delegates `zone`, and the zones above it, to servers of their own.
+    fn delegate(&mut self, zone: &Fqdn) {
+        for above in std::iter::successors(zone.parent(), Fqdn::parent) {
+            let data = self.dns.zone(&above);
+            if data.servers.is_empty() {
+                data.servers = vec![(fqdn_of(&format!("ns.{above}")), vec![[192, 0, 2, 53].into()])];
+            }
+        }
+    }
+
+    /// A DC for `zone` on the public network. All DCs share keys with each other.
+    pub fn coordinator(&mut self, name: &str, zone: &str, vips: &str, address: &str, link: Link) -> HostId {
+        let (zone, address) = (fqdn_of(zone), address.parse().expect("an IP address"));
+        let fqdn = fqdn_of(&format!("{name}.{zone}"));
+        self.delegate(&zone);
+        let data = self.dns.zone(&zone);
+        data.servers = vec![(fqdn.clone(), vec![address])];
+        data.texts = vec![DC_RECORD.to_owned()];
+        let mut acquaintances = Vec::new();
+        for host in &mut self.hosts {
+            if let Part::Coordinator { acquaintances: theirs, .. } = &mut host.part {
+                theirs.push((fqdn.clone(), NodeKind::Coordinator));
+                acquaintances.push((host.fqdn.clone(), NodeKind::Coordinator));
+            }
+        }
+        let part = Part::Coordinator { zone, vips: vips.parse().expect("a range of VIPs"), acquaintances };
+        self.add(name, fqdn.as_str(), part, vec![Interface { network: INTERNET, address, link }])
+    }
+
+    /// Introduces `host` to the DC `dc`: the DC's name and address.
+    fn introduce(&mut self, dc: HostId, fqdn: &str, kind: NodeKind) -> (Fqdn, SocketAddr) {
+        let host = &mut self.hosts[dc.0];
+        if let Part::Coordinator { acquaintances, .. } = &mut host.part {
+            acquaintances.push((fqdn_of(fqdn), kind));
+        }
+        (host.fqdn.clone(), SocketAddr::new(host.interfaces[0].address, NTM_PORT))
+    }
+
+    fn zone_of(&self, dc: HostId) -> Fqdn {
+        match &self.hosts[dc.0].part {
+            Part::Coordinator { zone, .. } => zone.clone(),
+            _ => panic!("{} is no coordinator", self.hosts[dc.0].name),
+        }
+    }
+
+    /// A relay that registers at `dcs`, named after the zone of the first.
+    pub fn relay(&mut self, name: &str, dcs: &[HostId], address: &str, link: Link) -> HostId {
+        let fqdn = format!("{name}.{}", self.zone_of(dcs[0]));
+        let coordinators = dcs.iter().map(|dc| self.introduce(*dc, &fqdn, NodeKind::Relay)).collect();
+        let address = address.parse().expect("an IP address");
+        let interface = Interface { network: INTERNET, address, link };
+        self.add(name, &fqdn, Part::Relay { coordinators }, vec![interface])
+    }
+
+    /// A terminal of `dc`, at `at`.
+    pub fn terminal(&mut self, name: &str, dc: HostId, at: Interface) -> HostId {
+        let fqdn = format!("{name}.{}", self.zone_of(dc));
+        let coordinator = self.introduce(dc, &fqdn, NodeKind::Terminal);
+        self.add(name, &fqdn, Part::Terminal { coordinator }, vec![at])
+    }
+
+    /// A general node, whose names are `names`: it sends back what comes to port 7.
+    pub fn general(&mut self, name: &str, names: &[&str], at: Interface) -> HostId {
+        for name in names {
+            let fqdn = fqdn_of(name);
+            self.delegate(&fqdn);
+            let zone = fqdn.parent().unwrap_or_else(|| fqdn.clone());
+            self.dns.zone(&zone).names.entry(fqdn).or_default().push(at.address);
+        }
+        self.add(name, names[0], Part::General, vec![at])
+    }
+
+    /// A NAT of `behaviour` at `external` of the network `outside`, and the network behind it.
+    pub fn router(
+        &mut self,
+        name: &str,
+        behaviour: Behaviour,
+        outside: NetworkId,
+        external: &str,
+        uplink: Link,
+    ) -> NetworkId {
+        let (external, seed) = (external.parse().expect("an IP address"), self.bytes());
+        self.networks.router(name, behaviour, (outside, external), uplink, seed).1
+    }
+}

@@ -1,0 +1,270 @@
+//! The world: who is in it, what happens next, and what was observed.
+
+mod build;
+mod look;
+mod run;
+
+use std::net::{IpAddr, SocketAddr};
+
+use ntm_protocol::addr::{Fqdn, NodeId};
+use ntm_protocol::coordinator::route::Selection;
+use ntm_protocol::crypto::{SharedKey, Suite};
+use ntm_protocol::observe::{Observation, What};
+use ntm_protocol::terminal::QueryId;
+use ntm_protocol::time::{Duration, Instant};
+use ntm_protocol::wire::{Header, Kind};
+use rand_chacha::ChaCha12Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::HostId;
+use crate::dns::Dns;
+use crate::host::{Host, Interface, Machine, Output};
+use crate::link::Link;
+use crate::network::Networks;
+use crate::queue::Queue;
+use crate::talk::{Talk, TalkId};
+use run::Event;
+
+/// What all nodes are configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Between two Keep-alives.
+    pub keep_alive: Duration,
+    /// How long an application's query may wait.
+    pub patience: Duration,
+    /// How long a DC's negotiation may take.
+    pub negotiation: Duration,
+    /// How long an unused relay entry stays.
+    pub lifetime: Duration,
+    /// The most entries of a relay.
+    pub capacity: usize,
+    /// The suite of data packets.
+    pub suite: Suite,
+    /// How a DC picks a relay.
+    pub selection: Selection,
+    /// What a DC's write takes until it is durable, and again until the DC knows.
+    pub write: Duration,
+    /// What a relay's machine takes to add a translation.
+    pub translate: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(5),
+            patience: Duration::from_secs(10),
+            negotiation: Duration::from_secs(8),
+            lifetime: Duration::from_secs(300),
+            capacity: 1000,
+            suite: Suite::Aes128Cbc,
+            selection: Selection::Best,
+            write: Duration::from_micros(500),
+            translate: Duration::from_micros(300),
+        }
+    }
+}
+
+/// A datagram that came to a host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recorded {
+    /// When.
+    pub at: Instant,
+    /// To whom.
+    pub host: HostId,
+    /// From where.
+    pub from: SocketAddr,
+    /// The address and port that it came to.
+    pub to: SocketAddr,
+    /// What it was.
+    pub bytes: Vec<u8>,
+}
+
+/// What a machine did with a datagram that was put before it by [`World::inject`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reaction {
+    /// How many inputs it refused.
+    pub refused: u64,
+    /// The kinds of what it sent.
+    pub sent: Vec<Kind>,
+    /// How many events it emitted.
+    pub events: usize,
+    /// How many packets it handed to applications.
+    pub delivered: usize,
+    /// What it observed.
+    pub observations: Vec<What>,
+    /// Whether [`World::state`] is another now.
+    pub changed: bool,
+}
+
+/// Everything there is.
+pub struct World {
+    /// What nodes are configured with at their next start.
+    pub settings: Settings,
+    /// The DNS.
+    pub dns: Dns,
+    now: Instant,
+    queue: Queue<Event>,
+    rng: ChaCha12Rng,
+    networks: Networks,
+    hosts: Vec<Host>,
+    talks: Vec<Talk>,
+    trace: Vec<Observation>,
+    recording: Option<Vec<Recorded>>,
+    seed: u64,
+    events: u64,
+    /// How often a machine was woken at this very instant.
+    wakes: u32,
+}
+
+impl World {
+    /// An empty world. Equal seeds and equal calls give equal traces.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            settings: Settings::default(),
+            dns: Dns::default(),
+            now: Instant::ZERO,
+            queue: Queue::default(),
+            rng: ChaCha12Rng::seed_from_u64(seed),
+            networks: Networks::default(),
+            hosts: Vec::new(),
+            talks: Vec::new(),
+            trace: Vec::new(),
+            recording: None,
+            seed,
+            events: 0,
+            wakes: 0,
+        }
+    }
+
+    // Acting
+
+    /// Starts everybody, in the order in which they were added.
+    pub fn start_all(&mut self) {
+        (0..self.hosts.len()).for_each(|host| self.start(HostId(host)));
+    }
+
+    /// Starts a host with what its disk kept.
+    pub fn start(&mut self, id: HostId) {
+        let (seed, own, world_seed) = (self.bytes(), self.hosts[id.0].fqdn.clone(), self.seed);
+        let host = &mut self.hosts[id.0];
+        host.start(&self.settings, seed, |peer| shared_key(world_seed, &own, peer), self.now);
+        self.settle(id, Output::default());
+    }
+
+    /// Stops a host as `kill -9` does: what is not in its store is lost.
+    pub fn crash(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0];
+        (host.machine, host.wake) = (Machine::Off, None);
+    }
+
+    /// A host leaves where it is and is at `interfaces` from now on, the preferred first.
+    pub fn move_to(&mut self, id: HostId, interfaces: &[Interface]) {
+        let host = &mut self.hosts[id.0];
+        for old in std::mem::replace(&mut host.interfaces, interfaces.to_vec()) {
+            self.networks.detach(old.network, old.address);
+        }
+        for new in interfaces {
+            self.networks.attach(new.network, new.address, id);
+        }
+        let addresses = host.addresses();
+        if let Machine::Terminal(terminal, _) = &mut host.machine {
+            // As netlink says it: first the old addresses go. The new network's may be the same: home networks are alike.
+            terminal.handle_addresses(&[], self.now);
+            terminal.handle_addresses(&addresses, self.now);
+        }
+        self.settle(id, Output::default());
+    }
+
+    /// Datagrams between two public addresses are lost from now on.
+    pub fn cut(&mut self, a: IpAddr, b: IpAddr) {
+        self.networks.cut(a, b);
+    }
+
+    /// Every cut is mended.
+    pub fn mend(&mut self) {
+        self.networks.mend();
+    }
+
+    /// Changes every link: of hosts and of routers.
+    pub fn impair(&mut self, change: impl Fn(&mut Link)) {
+        self.hosts.iter_mut().flat_map(|host| &mut host.interfaces).for_each(|at| change(&mut at.link));
+        self.networks.impair(change);
+    }
+
+    /// An application of `host` asks for the name of `peer` and then sends a numbered packet every `period`, each of which the peer
+    /// sends back.
+    pub fn talk(&mut self, host: HostId, peer: HostId, period: Duration) -> TalkId {
+        let name = self.hosts[peer.0].fqdn.clone();
+        self.converse(host, name, Some(period))
+    }
+
+    /// An application of `host` asks for `name`, and that is all.
+    pub fn ask(&mut self, host: HostId, name: &str) -> TalkId {
+        self.converse(host, fqdn_of(name), None)
+    }
+
+    /// As [`talk`](Self::talk), with any name.
+    pub fn talk_to(&mut self, host: HostId, name: &str, period: Duration) -> TalkId {
+        self.converse(host, fqdn_of(name), Some(period))
+    }
+
+    fn converse(&mut self, host: HostId, peer: Fqdn, period: Option<Duration>) -> TalkId {
+        let id = TalkId(self.talks.len());
+        self.talks.push(Talk::new(id, host, peer.clone(), period, self.now));
+        if let Machine::Terminal(terminal, _) = &mut self.hosts[host.0].machine {
+            terminal.handle_query(QueryId(id.0 as u64), peer, self.now);
+        }
+        self.settle(host, Output::default());
+        id
+    }
+
+    /// The application sends no more.
+    pub fn hang_up(&mut self, id: TalkId) {
+        self.talks[id.0].ended = true;
+    }
+
+    /// Keeps every datagram that comes to a host from now on.
+    pub fn record(&mut self) {
+        self.recording.get_or_insert_default();
+    }
+
+    /// Puts a datagram before a host as if it came from `from`, and says what came of it. What the host would send in answer goes
+    /// nowhere.
+    pub fn inject(&mut self, id: HostId, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) -> Reaction {
+        let (before, refused) = (self.state(id), self.refused(id));
+        let host = &mut self.hosts[id.0];
+        let mut output = Output::default();
+        host.receive(from, to, bytes, self.now, &mut output);
+        host.drain(&mut output);
+        let sent = output.sent.iter().filter_map(|out| Header::parse(&out.bytes).ok());
+        Reaction {
+            refused: self.refused(id) - refused,
+            sent: sent.map(|header| header.kind).collect(),
+            events: output.events,
+            delivered: output.delivered.len(),
+            observations: output.observations.into_iter().map(|(_, what)| what).collect(),
+            changed: self.state(id) != before,
+        }
+    }
+
+    fn bytes(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+fn fqdn_of(text: &str) -> Fqdn {
+    text.parse().expect("a domain name")
+}
+
+/// The key that two nodes share: both know it from their names.
+fn shared_key(seed: u64, a: &Fqdn, b: &Fqdn) -> SharedKey {
+    let mut ids = [NodeId::of(a).0, NodeId::of(b).0];
+    ids.sort();
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(&ids[0]);
+    key[16..].copy_from_slice(&ids[1]);
+    key.iter_mut().zip(seed.to_be_bytes()).for_each(|(byte, seed)| *byte ^= seed);
+    SharedKey::new(key)
+}
