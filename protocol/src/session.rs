@@ -307,7 +307,7 @@ impl Rtt {
     }
 }
 
-/// How often a request is sent before it is given up; each waits twice as long as the one before, up to [`MOST_WAIT`].
+/// How often a request is sent before it is given up; each waits twice as long as the one before, up to two seconds.
 pub const ATTEMPTS: u32 = 6;
 
 /// The longest wait before a request is repeated.

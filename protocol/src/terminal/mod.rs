@@ -1,7 +1,7 @@
 //! The terminal's role machine.
 //!
 //! It keeps itself registered ([`registration`](crate::registration)), turns an application's DNS query into a Direction Request and
-//! answers it when the tunnel stands (T3.2.2-a, T3.2.3-b), keeps each [`path`] working, and on a handover registers its new addresses
+//! answers it when the tunnel stands (T3.2.2-a, T3.2.3-b), keeps each path working, and on a handover registers its new addresses
 //! and has every path directed anew (T4.1.4-a, T4.2.5-a).
 
 mod path;
