@@ -114,7 +114,9 @@ pub fn require_kernel(plan: &Plan) -> Result<(), Failure> {
     }
     match findings.into_iter().find(|finding| !finding.there) {
         None => Ok(()),
-        Some(missing) => Err(Failure::unable(format!("this scenario needs {}: {}", missing.what, missing.note))),
+        Some(missing) => {
+            Err(Failure::unable(format!("this scenario needs {}: {}", missing.what, missing.note)))
+        }
     }
 }
 

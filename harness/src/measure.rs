@@ -125,7 +125,8 @@ pub fn handover(handover: &Handover, recordings: &Recordings, tunnelled: bool) -
 
 /// Whom the terminal `node` exchanged data packets with from `from` to `to`, in nanoseconds: real addresses, several joined by `and`.
 pub fn outer_peer(recordings: &Recordings, node: &str, from: u64, to: u64) -> Option<String> {
-    let packets = recordings.iter().filter(|((at, _), _)| at == node).flat_map(|(_, recording)| &recording.packets);
+    let packets =
+        recordings.iter().filter(|((at, _), _)| at == node).flat_map(|(_, recording)| &recording.packets);
     let peers: BTreeSet<_> = packets
         .filter(|packet| packet.content == Content::Ntm(NtmKind::Data) && (from..=to).contains(&packet.t))
         .map(|packet| if packet.outgoing { *packet.destination.ip() } else { *packet.source.ip() })
@@ -215,8 +216,14 @@ mod tests {
     fn every_outer_peer_of_the_time_is_named() {
         let data = Content::Ntm(NtmKind::Data);
         let recordings = Recordings::from([
-            (("mn".into(), "a".into()), recording(vec![packet(5, true, "10.0.0.1:4330", "203.0.113.2:4330", data)])),
-            (("mn".into(), "b".into()), recording(vec![packet(9, false, "203.0.113.3:4330", "10.0.0.1:4330", data)])),
+            (
+                ("mn".into(), "a".into()),
+                recording(vec![packet(5, true, "10.0.0.1:4330", "203.0.113.2:4330", data)]),
+            ),
+            (
+                ("mn".into(), "b".into()),
+                recording(vec![packet(9, false, "203.0.113.3:4330", "10.0.0.1:4330", data)]),
+            ),
         ]);
         assert_eq!(outer_peer(&recordings, "mn", 0, 9).unwrap(), "203.0.113.2 and 203.0.113.3");
         assert_eq!(outer_peer(&recordings, "mn", 0, 8).unwrap(), "203.0.113.2");

@@ -29,7 +29,8 @@ iperf3 = { from = "a", to = "b.example.test", duration = "60s" }
 "#;
 
 fn output(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output =
+        Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -61,7 +62,8 @@ fn kill_9_at_any_moment_leaves_nothing_after_clean() {
     let home = Home::new();
     let scenario = home.scenario("killed", SCENARIO);
     // From before the world is there to the middle of the transfer.
-    let mut moments: Vec<Option<Duration>> = (0..14).map(|n| Some(Duration::from_millis(1 + n * n * 3))).collect();
+    let mut moments: Vec<Option<Duration>> =
+        (0..14).map(|n| Some(Duration::from_millis(1 + n * n * 3))).collect();
     moments.push(None);
     for moment in moments {
         let mut run = home.start(&scenario);
@@ -76,10 +78,16 @@ fn kill_9_at_any_moment_leaves_nothing_after_clean() {
         });
         let cleaned = home.command(&["clean"]).output().expect("clean runs");
         assert_eq!(code(&cleaned), 0, "{cleaned:?}");
-        assert!(home.runs().is_empty() && home.states().is_empty(), "killed at {moment:?}: {:?} {:?}", home.runs(), home.states());
+        assert!(
+            home.runs().is_empty() && home.states().is_empty(),
+            "killed at {moment:?}: {:?} {:?}",
+            home.runs(),
+            home.states()
+        );
     }
     // Other tests have namespaces meanwhile: what must not be there is what a world of ours has.
-    let ours = ["-internet", "-scratch", "root", "home", "a", "b", "internet", "lan0", "wan0", "a.eth0", "b.eth0"];
+    let ours =
+        ["-internet", "-scratch", "root", "home", "a", "b", "internet", "lan0", "wan0", "a.eth0", "b.eth0"];
     let first_words = |text: String| -> Vec<String> {
         text.lines().filter_map(|line| Some(line.split([' ', '@']).next()?.to_owned())).collect()
     };

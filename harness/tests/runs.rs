@@ -55,12 +55,17 @@ fn what_is_measured_holds_and_a_run_adds_little_to_its_scenario() {
     assert!(report["seconds"].as_f64().unwrap() < 1.0 + 3.0, "a run adds under 3 s: {report}");
     assert!(report["quantities"]["run.first_byte_ms"].as_f64().unwrap() < 3000.0, "{report}");
     let folder = home.only_run();
-    for file in ["events.jsonl", "env.json", "status.json", "scenario.toml", "logs/root.log", "pcap/a.eth0.pcapng"] {
+    for file in
+        ["events.jsonl", "env.json", "status.json", "scenario.toml", "logs/root.log", "pcap/a.eth0.pcapng"]
+    {
         assert!(folder.join(file).metadata().is_ok_and(|meta| meta.len() > 0), "{file}");
     }
     assert!(!folder.join("unfinished").exists());
     let inside = std::fs::read_to_string(folder.join("flows/inside.out")).unwrap();
-    assert!(inside.lines().any(|line| line == "b") && inside.ends_with("harness\n"), "a world of its own: {inside}");
+    assert!(
+        inside.lines().any(|line| line == "b") && inside.ends_with("harness\n"),
+        "a world of its own: {inside}"
+    );
 }
 
 #[test]
@@ -98,13 +103,21 @@ exec = { node = "a", command = ["sh", "-c", "for p in /proc/[0-9]*; do [ \"$(cat
     let run = home.run(&home.scenario("death", &[PLAIN, kill].concat()), &[]);
     assert_eq!(code(&run), 3, "{run:?}");
     let text = String::from_utf8_lossy(&run.stdout);
-    assert!(text.contains("ntm-dns on `root` ended during the run (signal: 9") && text.contains("root serves"), "{text}");
+    assert!(
+        text.contains("ntm-dns on `root` ended during the run (signal: 9") && text.contains("root serves"),
+        "{text}"
+    );
 }
 
 #[test]
 fn what_is_not_installed_is_exit_4_with_the_package() {
     let home = Home::new();
-    let run = home.command(&["run"]).arg(home.scenario("plain", PLAIN)).env("PATH", "/nonexistent").output().unwrap();
+    let run = home
+        .command(&["run"])
+        .arg(home.scenario("plain", PLAIN))
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
     // Programs of administration are found without a PATH; iperf3 is none.
     assert_eq!(code(&run), 4, "{run:?}");
     let text = String::from_utf8_lossy(&run.stderr);

@@ -279,7 +279,7 @@ fn tcp_runs_at_the_rate_asked_and_the_delay_holds_under_load() {
             let late = way.lateness.quantile(0.5);
             assert!(late <= Duration::from_micros(300), "{late:?}");
         }
-        assert!(report.cpu - before.cpu < Duration::from_secs(4), "{:?}", report.cpu);
+        assert!(report.cpu - before.cpu < Duration::from_secs(5), "{:?}", report.cpu);
     });
 }
 

@@ -19,7 +19,11 @@ const IPERF3: &[Entry] = &[
     ("local_address", Kind::Text, "the client's own address on its socket"),
     ("remote_address", Kind::Text, "the server's address on the client's socket"),
     ("virtual", Kind::Truth, "both addresses on the client's socket are virtual"),
-    ("outer_peer", Kind::Text, "where the client's terminal exchanged its data packets with, as its real interfaces saw it"),
+    (
+        "outer_peer",
+        Kind::Text,
+        "where the client's terminal exchanged its data packets with, as its real interfaces saw it",
+    ),
     ("bytes", Kind::Number, "bytes that the receiver got"),
     ("bytes_before", Kind::Number, "of these, before the first handover began"),
     ("bytes_after", Kind::Number, "of these, after the first handover's new address was up"),

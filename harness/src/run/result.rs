@@ -166,10 +166,14 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
             let own = record.own.iter().find(|event| event["what"] == what && event["flow"] == id.as_str());
             own.and_then(|event| event["t"].as_u64())
         };
-        if let (FlowKind::Iperf3 { .. }, Some(from), Some(to)) = (&flow.kind, moment("flow-started"), moment("flow-ended")) {
+        if let (FlowKind::Iperf3 { .. }, Some(from), Some(to)) =
+            (&flow.kind, moment("flow-started"), moment("flow-ended"))
+        {
             let node = flow::ends(flow, &job.plan).0;
             let peer = measure::outer_peer(&record.recordings, node, from, to);
-            let peer = peer.map(Value::Text).ok_or_else(|| format!("`{node}` sent and got no data packet of NTMobile"));
+            let peer = peer
+                .map(Value::Text)
+                .ok_or_else(|| format!("`{node}` sent and got no data packet of NTMobile"));
             out.insert(format!("flow.{id}.outer_peer"), peer);
         }
     }

@@ -1,6 +1,6 @@
 //! Scenario files: the schema, and how one is read and checked before anything is built.
 //!
-//! [`load`] reads a file and reports *all* that is wrong with it, each with file, line and nearest name ([`source`]).
+//! [`check`] reads a file and reports *all* that is wrong with it, each with file, line and nearest name ([`source`]).
 //! [`parse`] knows keys, kinds and units; [`resolve`] what refers to what; [`model`] is what remains.
 
 pub mod find;

@@ -298,6 +298,8 @@ fn check_name(name: &str) -> Result<(), String> {
     if good {
         Ok(())
     } else {
-        Err(format!("{name:?} cannot be a name: use lower-case letters, digits and _, a letter first, at most 32"))
+        Err(format!(
+            "{name:?} cannot be a name: use lower-case letters, digits and _, a letter first, at most 32"
+        ))
     }
 }

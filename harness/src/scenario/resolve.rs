@@ -92,8 +92,11 @@ impl Resolve<'_> {
         let has = self.scenario.nodes.values().any(|node| matches!(node.role, Role::Dns { zone: None }));
         if let (false, Some(dc)) = (has, coordinators.values().next()) {
             self.problems.add(
-                Problem::new(dc.zone.span(), "a coordinator resolves names from the root on, and this scenario has no root server")
-                    .hint("add root = { role = \"dns\", at = \"internet\", zone = \".\" } to [node]"),
+                Problem::new(
+                    dc.zone.span(),
+                    "a coordinator resolves names from the root on, and this scenario has no root server",
+                )
+                .hint("add root = { role = \"dns\", at = \"internet\", zone = \".\" } to [node]"),
             );
         }
     }
@@ -143,7 +146,9 @@ impl Resolve<'_> {
     /// Two nodes of one name in the DNS, two servers of one zone.
     fn names(&self) {
         for (name, node) in &self.scenario.nodes {
-            if let (true, Some(interface)) = (self.scenario.routers.contains_key(name), node.interfaces.first()) {
+            if let (true, Some(interface)) =
+                (self.scenario.routers.contains_key(name), node.interfaces.first())
+            {
                 self.note(interface.at.span(), format!("a router and a node are both called `{name}`"));
             }
         }
@@ -281,7 +286,9 @@ impl Resolve<'_> {
                 let all_read = self.nodes.len() == self.scenario.nodes.len();
                 let near = suggest(ends.to.get_ref().as_str(), names.iter().map(String::as_str));
                 // The name may be that of a node that could not be read.
-                if self.scenario.node_named(ends.to.get_ref()).is_none() && (all_read || near.starts_with("did")) {
+                if self.scenario.node_named(ends.to.get_ref()).is_none()
+                    && (all_read || near.starts_with("did"))
+                {
                     let wanted = Spanned::new(ends.to.span(), ends.to.get_ref().to_string());
                     self.unknown(&wanted, "node named", names.iter().map(String::as_str));
                 }

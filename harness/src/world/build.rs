@@ -189,6 +189,13 @@ impl World {
         let net = self.net(host)?;
         let index = net.index(&interface.name).await?;
         net.set_up(index, true).await?;
+        net.settle(&interface.name).await?;
+        let network = match &interface.at {
+            Place::Internet => &self.core.net()?,
+            Place::Behind(router) => self.net(router)?,
+        };
+        network.settle(&port_name(host, &interface.name)).await?;
+        let net = self.net(host)?;
         net.add_address(index, interface.address, interface.net).await?;
         net.add_route(None, interface.gateway()).await
     }

@@ -52,6 +52,12 @@ impl Net {
             .ok_or_else(|| Failure::error(format!("`{}` has no link {link}", self.name)))
     }
 
+    /// Lets the kernel act on the link's carrier now. By itself it does so at its leisure, up to a second later, and until then a bridge
+    /// drops what comes by a port that is up again; who asks for one link gets what is true, so it must act first.
+    pub async fn settle(&self, link: &str) -> Result<(), Failure> {
+        self.index(link).await.map(drop)
+    }
+
     /// Makes a bridge that is up.
     pub async fn add_bridge(&self, bridge: &str) -> Result<u32, Failure> {
         let request = self.handle.link().add(LinkBridge::new(bridge).build());
