@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{setsockopt, sockopt};
 use ntm_harness::wire::{Achieved, Direction, Inner, LinkSpec, Report, Trains, Wire, WireError};
 use ntm_sim::impair::Impairment;
 use serde_json::Value;
@@ -214,7 +215,9 @@ fn report(wire: &Wire) -> Report {
 /// Sends `count` numbered datagrams from `a` to `b`, one every `gap`; returns the numbers that came, in the order they came.
 fn datagrams(hosts: &Hosts, count: u32, gap: Duration) -> Vec<u32> {
     let receiver = hosts.within("b", || UdpSocket::bind((B, 9000))).expect("a port is free");
-    receiver.set_read_timeout(Some(Duration::from_millis(700))).expect("a socket has a timeout");
+    // A receiver that gets no processor for a while must not lose what the wire delivered.
+    setsockopt(&receiver, sockopt::RcvBufForce, &(16 << 20)).expect("root may have large buffers");
+    receiver.set_read_timeout(Some(Duration::from_millis(1500))).expect("a socket has a timeout");
     let sender = hosts.within("a", || UdpSocket::bind((A, 0))).expect("a port is free");
     let collect = move || {
         let mut buffer = [0; 4];
