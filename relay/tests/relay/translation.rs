@@ -85,6 +85,15 @@ fn reader(stream: &TcpStream) -> BufReader<TcpStream> {
     BufReader::new(stream.try_clone().expect("a handle"))
 }
 
+/// How many packets the rule with the comment `why` dropped.
+fn dropped(relay: &Namespace, why: &str) -> u64 {
+    let rules = relay.must("nft list table ip ntm-relay-ntm0");
+    let rule =
+        rules.lines().find(|line| line.contains(why)).unwrap_or_else(|| panic!("no rule '{why}': {rules}"));
+    let count = rule.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+    count.and_then(|count| count.parse().ok()).expect("a counter")
+}
+
 #[test]
 fn udp_tcp_and_ping_reach_the_general_node_which_sees_the_relay_only() {
     let set = set();
@@ -152,24 +161,17 @@ fn one_terminal_speaks_to_two_general_nodes() {
 fn only_what_is_translated_passes() {
     let set = set();
     let World { relay, terminal, others } = &set.world;
-    let dropped = |why: &str| {
-        let rules = relay.must("nft list table ip ntm-relay-ntm0");
-        let rule =
-            rules.lines().find(|line| line.contains(why)).unwrap_or_else(|| panic!("no rule {why}: {rules}"));
-        let count = rule.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
-        count.and_then(|count| count.parse::<u64>().ok()).expect("a counter")
-    };
     // From outside, to VIPs by way of the relay's machine.
     others.must(&format!("ip route add 198.18.0.0/15 via {RELAY}"));
     let client = terminal.udp((VIP_MN, 40_000));
     let outsider = others.udp((GENERAL[1], 7));
     outsider.send_to(b"let me in", (VIP_MN, 40_000)).expect("sent");
-    until(|| dropped("no terminal asked for it") == 1);
+    until(|| dropped(relay, "no terminal asked for it") == 1);
     // And with a virtual source, straight from the terminal's real interface.
     others.must("ip addr add 198.18.0.9/32 dev net");
     let spoofer = others.udp(([198, 18, 0, 9], 7));
     spoofer.send_to(b"I am a terminal", (VIP_GN[0], 7)).expect("sent");
-    until(|| dropped("nobody else has one") == 1);
+    until(|| dropped(relay, "nobody else has one") == 1);
     client.set_nonblocking(true).expect("set");
     assert_eq!(steadily(|| client.recv(&mut [0; 64])).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
@@ -186,6 +188,7 @@ fn a_tcp_connection_lives_through_a_restart() {
     daemon.end("KILL");
     // With the TUN gone, nothing for a terminal leaves by another way, and no reset reaches the general node.
     writeln!(server, "meanwhile").expect("sent");
+    until(|| dropped(&world.relay, "terminals are behind the TUN only") > 0);
     let _daemon = start(&world, &mut dc);
     let path = Path { epoch: 2, ..Path::new(1) };
     assert_eq!(dc.direct(path, path.translate(VIP_GN[0], GENERAL[0])), RelayAnswer::Ready);

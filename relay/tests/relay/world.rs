@@ -134,6 +134,7 @@ impl World {
             node.must("ip link set eth0 up");
         }
         world.relay.must("ip route add 192.0.2.0/24 dev eth0");
+        world.relay.must(&format!("ip route add default via {DC}"));
         world.terminal.must(&format!("ip route add 192.0.2.0/24 via {RELAY}"));
         // Interfaces carry packets a moment after they are up.
         for node in [RELAY, TERMINAL] {
