@@ -78,21 +78,37 @@ pub fn folder() -> Result<PathBuf, Failure> {
 }
 
 impl Current {
-    /// Remembers that this process makes the run in the folder `run`, which must not exist yet, and makes that folder.
-    pub fn begin(run: &Path) -> Result<Self, Failure> {
-        let folder = folder()?;
+    /// Makes a run's folder, the first of `folders` that is free, and remembers that this process makes the run there.
+    pub fn begin(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Failure> {
+        let states = folder()?;
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let harness = Process::of(pid).ok_or_else(|| Failure::error("/proc does not show this process"))?;
-        fs::create_dir_all(&folder).map_err(Failure::during(folder.display()))?;
-        let file = folder.join(format!("{pid}-{}.json", harness.started));
-        let current = Self { file, state: State { harness, world: None, run: run.to_owned() } };
-        // First the note, then the thing.
-        current.write()?;
-        let mark = run.join(MARK);
-        fs::create_dir(run)
-            .and_then(|()| fs::write(&mark, text(&current.state)))
-            .map_err(Failure::during(run.display()))?;
-        Ok(current)
+        fs::create_dir_all(&states).map_err(Failure::during(states.display()))?;
+        let file = states.join(format!("{pid}-{}.json", harness.started));
+        let mut current = Self { file, state: State { harness, world: None, run: PathBuf::new() } };
+        for run in folders {
+            // First the note, then the thing. A folder that is there already bears another's mark, or none.
+            current.state.run = run;
+            let run = &current.state.run;
+            if run.exists() {
+                continue;
+            }
+            current.write()?;
+            match fs::create_dir(run) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made
+                    .and_then(|()| fs::write(run.join(MARK), text(&current.state)))
+                    .map_err(Failure::during(run.display()))?,
+            }
+            return Ok(current);
+        }
+        remove_file(&current.file)?;
+        Err(Failure::error("no folder for the run is free: too many runs within a second"))
+    }
+
+    /// The run's folder.
+    pub fn run(&self) -> &Path {
+        &self.state.run
     }
 
     /// Remembers the world's first process.

@@ -61,9 +61,9 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     let plan =
         address::plan(&scenario).map_err(|message| Failure::usage(format!("{}: {message}", source.name)))?;
     doctor::require(&scenario, &plan)?;
-    let folder = folder(options, &scenario.name)?;
     let binaries = binaries(options)?;
-    let mut current = state::Current::begin(&folder)?;
+    let mut current = state::Current::begin(folders(options, &scenario.name)?)?;
+    let folder = current.run().to_owned();
     let kept =
         fs::write(folder.join("scenario.toml"), &source.text).map_err(Failure::during(folder.display()));
     let job = Job { scenario, plan, folder, binaries, started, json: options.json, quiet: options.quiet };
@@ -91,8 +91,8 @@ fn exit(code: u8) -> Exit {
     known.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Exit::Error)
 }
 
-/// `reports/runs/20260131-235959-NAME`; a number follows where that is taken.
-fn folder(options: &Options, name: &str) -> Result<PathBuf, Failure> {
+/// `reports/runs/20260131-235959-NAME`, and with a number behind, in case that is taken.
+fn folders(options: &Options, name: &str) -> Result<impl Iterator<Item = PathBuf>, Failure> {
     let project = || find::folder().and_then(|scenarios| Some(scenarios.parent()?.to_owned()));
     let base = options.out.clone().unwrap_or_else(|| project().unwrap_or_default().join("reports/runs"));
     fs::create_dir_all(&base).map_err(Failure::during(base.display()))?;
@@ -106,14 +106,11 @@ fn folder(options: &Options, name: &str) -> Result<PathBuf, Failure> {
     let form = format_description!("[year][month][day]-[hour][minute][second]");
     let time =
         OffsetDateTime::now_utc().format(&form).map_err(Failure::during("the time cannot be written"))?;
-    let names = (0..100).map(|number| match number {
-        0 => base.join(format!("{time}-{name}")),
-        number => base.join(format!("{time}-{name}-{number}")),
-    });
-    let own = std::process::id();
-    names.into_iter().find(|folder| !folder.exists()).ok_or_else(|| {
-        Failure::error(format!("{}: too many runs within a second (process {own})", base.display()))
-    })
+    let stem = format!("{time}-{name}");
+    Ok((0..100).map(move |number| match number {
+        0 => base.join(&stem),
+        number => base.join(format!("{stem}-{number}")),
+    }))
 }
 
 fn binaries(options: &Options) -> Result<PathBuf, Failure> {

@@ -19,6 +19,8 @@ use crate::wire::{Report, Trains};
 
 /// The namespace that stands for the outer network. No node can be called so.
 const CORE: &str = "-internet";
+/// Its bridge.
+const BRIDGE: &str = "internet";
 /// A namespace to try things in, and then the place of the lines' inner ends.
 const WIRE: &str = "-wire";
 /// What veth pairs have unless told otherwise.
@@ -91,7 +93,7 @@ impl World {
         self.core.sysctl(COMMON)?;
         self.core.sysctl(&[("net/ipv4/ip_forward", "1")])?;
         core.set_up(1, true).await?;
-        let bridge = core.add_bridge("internet").await?;
+        let bridge = core.add_bridge(BRIDGE).await?;
         if let Some(gateway) = plan.internet.host(1) {
             core.add_address(bridge, gateway, plan.internet).await?;
         }
@@ -190,11 +192,13 @@ impl World {
         let index = net.index(&interface.name).await?;
         net.set_up(index, true).await?;
         net.settle(&interface.name).await?;
-        let network = match &interface.at {
-            Place::Internet => &self.core.net()?,
-            Place::Behind(router) => self.net(router)?,
+        let (network, bridge) = match &interface.at {
+            Place::Internet => (&self.core.net()?, BRIDGE),
+            Place::Behind(router) => (&*self.net(router)?, INSIDE),
         };
+        // The port first: a bridge whose only port it is has no carrier before.
         network.settle(&port_name(host, &interface.name)).await?;
+        network.settle(bridge).await?;
         let net = self.net(host)?;
         net.add_address(index, interface.address, interface.net).await?;
         net.add_route(None, interface.gateway()).await
