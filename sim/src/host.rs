@@ -1,6 +1,6 @@
 //! A host: its interfaces, and the role machine that it runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ntm_protocol::addr::{Fqdn, NTM_PORT, Vip, VipRange};
@@ -56,7 +56,12 @@ pub(crate) enum Machine {
 pub(crate) struct Tables {
     inbound: Inbound,
     outbound: Outbound,
+    /// The virtual interface's queue, for as long as the table is paused.
+    waiting: VecDeque<Packet>,
 }
+
+/// How many packets a virtual interface's queue holds, as Linux's does.
+const QUEUE: usize = 500;
 
 impl Tables {
     fn apply(&mut self, update: &DataUpdate) {
@@ -265,6 +270,11 @@ impl Host {
     /// An application sends a packet: whether there was a way.
     pub(crate) fn send_packet(&mut self, packet: &Packet, output: &mut Output) -> bool {
         match &mut self.machine {
+            Machine::Terminal(_, tables) if tables.outbound.is_paused() => {
+                if tables.waiting.len() < QUEUE {
+                    tables.waiting.push_back(packet.clone());
+                }
+            }
             Machine::Terminal(_, tables) => match tables.seal(packet) {
                 Ok((to, bytes)) => output.sent.push(Outgoing { port: NTM_PORT, to, bytes }),
                 Err(_) => return false,
@@ -335,6 +345,13 @@ impl Host {
                     }
                 }
                 output.observations.extend(std::iter::from_fn(|| terminal.poll_observation()));
+                if !tables.outbound.is_paused() {
+                    for packet in std::mem::take(&mut tables.waiting) {
+                        if let Ok((to, bytes)) = tables.seal(&packet) {
+                            output.sent.push(Outgoing { port: NTM_PORT, to, bytes });
+                        }
+                    }
+                }
             }
         }
         let outgoing = |transmit: ntm_protocol::session::Transmit| Outgoing {

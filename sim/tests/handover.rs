@@ -4,9 +4,10 @@ mod common;
 
 use common::{Lab, inside, ms, public, secs};
 use ntm_nat::Behaviour;
-use ntm_protocol::observe::RouteName;
+use ntm_protocol::observe::{RouteName, What};
 use ntm_protocol::time::Duration;
-use ntm_sim::{HostId, Interface, TalkId};
+use ntm_protocol::wire::Kind;
+use ntm_sim::{HostId, Interface, Link, TalkId};
 
 /// Where a terminal may be: each call makes a network of its own.
 #[derive(Clone, Copy, Debug)]
@@ -245,4 +246,35 @@ fn moves_in_quick_succession() {
         lab.assert_flowing(talk);
         lab.assert_flowing(general);
     }
+}
+
+/// MN hears of its new path before CN does, whose Route Direction travels by way of a distant DC_CN: MN's Tunnel Request, refused at first,
+/// is taken as soon as CN's direction is there, and does not wait for its repetition.
+#[test]
+fn a_tunnel_request_that_is_early_costs_no_repetition() {
+    let mut world = ntm_sim::World::new(5);
+    let near = Link::of(ms(2));
+    let dc_a = world.coordinator("dc-a", "a.ntm.test", "198.18.0.0/16", "203.0.113.3", near);
+    let dc_b = world.coordinator("dc-b", "b.ntm.test", "198.19.0.0/16", "203.0.113.4", Link::of(ms(25)));
+    let mn = world.terminal("mn", dc_a, public(10));
+    let cn = world.terminal("cn", dc_b, public(11));
+    world.start_all();
+    world.run_for(secs(1));
+    let talk = world.talk(mn, cn, ms(5));
+    assert!(world.wait(secs(3), |world| world.heard(talk).returned() > 0));
+    let early = |world: &ntm_sim::World| {
+        let is_it = |what: &What| matches!(what, What::Refused { field, .. } if field == "epoch" || field == "path id");
+        world.trace().iter().filter(|o| o.node == "cn" && is_it(&o.what)).count()
+    };
+    assert_eq!(early(&world), 1, "the request was not early: the test shows nothing");
+    let repeated = |world: &ntm_sim::World| {
+        let is_it =
+            |what: &What| matches!(what, What::Sent { message: Kind::TunnelRequest, attempt: 2.., .. });
+        world.trace().iter().any(|o| is_it(&o.what))
+    };
+    assert!(!repeated(&world), "a Tunnel Request was repeated");
+    world.move_to(mn, &[public(20)]);
+    world.run_for(secs(2));
+    assert_eq!(early(&world), 2);
+    assert!(!repeated(&world), "a Tunnel Request was repeated after the handover");
 }

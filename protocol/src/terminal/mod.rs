@@ -4,6 +4,7 @@
 //! answers it when the tunnel stands (T3.2.2-a, T3.2.3-b), keeps each path working, and on a handover registers its new addresses
 //! and has every path directed anew (T4.1.4-a, T4.2.5-a).
 
+mod early;
 mod path;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,7 @@ use crate::data::DataUpdate;
 use crate::expiry::{Expiry, earliest};
 use crate::observe::{RouteName, What};
 use crate::registration::{Outcome, Registrar, RegistrarConfig};
+use crate::relay::table::newer;
 use crate::session::{Expired, Mail, Pending, Transmit};
 use crate::time::{Duration, Instant};
 use crate::wire::{
@@ -24,6 +26,7 @@ use crate::wire::{
     RouteResponse,
 };
 
+use early::Early;
 use path::{Pace, Path, Signal};
 
 /// What a terminal is told at its start.
@@ -100,6 +103,7 @@ pub struct Terminal {
     renewals: Expiry<PathId>,
     /// Whether packets wait for a way in a new network.
     paused: bool,
+    early: Early,
     mail: Mail,
     events: VecDeque<Event>,
 }
@@ -147,6 +151,7 @@ impl Terminal {
             paths: BTreeMap::new(),
             renewals: Expiry::default(),
             paused: false,
+            early: Early::default(),
             mail: Mail::new(config.seed, config.first_sequence),
             events: VecDeque::new(),
         }
@@ -285,6 +290,11 @@ impl Terminal {
         match header.kind {
             Kind::TunnelRequest | Kind::TunnelResponse | Kind::PathKeepAlive | Kind::PathKeepAliveAnswer => {
                 let id = PathId(header.id);
+                if header.kind == Kind::TunnelRequest
+                    && self.paths.get(&id).is_none_or(|path| newer(header.epoch, path.epoch()))
+                {
+                    self.early.keep(from, datagram, now);
+                }
                 let path = self.paths.get_mut(&id).ok_or(Refusal::new("path id", Reason::Stranger))?;
                 path.handle(&header, datagram, from, now, &mut self.mail)?;
                 self.heed(id, now);
@@ -392,6 +402,9 @@ impl Terminal {
         }
         taken?;
         self.heed(id, now);
+        for (from, datagram) in self.early.take(id, now) {
+            self.handle_datagram(from, &datagram, now);
+        }
         Ok(())
     }
 
