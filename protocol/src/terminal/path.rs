@@ -266,9 +266,28 @@ impl Path {
                     self.start_at = Some(now + self.pace.wait * 2);
                 }
             }
-            Route::Relayed { .. } => self.ask_relay(now, mail),
+            Route::Relayed { address, mode, .. } => {
+                // Who is called may be asked as soon as the relay has both tunnels, and its answer must not wait for the relay's word
+                // of it. Who calls waits: the application's DNS answer does.
+                if mode == RelayMode::Switch && role == Role::Responder && !self.stood {
+                    self.send_to(address);
+                }
+                self.ask_relay(now, mail);
+            }
         }
         Ok(())
+    }
+
+    /// From now on packets go to `remote`.
+    fn send_to(&mut self, remote: SocketAddr) {
+        let flow = self.flow();
+        let update = if std::mem::replace(&mut self.sending, true) {
+            DataUpdate::Remote { flow, path: self.id, remote }
+        } else {
+            let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
+            DataUpdate::Send { flow, remote, keys: Box::new(keys) }
+        };
+        self.signals.push_back(Signal::Data(update));
     }
 
     fn flow(&self) -> Flow {
@@ -447,14 +466,8 @@ impl Path {
         match remote {
             Some(remote) => {
                 self.next_keep_alive.get_or_insert(now + self.pace.keep_alive);
-                let update = if self.sending {
-                    DataUpdate::Remote { flow: self.flow(), path: self.id, remote }
-                } else {
-                    (self.sending, self.stood) = (true, true);
-                    let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
-                    DataUpdate::Send { flow: self.flow(), remote, keys: Box::new(keys) }
-                };
-                self.signals.push_back(Signal::Data(update));
+                self.stood = true;
+                self.send_to(remote);
                 self.signals.push_back(Signal::Stands);
             }
             // A path that once stood is worth directing anew; one that never did has failed.
