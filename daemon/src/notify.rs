@@ -20,7 +20,8 @@ pub fn stopping(reason: &str) {
 }
 
 fn send(states: &[NotifyState<'_>]) {
+    // Whoever started the daemon may have heard what it waited for, and closed the socket.
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("$NOTIFY_SOCKET cannot be told {states:?}: {error}");
+        tracing::debug!("$NOTIFY_SOCKET cannot be told {states:?}: {error}");
     }
 }

@@ -16,7 +16,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 fn holds(name: &str) -> (Home, Value) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let home = Home::new();
-    let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(name).with_extension("toml");
+    let file: PathBuf =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(name).with_extension("toml");
     let run = home.run(&file, &[]);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert_eq!(code(&run), 0, "{name}\n{}\n{}", text(&run.stdout), text(&run.stderr));

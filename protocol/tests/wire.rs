@@ -92,7 +92,10 @@ fn keep_alive() -> impl Strategy<Value = KeepAlive> {
 
 fn direction_request() -> impl Strategy<Value = DirectionRequest> {
     let renewal = (path(), role(), any::<u8>(), vip(), option::of(node())).prop_map(
-        |(path, role, epoch, peer_vip, keep_relay)| Renewal { path, role, epoch, peer_vip, keep_relay },
+        |(path, role, epoch, peer_vip, keep_relay)| {
+            let epoch = Epoch::new(epoch);
+            Renewal { path, role, epoch, peer_vip, keep_relay }
+        },
     );
     (request(), fqdn(), option::of(renewal)).prop_map(|(request, fqdn, renewal)| DirectionRequest {
         request,
@@ -129,8 +132,9 @@ fn relay_direction() -> impl Strategy<Value = RelayDirection> {
             suite,
         },
     );
-    (request(), path(), any::<u8>(), prop_oneof![switch, translate])
-        .prop_map(|(request, path, epoch, order)| RelayDirection { request, path, epoch, order })
+    (request(), path(), any::<u8>(), prop_oneof![switch, translate]).prop_map(
+        |(request, path, epoch, order)| RelayDirection { request, path, epoch: Epoch::new(epoch), order },
+    )
 }
 
 fn relay_response() -> impl Strategy<Value = RelayResponse> {
@@ -161,7 +165,7 @@ fn route_direction() -> impl Strategy<Value = RouteDirection> {
                 answers,
                 target,
                 path,
-                epoch,
+                epoch: Epoch::new(epoch),
                 role,
                 peer,
                 peer_vip,
@@ -285,4 +289,27 @@ proptest! {
 #[test]
 fn data_is_no_message() {
     assert_eq!(Message::decode(Kind::Data, &[]), Err(Refusal::new("type", Reason::Unexpected)));
+}
+
+#[test]
+fn an_epoch_above_fifteen_is_refused() {
+    let response = RelayDirection {
+        request: RequestId(1),
+        path: PathId([1; 16]),
+        epoch: Epoch::new(15),
+        order: RelayOrder::Switch {
+            initiator_key: SharedKey::new([1; 32]),
+            responder_key: SharedKey::new([2; 32]),
+            initiator: Vip([198, 18, 0, 1].into()),
+            responder: Vip([198, 18, 0, 2].into()),
+        },
+    };
+    let mut writer = Writer::default();
+    Message::from(response).encode(&mut writer);
+    let mut bytes = writer.finish();
+    assert!(Message::decode(Kind::RelayDirection, &bytes).is_ok());
+    // Behind the Request ID and the Path ID.
+    bytes[8 + 16] = 16;
+    let refusal = Message::decode(Kind::RelayDirection, &bytes).unwrap_err();
+    assert_eq!((refusal.field, refusal.reason), ("epoch", Reason::Unknown(16)));
 }

@@ -157,10 +157,10 @@ impl Shell {
 
     fn status(&self) -> Status<'_> {
         let Config { name, fqdn, address, coordinators, vips, .. } = &self.config;
-        let coordinators = coordinators.iter().map(|dc| CoordinatorStatus {
-            fqdn: &dc.fqdn,
-            node: NodeId::of(&dc.fqdn),
-            address: dc.address,
+        let coordinators = coordinators.iter().map(|dc| {
+            let node = NodeId::of(&dc.fqdn);
+            let registered = self.relay.registrations().any(|known| known == (node, true));
+            CoordinatorStatus { fqdn: &dc.fqdn, node, address: dc.address, registered }
         });
         Status {
             name,

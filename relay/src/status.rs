@@ -43,6 +43,8 @@ pub struct CoordinatorStatus<'a> {
     pub node: NodeId,
     /// Its real address and port.
     pub address: SocketAddrV4,
+    /// Whether it has registered this relay.
+    pub registered: bool,
 }
 
 /// RS-N as far as this machine has it.

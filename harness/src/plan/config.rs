@@ -155,8 +155,6 @@ struct TerminalConfig<'a> {
     tun: &'a str,
     vips: String,
     dns_listen: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    suite: Option<&'a str>,
     coordinator: CoordinatorRef,
 }
 
@@ -261,7 +259,6 @@ fn daemon(
                 tun: TUN,
                 vips: VIRTUAL.to_string(),
                 dns_listen: "127.0.0.53:53",
-                suite: terminal.suite,
                 coordinator: coordinator(plan, terminal.coordinator.get_ref())?,
             };
             ("ntm-terminal", text(&config)?)

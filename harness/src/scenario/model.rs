@@ -191,8 +191,6 @@ pub struct Coordinator {
 pub struct Terminal {
     /// Its coordinator.
     pub coordinator: Spanned<String>,
-    /// The cipher suite it asks for.
-    pub suite: Option<&'static str>,
 }
 
 /// How a coordinator may pick a relay.

@@ -222,8 +222,7 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
         }
         RoleWord::General => Role::General { name: table.from_str("name") },
         RoleWord::Terminal => {
-            let suite = table.choice("suite", SUITES).map(Spanned::into_inner);
-            Role::Terminal(Terminal { coordinator: table.text("coordinator").or_else(only)?, suite })
+            Role::Terminal(Terminal { coordinator: table.text("coordinator").or_else(only)? })
         }
     })
 }

@@ -21,9 +21,9 @@ use crate::observe::{RouteName, What};
 use crate::session::{Expired, Mail, Pending, Rtt, Session, Transmit};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    Addresses, DirectionRefusal, DirectionRequest, DnsError, Error, ErrorCode, Header, InformationRequest,
-    InformationResponse, KeepAlive, KeepAliveAnswer, List, Message, NodeKind, Reason, Refusal,
-    RegistrationRequest, RegistrationResponse, RelayAnswer, RelayDirection, RelayMode, RelayOrder,
+    Addresses, DirectionRefusal, DirectionRequest, DnsError, Epoch, Error, ErrorCode, Header,
+    InformationRequest, InformationResponse, KeepAlive, KeepAliveAnswer, List, Message, NodeKind, Reason,
+    Refusal, RegistrationRequest, RegistrationResponse, RelayAnswer, RelayDirection, RelayMode, RelayOrder,
     RelayResponse, RelayToMeasure, RequestId, Role, Route, RouteDirection, RouteResponse,
     TerminalInformation,
 };
@@ -734,7 +734,7 @@ impl Coordinator {
             Some((requester, renewal)) => {
                 let mut known = self.renewing.get_mut(&(requester, renewal.path));
                 let given = known.as_ref().and_then(|known| known.epoch);
-                let epoch = epoch_after(renewal.epoch & 0x0f, given, renewal.role);
+                let epoch = epoch_after(renewal.epoch.number(), given, renewal.role);
                 if let Some(known) = &mut known {
                     known.epoch = Some(epoch);
                 }
@@ -844,7 +844,7 @@ impl Coordinator {
             relay: self.registry.nodes.get(&relay).map(|node| node.fqdn.clone()),
         };
         self.mail.journal.note(now, what);
-        let (path, epoch) = (plan.path, plan.epoch);
+        let (path, epoch) = (plan.path, Epoch::new(plan.epoch));
         if let Some(negotiation) = self.negotiations.get_mut(&id) {
             negotiation.stage = Stage::Relay { plan, tried };
         }
@@ -934,7 +934,7 @@ impl Coordinator {
             Peer::Terminal { information, path_key, .. } => (information.vip, Some(path_key.clone())),
             Peer::General { vip, .. } => (*vip, None),
         };
-        let (path, epoch, suite) = (plan.path, plan.epoch, self.suite);
+        let (path, epoch, suite) = (plan.path, Epoch::new(plan.epoch), self.suite);
         if let (Some(route), Peer::Terminal { information, through, .. }) = (peers, &plan.peer) {
             let (target, role, path_key) = (information.node, plan.role.other(), path_key.clone());
             let direction = move |request| {

@@ -119,6 +119,11 @@ impl Relay {
         self.registrars.values().all(|registrar| registrar.granted().is_some())
     }
 
+    /// Its DCs, and whether each has registered it.
+    pub fn registrations(&self) -> impl Iterator<Item = (NodeId, bool)> {
+        self.registrars.iter().map(|(coordinator, registrar)| (*coordinator, registrar.granted().is_some()))
+    }
+
     /// How many inputs were refused so far.
     pub fn refused(&self) -> u64 {
         self.mail.journal.refused()

@@ -159,6 +159,7 @@ impl RelayTable {
         now: Instant,
     ) -> Result<Taken, RelayAnswer> {
         let RelayDirection { request, path, epoch, order } = direction;
+        let epoch = epoch.number();
         let known = self.entries.get_mut(&path);
         if known.is_none() && self.entries.len() >= self.capacity {
             return Err(RelayAnswer::Full);

@@ -374,7 +374,7 @@ impl Terminal {
         }
         // The peer mends a path that this end gave up, and another stands: that one serves, and the peer will find so.
         if answers.is_none()
-            && direction.epoch != 0
+            && direction.epoch.number() != 0
             && !self.paths.contains_key(&id)
             && self.paths.values().any(|path| path.peer_vip == direction.peer_vip && path.stands())
         {

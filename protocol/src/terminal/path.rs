@@ -15,7 +15,7 @@ use crate::relay::table::newer;
 use crate::session::{Expired, Mail, Pending, TunnelSession};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    Header, Kind, Message, PathKeepAlive, PathKeepAliveAnswer, Reason, Refusal, RelayMode, Renewal,
+    Epoch, Header, Kind, Message, PathKeepAlive, PathKeepAliveAnswer, Reason, Refusal, RelayMode, Renewal,
     RequestId, Role, Route, RouteDirection, TunnelRequest, TunnelResponse,
 };
 
@@ -150,7 +150,7 @@ impl Path {
             aliases: Vec::new(),
             peer_vip: direction.peer_vip,
             own_vip,
-            epoch: direction.epoch,
+            epoch: direction.epoch.number(),
             suite: direction.suite,
             leg: None,
             direct: None,
@@ -194,12 +194,13 @@ impl Path {
         if direction.peer_vip != self.peer_vip || direction.role != self.role {
             return Err(Refusal::new("path id", Reason::Conflict));
         }
-        if direction.epoch == self.epoch && key_of(&direction) == Some(&self.directed_key) {
+        let epoch = direction.epoch.number();
+        if epoch == self.epoch && key_of(&direction) == Some(&self.directed_key) {
             return Ok(());
         }
         // One of the same epoch and another key takes the place of one that never reached the peer.
-        if direction.epoch != self.epoch && !newer(direction.epoch, self.epoch) {
-            return Err(Refusal::new("epoch", Reason::Unknown(direction.epoch.into())));
+        if epoch != self.epoch && !newer(epoch, self.epoch) {
+            return Err(Refusal::new("epoch", Reason::Unknown(epoch.into())));
         }
         self.pace = pace;
         self.begin(direction, now, mail)
@@ -209,6 +210,7 @@ impl Path {
         let key_wanted = Refusal::new("path_key", Reason::Unexpected);
         let directed_key = key_of(&direction).cloned().ok_or(key_wanted.clone())?;
         let RouteDirection { path, epoch, role, path_key, suite, route, .. } = direction;
+        let epoch = epoch.number();
         let direct = |key: &SharedKey| Direct {
             session: TunnelSession::new(key, Purpose::Tunnel, path, epoch, false, role),
             proved: None,
@@ -328,7 +330,13 @@ impl Path {
     /// What a Direction Request says of this path.
     pub(super) fn renewal(&self) -> Renewal {
         let keep_relay = self.leg.as_ref().filter(|leg| leg.mode == RelayMode::Translate).map(|leg| leg.node);
-        Renewal { path: self.id, role: self.role, epoch: self.epoch, peer_vip: self.peer_vip, keep_relay }
+        Renewal {
+            path: self.id,
+            role: self.role,
+            epoch: Epoch::new(self.epoch),
+            peer_vip: self.peer_vip,
+            keep_relay,
+        }
     }
 
     fn ask_relay(&mut self, now: Instant, mail: &mut Mail) {

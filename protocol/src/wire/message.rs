@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{wire_enum, wire_struct};
-use super::{Codec, Kind, List, Reader, Refusal, Writer};
+use super::{Codec, Kind, List, Reader, Reason, Refusal, Writer};
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::{SharedKey, Suite};
 
@@ -32,6 +32,35 @@ impl Codec for RequestId {
 
     fn decode(from: &mut Reader<'_>, field: &'static str) -> Result<Self, Refusal> {
         u64::decode(from, field).map(Self)
+    }
+}
+
+/// A path's key epoch: 0 to 15, counted on modulo 16.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Epoch(u8);
+
+impl Epoch {
+    /// The epoch `number`, modulo 16.
+    pub fn new(number: u8) -> Self {
+        Self(number & 0x0f)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl Codec for Epoch {
+    fn encode(&self, to: &mut Writer) {
+        self.0.encode(to);
+    }
+
+    fn decode(from: &mut Reader<'_>, field: &'static str) -> Result<Self, Refusal> {
+        match u8::decode(from, field)? {
+            number @ 0..16 => Ok(Self(number)),
+            other => Err(Refusal::new(field, Reason::Unknown(other.into()))),
+        }
     }
 }
 
@@ -176,7 +205,7 @@ wire_struct! {
         /// The role of the terminal that asks.
         role: Role,
         /// The epoch now in use.
-        epoch: u8,
+        epoch: Epoch,
         /// The peer's VIP on this path.
         peer_vip: Vip,
         /// The RS-N that serves it, which must stay (T4.2.5-b); `None` where the DC may choose anew.
@@ -297,7 +326,7 @@ wire_struct! {
         /// The path.
         path: PathId,
         /// Its key epoch.
-        epoch: u8,
+        epoch: Epoch,
         /// The mode and what it needs.
         order: RelayOrder,
     }
@@ -366,7 +395,7 @@ wire_struct! {
         /// The path.
         path: PathId,
         /// Its key epoch.
-        epoch: u8,
+        epoch: Epoch,
         /// The role of the terminal that it is for.
         role: Role,
         /// The peer's name.
@@ -495,7 +524,7 @@ macro_rules! messages {
                 let mut from = Reader::new(body);
                 let message = match kind {
                     $(Kind::$kind => Self::$kind($kind::decode(&mut from, stringify!($kind))?),)*
-                    Kind::Data => return Err(Refusal::new("type", super::Reason::Unexpected)),
+                    Kind::Data => return Err(Refusal::new("type", Reason::Unexpected)),
                 };
                 from.end()?;
                 Ok(message)

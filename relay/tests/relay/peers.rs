@@ -8,8 +8,8 @@ use ntm_protocol::crypto::{DataKeys, Purpose, SharedKey, Suite};
 use ntm_protocol::data::{DataUpdate, Flow, Inbound, Outbound};
 use ntm_protocol::session::{Mail, Session, TunnelSession};
 use ntm_protocol::wire::{
-    Header, List, Message, RegistrationResponse, RelayAnswer, RelayDirection, RelayOrder, RequestId, Role,
-    TunnelRequest, TunnelResponse,
+    Epoch, Header, List, Message, RegistrationResponse, RelayAnswer, RelayDirection, RelayOrder, RequestId,
+    Role, TunnelRequest, TunnelResponse,
 };
 use ntm_tunnel::{Event, Plane, PlaneOptions, Tun, TunConfig, Udp, UdpConfig};
 use tokio::runtime::Runtime;
@@ -123,7 +123,7 @@ impl Dc {
     pub(crate) fn direct(&mut self, path: Path, order: RelayOrder) -> RelayAnswer {
         self.request += 1;
         let request = RequestId(self.request);
-        self.send(RelayDirection { request, path: path.id, epoch: path.epoch, order });
+        self.send(RelayDirection { request, path: path.id, epoch: Epoch::new(path.epoch), order });
         loop {
             match self.receive().0 {
                 Message::RelayResponse(response) if response.request == request => return response.answer,
