@@ -1,0 +1,179 @@
+//! Registration and keep-alive at the DC (3.2.1): who is where, and whose VIP is which. What must survive a crash is written before it is
+//! answered.
+
+use std::net::SocketAddr;
+
+use crate::addr::NodeId;
+use crate::crypto::Purpose as KeyPurpose;
+use crate::observe::What;
+use crate::time::Instant;
+use crate::wire::{
+    DnsError, Error, ErrorCode, Header, KeepAlive, KeepAliveAnswer, List, Message, NodeKind, Reason, Refusal,
+    RegistrationRequest, RegistrationResponse, RelayToMeasure,
+};
+
+use super::registry::{Live, Node};
+use super::store::{NodeRecord, Write, WriteId, WriteOutcome};
+use super::{Continuation, Coordinator};
+
+impl Coordinator {
+    pub(super) fn take_registration(
+        &mut self,
+        header: &Header,
+        id: NodeId,
+        request: RegistrationRequest,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(node) = self.registry.nodes.get_mut(&id) else { return Ok(()) };
+        if header.sequence <= node.floor {
+            let floor = node.floor;
+            self.tell_error(id, from, header.sequence, ErrorCode::Stale { floor }, now);
+            return Err(Refusal::new("sequence", Reason::Replayed(header.sequence)));
+        }
+        if request.fqdn != node.fqdn {
+            return Err(Refusal::new("fqdn", Reason::Conflict));
+        }
+        if request.kind != node.kind {
+            return Err(Refusal::new("kind", Reason::Conflict));
+        }
+        if request.addresses.is_empty() && request.kind != NodeKind::Coordinator {
+            return Err(Refusal::new("addresses", Reason::Length(0)));
+        }
+        node.floor = header.sequence;
+        node.session.open_above(header.sequence);
+        self.mail.received(header, &Message::RegistrationRequest(request.clone()), from, now);
+        self.write_registration(id, request, from);
+        Ok(())
+    }
+
+    pub(super) fn write_registration(&mut self, id: NodeId, request: RegistrationRequest, from: SocketAddr) {
+        let registry = &mut self.registry;
+        let Some(node) = registry.nodes.get(&id) else { return };
+        let (kind, vip, floor, fqdn) = (node.kind, node.vip, node.floor, node.fqdn.clone());
+        let vip = match (kind, vip) {
+            // With no address left the terminal gets no answer; its request is repeated until one is free.
+            (NodeKind::Terminal, None) => match registry.claim_terminal() {
+                Some(vip) => Some(vip),
+                None => return,
+            },
+            (_, vip) => vip,
+        };
+        // Claimed for this node from here on: a request that is repeated before the write is durable gets the same.
+        if let Some(node) = registry.nodes.get_mut(&id) {
+            node.vip = vip;
+        }
+        let addresses = request.addresses.to_vec();
+        let record = NodeRecord { node: id, fqdn, kind, vip, floor, addresses, seen: from };
+        self.write(Write::Node(record), Continuation::Register { node: id, request, from });
+    }
+
+    pub(super) fn write(&mut self, write: Write, continuation: Continuation) {
+        let id = WriteId(self.next_id);
+        self.next_id += 1;
+        self.writes.insert(id, continuation);
+        self.writes_waiting.push_back((id, write));
+    }
+
+    /// The outcome of a write.
+    pub fn handle_written(&mut self, id: WriteId, outcome: WriteOutcome, now: Instant) {
+        match (self.writes.remove(&id), outcome) {
+            (Some(Continuation::Register { node, request, from }), WriteOutcome::Stored) => {
+                self.registered_now(node, request, from, now);
+            }
+            (Some(Continuation::Register { node, request, from }), WriteOutcome::Taken) => {
+                if let Some(node) = self.registry.nodes.get_mut(&node) {
+                    node.vip = None;
+                }
+                self.write_registration(node, request, from);
+            }
+            (Some(Continuation::General { negotiation, record }), WriteOutcome::Stored) => {
+                self.registry.restore_general(record);
+                self.general_ready(negotiation, record, now);
+            }
+            (Some(Continuation::General { negotiation, record }), WriteOutcome::Taken) => {
+                self.claim_general(negotiation, record.real, now);
+            }
+            (Some(Continuation::General { negotiation, .. }), WriteOutcome::Failed) => {
+                self.refuse_direction(negotiation, DnsError::ServFail, now);
+            }
+            // A registration that could not be stored is not answered: the node repeats it.
+            (Some(Continuation::Register { .. }), WriteOutcome::Failed) | (None, _) => {}
+        }
+    }
+
+    pub(super) fn registered_now(
+        &mut self,
+        id: NodeId,
+        request: RegistrationRequest,
+        from: SocketAddr,
+        now: Instant,
+    ) {
+        let relays = self.relays_to_measure(id);
+        let Some(node) = self.registry.nodes.get_mut(&id) else { return };
+        node.live =
+            Some(Live { addresses: request.addresses, seen: from, heard: now, rtts: request.rtts, load: 0 });
+        if node.kind == NodeKind::Relay {
+            self.registry.relays.insert(id);
+        }
+        self.silence.set(id, now + self.keep_alive * 7 / 2);
+        let response = RegistrationResponse {
+            request: request.request,
+            vip: node.vip,
+            seen: from,
+            keep_alive: self.keep_alive,
+            relays: if node.kind == NodeKind::Terminal { relays } else { List::default() },
+        };
+        let what = What::Registered { fqdn: node.fqdn.clone(), vip: node.vip, seen: from };
+        self.mail.send(&mut node.session, from, &response.into(), 1, now);
+        self.mail.journal.note(now, what);
+    }
+
+    pub(super) fn relays_to_measure(
+        &self,
+        terminal: NodeId,
+    ) -> List<RelayToMeasure, { crate::wire::MAX_RELAYS }> {
+        let relay = |id: &NodeId| {
+            let node = self.registry.nodes.get(id)?;
+            let key = node.key.subkey(KeyPurpose::Measure, &[&terminal.0]);
+            Some(RelayToMeasure { relay: *id, address: node.address()?, key })
+        };
+        self.registry.relays.iter().filter_map(relay).collect()
+    }
+
+    pub(super) fn take_keep_alive(
+        &mut self,
+        id: NodeId,
+        sequence: u64,
+        keep_alive: KeepAlive,
+        from: SocketAddr,
+        now: Instant,
+    ) {
+        let Some(node) = self.registry.nodes.get_mut(&id) else { return };
+        let Some(live) = &mut node.live else {
+            return self.tell_error(id, from, sequence, ErrorCode::NotRegistered, now);
+        };
+        (live.seen, live.heard) = (from, now);
+        if let Some(load) = keep_alive.load {
+            live.load = load;
+        }
+        if !keep_alive.rtts.is_empty() {
+            live.rtts = keep_alive.rtts;
+        }
+        let answer = KeepAliveAnswer { request: keep_alive.request, seen: from }.into();
+        self.mail.send(&mut node.session, from, &answer, 1, now);
+    }
+
+    pub(super) fn tell_error(
+        &mut self,
+        id: NodeId,
+        to: SocketAddr,
+        sequence: u64,
+        code: ErrorCode,
+        now: Instant,
+    ) {
+        if let Some(node) = self.registry.nodes.get_mut(&id) {
+            self.mail.send(&mut node.session, to, &Error { sequence, code }.into(), 1, now);
+        }
+    }
+}
