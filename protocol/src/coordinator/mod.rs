@@ -15,27 +15,23 @@ pub mod route;
 pub mod store;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use crate::addr::{Fqdn, NTM_PORT, NodeId, PathId, Vip, VipRange};
-use crate::crypto::{Purpose as KeyPurpose, SharedKey, Suite};
+use crate::addr::{Fqdn, NodeId, PathId, Vip, VipRange};
+use crate::crypto::{SharedKey, Suite};
 use crate::expiry::{Expiry, earliest};
-use crate::observe::{RouteName, What};
+use crate::observe::What;
 use crate::session::{Expired, Mail, Pending, Rtt, Session, Transmit};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    Addresses, DirectionRefusal, DirectionRequest, DnsError, Epoch, Error, ErrorCode, Header,
-    InformationRequest, InformationResponse, KeepAlive, KeepAliveAnswer, List, Message, NodeKind, Reason,
-    Refusal, RegistrationRequest, RegistrationResponse, RelayAnswer, RelayDirection, RelayMode, RelayOrder,
-    RelayResponse, RelayToMeasure, RequestId, Role, Route, RouteDirection, RouteResponse,
-    TerminalInformation,
+    DnsError, ErrorCode, Header, Message, NodeKind, Reason, Refusal, RegistrationRequest, RequestId,
 };
 
-use lookup::{DC_RECORD, Lookup, LookupAnswer, LookupId, LookupResult, Zone};
-use negotiation::{Ask, Negotiation, NegotiationId, Peer, Plan, Purpose, Renewing, Stage, epoch_after};
-use registry::{Live, Node, Registry, rtt_to};
-use route::{Decision, Selection};
-use store::{GeneralRecord, NodeRecord, Write, WriteId, WriteOutcome};
+use lookup::{Lookup, LookupId};
+use negotiation::{Ask, Negotiation, NegotiationId, Purpose, Renewing, Stage};
+use registry::{Node, Registry};
+use route::Selection;
+use store::{GeneralRecord, NodeRecord, Write, WriteId};
 
 /// Someone whom the DC shares a key with.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use crate::wire::{
     RegistrationRequest, RegistrationResponse, RelayToMeasure,
 };
 
-use super::registry::{Live, Node};
+use super::registry::Live;
 use super::store::{NodeRecord, Write, WriteId, WriteOutcome};
 use super::{Continuation, Coordinator};
 

@@ -14,7 +14,7 @@ use super::negotiation::{Negotiation, NegotiationId, Peer, Plan, Purpose, Stage}
 use super::registry::{Node, rtt_to};
 use super::route::Selection;
 use super::store::{GeneralRecord, Write};
-use super::{Continuation, Coordinator};
+use super::{Continuation, Coordinator, route};
 
 impl Coordinator {
     pub(super) fn found_general(&mut self, id: NegotiationId, addresses: &[IpAddr], now: Instant) {
