@@ -1,10 +1,12 @@
 //! The loop of `ntm-dc`: everything that happens goes to the machine, everything that the machine wants is done. No decision is made here.
 
-use anyhow::Context;
+use std::io::ErrorKind;
+
 use futures::stream::{FuturesUnordered, StreamExt};
 use ntm_daemon::program::Failure;
 use ntm_daemon::trace::TraceSink;
 use ntm_daemon::{clock, control, notify, signals};
+use ntm_dns::server::Counts;
 use ntm_protocol::addr::VipRange;
 use ntm_protocol::coordinator::lookup::{LookupId, LookupResult};
 use ntm_protocol::coordinator::store::{WriteId, WriteOutcome};
@@ -55,11 +57,14 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
         first_sequence: snapshot.boots << 40,
     });
     let at = config.socket();
-    let socket = UdpSocket::bind(at).await;
-    let socket = socket
-        .with_context(|| format!("UDP {at} cannot be opened: is the address on this machine, and free?"))?;
+    let socket = UdpSocket::bind(at)
+        .await
+        .map_err(|error| anyhow::anyhow!("UDP {at} cannot be bound: {error}{}", advice(error.kind())))?;
     let terminals = keys.of_kind(NodeKind::Terminal).map(|entry| &entry.peer);
-    let mut names = zone::serve(&config, terminals).await.context("the DC's DNS server cannot be started")?;
+    let mut names = zone::serve(&config, terminals).await.map_err(|error| {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        anyhow::anyhow!("the DC's DNS server cannot be started: {error:#}{}", kind.map_or("", advice))
+    })?;
     let resolver = Resolver::new(&ResolverConfig::new(config.roots.clone())).map_err(anyhow::Error::from)?;
     let mut lookups = FuturesUnordered::<Lookups>::new();
     let mut writes = FuturesUnordered::<Writes>::new();
@@ -67,6 +72,11 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
     let mut counters = Counters::default();
     notify::ready(&format!("{} serves the zone {}", config.name, config.zone));
     loop {
+        // First of all, so that whatever anybody was told stands in the trace, even if the process is killed at once.
+        while let Some((t, what)) = coordinator.poll_observation() {
+            trace.write(&Observation { t, node: config.name.clone(), what });
+        }
+        trace.flush();
         while let Some(transmit) = coordinator.poll_transmit() {
             // Control messages are few and small; one that the system will not take now is repeated by its sender.
             match socket.try_send_to(&transmit.bytes, transmit.to) {
@@ -82,10 +92,6 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
             let outcome = store.submit(write);
             writes.push(Box::pin(async move { (id, outcome.await) }));
         }
-        while let Some((t, what)) = coordinator.poll_observation() {
-            trace.write(&Observation { t, node: config.name.clone(), what });
-        }
-        trace.flush();
         tokio::select! {
             ready = socket.readable() => {
                 ready?;
@@ -95,7 +101,7 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
                             counters.received += 1;
                             coordinator.handle_datagram(from, &buffer[..length], clock::now());
                         }
-                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                         // An ICMP error about something that was sent before: the request is repeated or given up in its own time.
                         Err(_) => counters.not_sent += 1,
                     }
@@ -105,7 +111,7 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
             Some((id, outcome)) = writes.next() => coordinator.handle_written(id, outcome, clock::now()),
             () = clock::sleep_until(coordinator.poll_timeout()) => coordinator.handle_timeout(clock::now()),
             request = requests.next() => match request.command() {
-                "status" => request.answer(&Status::of(&config, &coordinator, &counters, &trace)),
+                "status" => request.answer(&Status::of(&config, &coordinator, &counters, names.counts(), &trace)),
                 _ => request.refuse_unknown(&["status"]),
             },
             error = names.failed() => return Err(anyhow::Error::from(error).context("the DC's DNS server").into()),
@@ -115,6 +121,16 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
                 return Ok(());
             }
         }
+    }
+}
+
+/// What to do about an address that cannot be bound.
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::AddrNotAvailable => " (this machine has no such address: configure one that it has)",
+        ErrorKind::AddrInUse => " (another process has this port: end it, or configure another port)",
+        ErrorKind::PermissionDenied => " (a port below 1024 needs root or CAP_NET_BIND_SERVICE)",
+        _ => "",
     }
 }
 
@@ -140,11 +156,19 @@ struct Status<'a> {
     sent: u64,
     not_sent: u64,
     refused: u64,
+    /// What its DNS server answered.
+    dns: Counts,
     trace_lost: u64,
 }
 
 impl<'a> Status<'a> {
-    fn of(config: &'a Config, coordinator: &Coordinator, counters: &Counters, trace: &TraceSink) -> Self {
+    fn of(
+        config: &'a Config,
+        coordinator: &Coordinator,
+        counters: &Counters,
+        dns: Counts,
+        trace: &TraceSink,
+    ) -> Self {
         Self {
             fqdn: config.fqdn.as_str(),
             zone: config.zone.as_str(),
@@ -155,6 +179,7 @@ impl<'a> Status<'a> {
             sent: counters.sent,
             not_sent: counters.not_sent,
             refused: coordinator.refused(),
+            dns,
             trace_lost: trace.lost(),
         }
     }
