@@ -6,6 +6,7 @@
 //! * [`notify`]: readiness and status for whoever started the daemon.
 //! * [`control`]: the control socket; requests come to the daemon's own loop over a channel.
 //! * [`trace`]: observations as JSON lines.
+//! * [`nft`]: the program that puts nftables rules in place.
 //! * [`logging`], [`signals`], [`clock`]: logs, SIGTERM and SIGINT, time and entropy.
 //!
 //! # A daemon
@@ -59,6 +60,7 @@ pub mod config;
 pub mod control;
 pub mod keys;
 pub mod logging;
+pub mod nft;
 pub mod notify;
 pub mod program;
 pub mod signals;

@@ -1,11 +1,11 @@
 //! What RS-N needs of the machine but netlink: the nft program, modules, one setting.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
+use ntm_daemon::nft;
 use ntm_daemon::program::Failure;
 
 use super::ruleset::{self, Helper};
@@ -15,13 +15,7 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// Hands `input` to `nft -f -`.
 pub(super) fn apply(input: &str) -> Result<(), Failure> {
-    match nft(&["-f", "-"], input)? {
-        Ok(_) => Ok(()),
-        Err(said) => Err(Failure::Lacks(format!(
-            "nft does not take the rules: {said}. They need root (CAP_NET_ADMIN) and a kernel with nf_tables, nft_nat, \
-             nft_masq and nft_ct"
-        ))),
-    }
+    nft::apply(input, "nf_tables, nft_nat, nft_masq and nft_ct")
 }
 
 /// The helpers that this kernel has.
@@ -32,41 +26,12 @@ pub(super) fn helpers() -> Result<Vec<Helper>, Failure> {
     let _ = Command::new("modprobe").args(modules).stdin(Stdio::null()).stderr(Stdio::null()).status();
     let mut found = Vec::new();
     for helper in Helper::ALL {
-        match nft(&["-c", "-f", "-"], &ruleset::probe(helper))? {
+        match nft::run(&["-c", "-f", "-"], &ruleset::probe(helper))? {
             Ok(_) => found.push(helper),
             Err(said) => tracing::debug!("no helper {}: {said}", helper.name()),
         }
     }
     Ok(found)
-}
-
-/// Runs nft with `input`: what it printed, or the first line of what it complained of.
-fn nft(arguments: &[&str], input: &str) -> Result<Result<String, String>, Failure> {
-    let spawned = Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Failure::Lacks(
-                "the program nft is not found: install the package nftables (apt-get install nftables)"
-                    .to_owned(),
-            ));
-        }
-        Err(error) => return Err(Failure::Other(anyhow!(error).context("starting nft"))),
-    };
-    // nft reads all of its input before it says anything, so that neither waits for the other. What it says is the better error.
-    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().context("waiting for nft")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Ok(Err(said.lines().next().unwrap_or("nothing").trim().to_owned()));
-    }
-    written.context("writing to nft")?;
-    Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// That this machine forwards packets; dropping it ends that, if it did not before.
@@ -83,7 +48,7 @@ impl Forwarding {
     pub(super) fn read(table: &str) -> Result<Self, Failure> {
         let path = PathBuf::from(FORWARDING);
         let value = fs::read_to_string(&path).context("asking whether this machine forwards packets")?;
-        let left = nft(&["list", "chain", "ip", table, "forward"], "")?;
+        let left = nft::run(&["list", "chain", "ip", table, "forward"], "")?;
         let began = left.is_ok_and(|chain| chain.contains("policy drop"));
         Ok(Self { path, former: value.trim() != "0" && !began, begun: false })
     }

@@ -1,15 +1,15 @@
 //! What touches the machine: interfaces, sysctls, and the nft program.
 
 use std::fs;
-use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
+use ntm_daemon::nft;
 use ntm_daemon::program::Failure;
 
 use crate::behaviour::Behaviour;
@@ -118,47 +118,16 @@ struct Table;
 
 impl Table {
     fn apply(rules: &str) -> Result<Self, Failure> {
-        nft(rules).map(|()| Self)
+        nft::apply(rules, "nf_tables, nft_nat and nft_ct").map(|()| Self)
     }
 }
 
 impl Drop for Table {
     fn drop(&mut self) {
-        if let Err(failure) = nft(&ruleset::removal()) {
+        if let Err(failure) = nft::apply(&ruleset::removal(), "nf_tables") {
             tracing::warn!("the table {TABLE} stays behind: {failure}");
         }
     }
-}
-
-/// Hands `input` to `nft -f -`.
-fn nft(input: &str) -> Result<(), Failure> {
-    let spawned = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Failure::Lacks(
-                "the program nft is not found: install the package nftables (apt-get install nftables)"
-                    .to_owned(),
-            ));
-        }
-        Err(error) => return Err(Failure::Other(anyhow!(error).context("starting nft"))),
-    };
-    // nft reads all of its input before it says anything, so that neither waits for the other. What it says is the better error.
-    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().context("waiting for nft")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().next().unwrap_or("nothing").trim();
-        return Err(Failure::Lacks(format!(
-            "nft does not take the router's rules: {said}. They need root (CAP_NET_ADMIN) and a kernel with nf_tables, nft_nat and nft_ct"
-        )));
-    }
-    Ok(written.context("writing to nft")?)
 }
 
 /// Settings of `/proc/sys` that were changed, with their former values.
