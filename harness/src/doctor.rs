@@ -195,7 +195,12 @@ fn nftables() -> Finding {
     let rules = "add table ip probe; add chain ip probe nat { type nat hook postrouting priority 100; }; \
                  add rule ip probe nat masquerade";
     let tried = succeeds("nft", &[rules]).map(|()| "NAT rules are taken".to_owned());
-    finding("NAT by nftables", true, tried, "use a kernel with CONFIG_NF_TABLES and CONFIG_NFT_MASQ")
+    finding(
+        "NAT by nftables",
+        true,
+        tried,
+        "install the package nftables, and use a kernel with CONFIG_NF_TABLES and CONFIG_NFT_MASQ",
+    )
 }
 
 fn tun() -> Finding {
@@ -215,7 +220,8 @@ fn tun() -> Finding {
         "TUN devices",
         true,
         tried,
-        "load the module (modprobe tun), and in a container pass the device in",
+        "run as root, or give this user access to the device; where it is not there, load the module (modprobe tun), and in a container \
+         pass the device in",
     )
 }
 

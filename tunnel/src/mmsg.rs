@@ -136,8 +136,15 @@ impl Receiver {
     /// Calls `each` with every datagram of the batch: the whole buffer, the datagram's place in it, and where it came from.
     pub(crate) fn each(&mut self, mut each: impl FnMut(&mut [u8], Range<usize>, SocketAddr)) {
         for Message { place, segment, from } in &self.messages {
-            for at in place.clone().step_by(*segment) {
-                each(&mut self.arena, at..place.end.min(at + segment), *from);
+            let mut at = place.start;
+            // At least once: an empty datagram is a datagram.
+            loop {
+                let end = place.end.min(at + segment);
+                each(&mut self.arena, at..end, *from);
+                at = end;
+                if at == place.end {
+                    break;
+                }
             }
         }
     }
@@ -297,6 +304,15 @@ mod tests {
                 lens.iter().enumerate().map(|(n, len)| (vec![n as u8; *len], from)).collect();
             assert!(datagrams == expected, "{address}, offload {offload}");
         }
+    }
+
+    #[test]
+    fn an_empty_datagram_is_one() {
+        let (a, from) = socket("127.0.0.1:0", true);
+        let (b, to) = socket("127.0.0.1:0", true);
+        a.send_to(&[], to).expect("sent");
+        a.send_to(b"x", to).expect("sent");
+        assert_eq!(receive_all(&b, 2).0, [(vec![], from), (b"x".to_vec(), from)]);
     }
 
     #[test]

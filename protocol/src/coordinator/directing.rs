@@ -432,10 +432,8 @@ impl Coordinator {
             return Err(Refusal::new("target", Reason::Stranger));
         }
         let (target, theirs) = (direction.target, direction.request);
-        let repeated = self.asks.iter().any(|(_, ask)| {
-            matches!(&ask.purpose, Purpose::RouteFor { coordinator: c, request } if (*c, *request) == (coordinator, theirs))
-        });
-        if !repeated {
+        // A repetition of one that is under way: the terminal is being told.
+        if self.passing.insert((coordinator, theirs)) {
             let ours = move |request| RouteDirection { request, answers: None, ..direction }.into();
             self.ask(target, ours, Purpose::RouteFor { coordinator, request: theirs }, now);
         }
@@ -444,6 +442,7 @@ impl Coordinator {
 
     pub(super) fn route_taken(&mut self, node: NodeId, response: RouteResponse, now: Instant) {
         if let Some(Purpose::RouteFor { coordinator, request }) = self.answered(node, response.request, now) {
+            self.passing.remove(&(coordinator, request));
             let response = RouteResponse { request, accepted: response.accepted }.into();
             self.tell(coordinator, &response, 1, now);
         }

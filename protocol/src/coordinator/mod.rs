@@ -14,7 +14,7 @@ mod relaying;
 pub mod route;
 pub mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use crate::addr::{Fqdn, NodeId, PathId, Vip, VipRange};
@@ -97,6 +97,8 @@ pub struct Coordinator {
     /// When a node that stays silent counts as gone.
     silence: Expiry<NodeId>,
     asks: Pending<Ask>,
+    /// The Route Directions of other DCs that are being passed on.
+    passing: BTreeSet<(NodeId, RequestId)>,
     negotiations: BTreeMap<NegotiationId, Negotiation>,
     by_request: BTreeMap<(NodeId, RequestId), NegotiationId>,
     renewing: BTreeMap<(NodeId, PathId), Renewing>,
@@ -143,6 +145,7 @@ impl Coordinator {
             registry,
             silence: Expiry::default(),
             asks: Pending::default(),
+            passing: BTreeSet::new(),
             negotiations: BTreeMap::new(),
             by_request: BTreeMap::new(),
             renewing: BTreeMap::new(),
@@ -337,7 +340,10 @@ impl Coordinator {
                 }
             }
             // Negotiations that wait for the other DC end by their deadline; a terminal that does not hear us, by its silence.
-            Purpose::Join | Purpose::Route | Purpose::RouteFor { .. } => {}
+            Purpose::Join | Purpose::Route => {}
+            Purpose::RouteFor { coordinator, request } => {
+                self.passing.remove(&(coordinator, request));
+            }
         }
     }
 
