@@ -1,0 +1,243 @@
+//! The documents say what the code does: every key, word and quantity stands in `docs/scenarios.md`, every example is checked, and
+//! no link leads nowhere.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ntm_harness::judge::catalogue;
+use ntm_harness::plan::address;
+use ntm_harness::scenario::model::Scenario;
+use ntm_harness::scenario::{check, source::Source};
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn reference() -> String {
+    read(&project().join("docs/scenarios.md"))
+}
+
+/// What `harness check` says of `text`.
+fn checked(name: &str, text: String) -> Result<Scenario, String> {
+    let scenario = check(&Source { name: name.to_owned(), text })?;
+    address::plan(&scenario).map(|_| scenario)
+}
+
+/// The code blocks of a document that begin with ```` ```INFO ````.
+fn blocks(document: &str, info: &str) -> Vec<String> {
+    let (mut out, mut open) = (Vec::new(), None::<(bool, String)>);
+    for line in document.lines() {
+        open = match (open, line.strip_prefix("```")) {
+            (None, None) => None,
+            (None, Some(opened)) => Some((opened == info, String::new())),
+            (Some((wanted, text)), Some(_)) => {
+                out.extend(wanted.then_some(text));
+                None
+            }
+            (Some((wanted, text)), None) => Some((wanted, text + line + "\n")),
+        };
+    }
+    assert!(open.is_none(), "a code block is not closed");
+    out
+}
+
+/// Far from every name, so that `check` lists all that it knows instead of the nearest.
+const NONSENSE: &str = "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq";
+
+/// Nonsense in every table, and for every word.
+const EVERYTHING_WRONG: &str = r#"
+schema = 1
+name = "wrong"
+about = "wrong"
+? = 1
+[internet]
+? = 1
+[link.l]
+? = 1
+both = { ? = 1 }
+[router.r]
+nat = "?"
+? = 1
+[node]
+a = { role = "?", at = "internet" }
+b = { role = "dns", at = "internet", zone = ".", ? = 1 }
+c = { role = "coordinator", at = "internet", zone = "c.test", vips = "198.18.0.0/16", suite = "?", relay_selection = "?", ? = 1 }
+d = { role = "relay", at = "internet", ? = 1 }
+e = { role = "general", at = "internet", name = "e.test", state = "?", ? = 1 }
+f = { role = "terminal", at = "r", ? = 1 }
+g = { role = "terminal", eth0 = { at = "r", ? = 1 } }
+[[flow]]
+id = "a"
+? = 1
+iperf3 = { from = "e", to = "e.test", duration = "1s", ? = 1 }
+[[flow]]
+id = "b"
+ping = { from = "e", to = "e.test", ? = 1 }
+[[flow]]
+id = "c"
+http = { from = "e", to = "e.test", ? = 1 }
+[[flow]]
+id = "d"
+exec = { node = "e", command = "true", ? = 1 }
+[[at]]
+time = "1s"
+? = 1
+handover = { node = "g", from = "eth0", to = "eth0", ? = 1 }
+[[at]]
+time = "1s"
+interface = { node = "g", name = "eth0", state = "up", ? = 1 }
+[[at]]
+time = "1s"
+link = { name = "l", ? = 1 }
+[[expect]]
+fail = "wrong"
+? = 1
+sequence = ["e: ?", "e: sent ?", "e: asked ?", "e: directed ?"]
+"#;
+
+#[test]
+fn every_key_and_word_stands_in_its_section_of_the_reference() {
+    let nonsense = EVERYTHING_WRONG.matches('?').count();
+    let said = checked("wrong", EVERYTHING_WRONG.replace('?', NONSENSE)).expect_err("it is all wrong");
+    let document = reference();
+    let (mut lists, mut missing) = (0, BTreeSet::new());
+    for problem in said.split("\n\n") {
+        let first = problem.lines().next().unwrap_or_default();
+        let Some(list) = problem.lines().find_map(|line| Some(line.split_once(" known: ")?.1)) else {
+            continue;
+        };
+        lists += 1;
+        let text = match first.split_once(&format!("unknown key `{NONSENSE}` in ")) {
+            Some((_, table)) => section(&document, &heading(table)),
+            None => document.clone(),
+        };
+        let absent = list.split(", ").filter(|name| !text.contains(&format!("`{name}`")));
+        missing.extend(absent.map(|name| format!("{name} ({first})")));
+    }
+    assert_eq!(lists, nonsense, "one list for each nonsense\n{said}");
+    assert!(missing.is_empty(), "docs/scenarios.md lacks {missing:#?}");
+}
+
+/// How the heading of the section begins that is about `table`, as problems call it: "`both` of [link.l]", "[[expect]]".
+fn heading(table: &str) -> String {
+    let outer = table.rsplit(' ').next().unwrap_or_default();
+    match (table, outer) {
+        ("the scenario", _) => "## The file itself".to_owned(),
+        (table, "[[flow]]") if table != outer => {
+            format!("### {}", table.split(' ').next().unwrap_or_default())
+        }
+        (_, outer) => format!("## `{}", outer.split('.').next().unwrap_or_default()),
+    }
+}
+
+/// From the heading that begins with `heading` to the next of its rank.
+fn section(document: &str, heading: &str) -> String {
+    let rank = heading.chars().take_while(|c| *c == '#').count();
+    let ends = |line: &&str| (1..=rank).any(|rank| line.starts_with(&format!("{} ", "#".repeat(rank))));
+    let mut lines = document.lines().skip_while(|line| !line.starts_with(heading));
+    let first = lines.next().unwrap_or_else(|| panic!("there is no section {heading}"));
+    let rest: Vec<&str> = lines.take_while(|line| !ends(line)).collect();
+    format!("{first}\n{}", rest.join("\n"))
+}
+
+#[test]
+fn every_quantity_stands_in_the_reference_as_the_catalogue_has_it() {
+    let text = r#"
+schema = 1
+name = "all"
+about = "one of each that is measured"
+[router.r]
+nat = "none"
+[node]
+b = { role = "general", at = "r", name = "b.test" }
+a = { role = "general", eth0 = { at = "internet" }, eth1 = { at = "r", state = "down" } }
+[[flow]]
+id = "ID"
+KIND
+[[at]]
+time = "1s"
+handover = { node = "a", from = "eth0", to = "eth1" }
+"#;
+    let kinds = [
+        r#"iperf3 = { from = "a", to = "b.test", duration = "1s" }"#,
+        r#"ping = { from = "a", to = "b.test" }"#,
+        r#"http = { from = "a", to = "b.test" }"#,
+        r#"exec = { node = "a", command = "true" }"#,
+    ];
+    let mut rows = BTreeSet::new();
+    for kind in kinds {
+        let scenario =
+            checked("all", text.replace("KIND", kind)).unwrap_or_else(|message| panic!("{message}"));
+        for (name, (kind, about)) in catalogue::of(&scenario) {
+            let name = name
+                .replace("node.a.eth1.", "node.NAME.INTERFACE.")
+                .replace("node.a.eth0.", "node.NAME.INTERFACE.")
+                .replace("node.b.eth0.", "node.NAME.INTERFACE.")
+                .replace("node.a.", "node.NAME.")
+                .replace("node.b.", "node.NAME.")
+                .replace("router.r.", "router.NAME.")
+                .replace("handover.1.", "handover.N.");
+            rows.insert(format!("| `{name}` | {kind} | {about} |"));
+        }
+    }
+    let document = reference();
+    let written: BTreeSet<String> = document
+        .lines()
+        .skip_while(|line| *line != "### Quantities")
+        .take_while(|line| *line != "### Sequences")
+        .filter(|line| line.starts_with("| `"))
+        .map(str::to_owned)
+        .collect();
+    let missing: Vec<_> = rows.difference(&written).collect();
+    let invented: Vec<_> = written.difference(&rows).collect();
+    assert!(missing.is_empty() && invented.is_empty(), "missing: {missing:#?}\ninvented: {invented:#?}");
+}
+
+#[test]
+fn every_example_is_right() {
+    for name in ["scenarios.md", "tutorial.md"] {
+        let document = read(&project().join("docs").join(name));
+        let whole = blocks(&document, "toml scenario");
+        assert!(!whole.is_empty(), "{name} has no whole scenario");
+        for text in whole {
+            let scenario = checked(name, text).unwrap_or_else(|message| panic!("{message}"));
+            assert!(!scenario.expectations.is_empty(), "{name}: an example that expects nothing");
+        }
+    }
+}
+
+#[test]
+fn the_fragments_of_the_reference_are_one_scenario_together() {
+    let together = blocks(&reference(), "toml").join("\n");
+    let scenario = checked("docs/scenarios.md", together).unwrap_or_else(|message| panic!("{message}"));
+    assert!(scenario.flows.len() >= 4 && scenario.actions.len() >= 3, "a fragment is not found");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut documents: Vec<PathBuf> = fs::read_dir(project().join("docs"))
+        .expect("docs")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    documents.push(project().join("README.md"));
+    let mut followed = 0;
+    for path in documents {
+        let text = read(&path);
+        for link in text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)) {
+            let file = link.split('#').next().unwrap_or_default();
+            if link.contains("://") || file.is_empty() {
+                continue;
+            }
+            let target = path.parent().expect("a folder").join(file);
+            assert!(target.exists(), "{}: {link} leads nowhere", path.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 3, "only {followed} links were found");
+}
