@@ -69,7 +69,8 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         trace: &trace,
         owners: &job.plan,
         start: record.start,
-        handover: record.handovers.first().map(|handover| handover.joined),
+        // From when it left: it may speak in the new network before we know that it joined.
+        handover: record.handovers.first().map(|handover| handover.left),
     };
     let expectations: Vec<_> = match &ending {
         // Without the run's whole length, an expectation that fails says nothing.
