@@ -194,11 +194,10 @@ pub struct Terminal {
 }
 
 /// How a coordinator may pick a relay.
-pub const SELECTIONS: &[(&str, &str)] = &[("score", "score"), ("random", "random"), ("first", "first")];
+pub const SELECTIONS: &[(&str, &str)] = &[("best", "best"), ("random", "random"), ("first", "first")];
 
 /// The cipher suites for data.
-pub const SUITES: &[(&str, &str)] =
-    &[("none", "none"), ("aes-128-cbc", "aes-128-cbc"), ("aes-128-gcm", "aes-128-gcm")];
+pub const SUITES: &[(&str, &str)] = &[("none", "none"), ("aes-128-cbc", "aes-128-cbc")];
 
 /// Traffic between nodes, or a command.
 #[derive(Debug, Clone)]

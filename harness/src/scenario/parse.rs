@@ -209,6 +209,14 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
             table.need("vips");
             let (zone, vips) = (table.from_str("zone"), table.from_str("vips"));
             let keepalive = table.duration("keepalive");
+            if let (Some(keepalive), Some(value)) = (keepalive, table.get("keepalive"))
+                && keepalive < LEAST_KEEPALIVE
+            {
+                table.problem(
+                    value.span(),
+                    "a Keep-alive more often than every 100ms holds nothing open better",
+                );
+            }
             let relay_selection = table.choice("relay_selection", SELECTIONS).map(Spanned::into_inner);
             let suite = table.choice("suite", SUITES).map(Spanned::into_inner);
             Role::Coordinator(Coordinator { zone: zone?, vips: vips?, keepalive, relay_selection, suite })
@@ -227,6 +235,9 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
     })
 }
 
+/// A DC takes no shorter period between two Keep-alives.
+const LEAST_KEEPALIVE: Duration = Duration::from_millis(100);
+
 /// A host names its interfaces (`wlan0 = { at = "ap" }`), or has one, `eth0`, whose keys stand in the node's own table.
 fn interfaces(table: &Table<'_, '_>) -> Vec<Interface> {
     let own = table.get("at").map(|at| Spanned::new(at.span(), "eth0".to_owned()));
@@ -234,10 +245,7 @@ fn interfaces(table: &Table<'_, '_>) -> Vec<Interface> {
     match own {
         Some(name) => out.extend(interface(name, table)),
         None => {
-            for (name, span, value) in table.rest() {
-                if !matches!(value.get_ref(), DeValue::Table(_)) {
-                    continue;
-                }
+            for (name, span, value) in table.other_tables() {
                 let good = name.len() <= 15
                     && name.starts_with(|c: char| c.is_ascii_lowercase())
                     && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())

@@ -105,6 +105,18 @@ impl<'a, 'i> Table<'a, 'i> {
         value
     }
 
+    /// The tables that are not among the keys asked for so far; they count as known from now on.
+    pub fn other_tables(&self) -> Vec<(&'a str, Range<usize>, &'a Value<'i>)> {
+        let asked = self.known.borrow().clone();
+        let is_one = |name: &str, value: &Value<'i>| {
+            !asked.contains(name) && matches!(value.get_ref(), DeValue::Table(_))
+        };
+        let others: Vec<_> =
+            self.entries().into_iter().filter(|(name, _, value)| is_one(name, value)).collect();
+        self.known.borrow_mut().extend(others.iter().map(|(name, ..)| (*name).to_owned()));
+        others
+    }
+
     /// The entries that are not among the keys asked for so far; they count as known from now on.
     pub fn rest(&self) -> Vec<(&'a str, Range<usize>, &'a Value<'i>)> {
         let asked = self.known.borrow().clone();
