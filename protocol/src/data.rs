@@ -365,7 +365,7 @@ mod tests {
         );
     }
 
-    /// T4.1.3-a: an RS-S passes a packet on without a byte of it changed, by the side that it came from.
+    /// T4.1.3-a, T5.2-a: by its Path ID an RS-S passes a packet on without a byte of it changed, to the other side than it came from.
     #[test]
     fn a_switch_forwards_unchanged_to_the_other_side() {
         let (mut out, _) = ends(0);

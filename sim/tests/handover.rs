@@ -1,4 +1,4 @@
-//! Handovers (T4.1.4-a, T4.2.5-a): a terminal changes its networks under traffic.
+//! Handovers (T4.1.4-a, T4.1.4-b, T4.2.5-a): a terminal changes its networks under traffic.
 
 mod common;
 

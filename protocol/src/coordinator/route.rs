@@ -121,6 +121,7 @@ mod tests {
         assert_eq!(to_responder, ["10.0.0.2:4330".parse().unwrap()], "behind one NAT, the real address");
     }
 
+    /// T4-a, T7-a.
     #[test]
     fn a_near_and_idle_relay_scores_best() {
         assert!(score(Some(1_000), Some(1_000), 0) < score(Some(5_000), Some(1_000), 0));
