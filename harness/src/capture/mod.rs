@@ -7,5 +7,7 @@ pub mod packet;
 pub mod point;
 mod socket;
 
+pub(crate) use socket::timestamp;
+
 pub use packet::Packet;
 pub use point::{Point, Recording};

@@ -157,7 +157,8 @@ impl AsFd for PacketSocket {
     }
 }
 
-fn timestamp(message: &libc::msghdr) -> Option<u64> {
+/// When the kernel took a frame, in nanoseconds, where `SO_TIMESTAMPNS` had it say so.
+pub(crate) fn timestamp(message: &libc::msghdr) -> Option<u64> {
     // SAFETY: the kernel wrote the ancillary data that the header describes, so its macros may walk it; a timespec may be
     // unaligned there, so it is read as such.
     unsafe {

@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, so
 
 use super::frame::LONGEST;
 use super::transit::Frame;
+use crate::capture::timestamp;
 
 /// Frames that a system call takes at most.
 pub(super) const BATCH: usize = 32;
@@ -172,22 +173,6 @@ fn packet_option<T: Copy>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Res
         libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, name, std::ptr::from_ref(value).cast(), size)
     };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn timestamp(message: &libc::msghdr) -> Option<u64> {
-    // SAFETY: the kernel wrote the ancillary data that the header describes, so its macros may walk it; a timespec may be
-    // unaligned there, so it is read as such.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(message);
-        while !header.is_null() {
-            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_TIMESTAMPNS {
-                let time: libc::timespec = std::ptr::read_unaligned(libc::CMSG_DATA(header).cast());
-                return Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64);
-            }
-            header = libc::CMSG_NXTHDR(message, header);
-        }
-    }
-    None
 }
 
 /// Lets this thread run before all ordinary ones, where the machine allows it; its children are ordinary again.
