@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Fqdn, PathId, Vip};
 use crate::time::Instant;
-use crate::wire::{DnsError, Kind, Refusal, RelayMode, Role};
+use crate::wire::{DnsError, Fields, Kind, Refusal, RelayMode, Role};
 
 /// One record of the trace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub enum What {
         /// Which sending of the same request, from 1.
         #[serde(default = "one", skip_serializing_if = "is_one")]
         attempt: u32,
+        /// What its body said; never a key.
+        #[serde(default, skip_serializing_if = "Fields::is_empty")]
+        fields: Fields,
     },
     /// A control message came and was taken.
     Received {
@@ -54,6 +57,9 @@ pub enum What {
         /// The path that it is about.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<PathId>,
+        /// What its body said; never a key.
+        #[serde(default, skip_serializing_if = "Fields::is_empty")]
+        fields: Fields,
     },
     /// Input was refused: nothing else changed.
     Refused {

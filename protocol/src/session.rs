@@ -208,7 +208,7 @@ impl Mail {
         now: Instant,
     ) {
         let (bytes, seq) = session.seal(message, &mut self.rng);
-        self.post(to, bytes, message.kind(), seq, message.path(), attempt, now);
+        self.post(to, bytes, message, seq, message.path(), attempt, now);
     }
 
     /// Sends `message` to `to` on a tunnel, for the `attempt`th time.
@@ -221,7 +221,7 @@ impl Mail {
         now: Instant,
     ) {
         let (bytes, seq) = tunnel.seal(message, &mut self.rng);
-        self.post(to, bytes, message.kind(), seq, Some(tunnel.path), attempt, now);
+        self.post(to, bytes, message, seq, Some(tunnel.path), attempt, now);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -229,14 +229,15 @@ impl Mail {
         &mut self,
         to: SocketAddr,
         bytes: Vec<u8>,
-        message: Kind,
+        message: &Message,
         seq: u64,
         path: Option<PathId>,
         attempt: u32,
         now: Instant,
     ) {
         self.waiting.push_back(Transmit { to, bytes });
-        self.journal.note(now, What::Sent { message, to, seq, path, attempt });
+        let (message, fields) = (message.kind(), message.fields());
+        self.journal.note(now, What::Sent { message, to, seq, path, attempt, fields });
     }
 
     /// Notes that `message` came from `from` and was taken.
@@ -248,7 +249,8 @@ impl Mail {
             | Message::PathKeepAliveAnswer(_) => Some(PathId(header.id)),
             other => other.path(),
         };
-        self.journal.note(now, What::Received { message: header.kind, from, seq: header.sequence, path });
+        let (kind, seq, fields) = (header.kind, header.sequence, message.fields());
+        self.journal.note(now, What::Received { message: kind, from, seq, path, fields });
     }
 
     /// The next datagram to send.

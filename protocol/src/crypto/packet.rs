@@ -13,7 +13,7 @@ use super::{MacKey, Purpose, SharedKey};
 use crate::addr::PathId;
 use crate::wire::{Flags, HEADER_LEN, Header, Kind, MAC_LEN, Reason, Refusal, Role};
 
-use crate::wire::{Codec, Reader, Writer};
+use crate::wire::{Codec, Reader, Show, Shown, Writer};
 
 const BLOCK: usize = 16;
 
@@ -56,6 +56,16 @@ impl Codec for Suite {
     fn decode(from: &mut Reader<'_>, field: &'static str) -> Result<Self, Refusal> {
         let value = u8::decode(from, field)?;
         Suite::from_u8(value).ok_or(Refusal::new(field, Reason::Unknown(value.into())))
+    }
+}
+
+impl Show for Suite {
+    fn show(&self) -> Option<Shown> {
+        let name = match self {
+            Self::None => "none",
+            Self::Aes128Cbc => "aes-128-cbc",
+        };
+        Some(Shown::Text(name.to_owned()))
     }
 }
 

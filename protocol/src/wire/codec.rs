@@ -271,13 +271,24 @@ macro_rules! wire_struct {
                 Ok(Self { $($field: $crate::wire::Codec::decode(from, stringify!($field))?,)* })
             }
         }
+
+        impl $crate::wire::Show for $name {
+            fn show(&self) -> Option<$crate::wire::Shown> {
+                let fields = [$((stringify!($field), $crate::wire::Show::show(&self.$field)),)*];
+                let shown = fields.into_iter().filter_map(|(name, value)| Some((name.into(), value?)));
+                Some($crate::wire::Shown::Table(shown.collect()))
+            }
+        }
     };
 }
 
-/// Defines an enum that goes onto the wire as a tag byte and the variant's fields.
+/// Defines an enum that goes onto the wire as a tag byte and the variant's fields. The trace shows a variant by its name, or as what
+/// stands after `as`.
 macro_rules! wire_enum {
+    (@name $variant:ident) => { stringify!($variant) };
+    (@name $variant:ident $shown:literal) => { $shown };
     ($(#[$meta:meta])* $name:ident {
-        $($(#[$vmeta:meta])* $variant:ident = $tag:literal $({ $($(#[$fmeta:meta])* $field:ident : $type:ty,)* })?,)*
+        $($(#[$vmeta:meta])* $variant:ident = $tag:literal $(as $shown:literal)? $({ $($(#[$fmeta:meta])* $field:ident : $type:ty,)* })?,)*
     }) => {
         $(#[$meta])*
         #[derive(Clone, PartialEq, Eq, Debug)]
@@ -302,6 +313,29 @@ macro_rules! wire_enum {
                         $($field: $crate::wire::Codec::decode(from, stringify!($field))?,)*
                     })?),)*
                     other => Err($crate::wire::Refusal::new(field, $crate::wire::Reason::Unknown(other.into()))),
+                }
+            }
+        }
+
+        impl $crate::wire::Show for $name {
+            fn show(&self) -> Option<$crate::wire::Shown> {
+                use $crate::wire::Shown;
+                #[allow(unused_mut)]
+                match self {
+                    $(Self::$variant $({ $($field,)* })? => {
+                        let name = Shown::Text($crate::wire::codec::wire_enum!(@name $variant $($shown)?).to_owned());
+                        let mut fields = $crate::wire::Fields::new();
+                        $($(
+                            if let Some(value) = $crate::wire::Show::show($field) {
+                                fields.insert(stringify!($field).into(), value);
+                            }
+                        )*)?
+                        if fields.is_empty() {
+                            return Some(name);
+                        }
+                        fields.insert("kind".into(), name);
+                        Some(Shown::Table(fields))
+                    })*
                 }
             }
         }

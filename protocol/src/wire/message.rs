@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{wire_enum, wire_struct};
-use super::{Codec, Kind, List, Reader, Reason, Refusal, Writer};
+use super::{Codec, Fields, Kind, List, Reader, Reason, Refusal, Show, Shown, Writer};
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::{SharedKey, Suite};
 
@@ -32,6 +32,12 @@ impl Codec for RequestId {
 
     fn decode(from: &mut Reader<'_>, field: &'static str) -> Result<Self, Refusal> {
         u64::decode(from, field).map(Self)
+    }
+}
+
+impl Show for RequestId {
+    fn show(&self) -> Option<Shown> {
+        self.0.show()
     }
 }
 
@@ -64,17 +70,23 @@ impl Codec for Epoch {
     }
 }
 
+impl Show for Epoch {
+    fn show(&self) -> Option<Shown> {
+        self.0.show()
+    }
+}
+
 wire_enum! {
     /// What a node that registers is.
     #[derive(Copy, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]
     NodeKind {
         /// An NTM terminal.
-        Terminal = 1,
+        Terminal = 1 as "terminal",
         /// A relay server.
-        Relay = 2,
+        Relay = 2 as "relay",
         /// Another DC.
-        Coordinator = 3,
+        Coordinator = 3 as "coordinator",
     }
 }
 
@@ -84,9 +96,9 @@ wire_enum! {
     #[serde(rename_all = "lowercase")]
     Role {
         /// MN.
-        Initiator = 1,
+        Initiator = 1 as "initiator",
         /// CN, or the RS in a general node's place.
-        Responder = 2,
+        Responder = 2 as "responder",
     }
 }
 
@@ -114,10 +126,10 @@ wire_enum! {
     RelayMode {
         /// RS-S: switches between two tunnels.
         #[serde(rename = "RS-S")]
-        Switch = 1,
+        Switch = 1 as "RS-S",
         /// RS-N: translates addresses.
         #[serde(rename = "RS-N")]
-        Translate = 2,
+        Translate = 2 as "RS-N",
     }
 }
 
@@ -292,7 +304,7 @@ wire_enum! {
     /// What a relay needs for its mode (TA-b).
     RelayOrder {
         /// RS-S.
-        Switch = 1 {
+        Switch = 1 as "RS-S" {
             /// Key_DC MN–RS: the temporary key for the tunnel with the initiator.
             initiator_key: SharedKey,
             /// The same for the tunnel with the responder.
@@ -303,7 +315,7 @@ wire_enum! {
             responder: Vip,
         },
         /// RS-N.
-        Translate = 2 {
+        Translate = 2 as "RS-N" {
             /// Key_DC MN–RS: the temporary key for the tunnel with MN.
             temp_key: SharedKey,
             /// VIP_MN.
@@ -512,6 +524,17 @@ macro_rules! messages {
                 }
             }
 
+            /// Every value of the body that is no key, by field.
+            pub fn fields(&self) -> Fields {
+                let shown = match self {
+                    $(Self::$kind(body) => body.show(),)*
+                };
+                match shown {
+                    Some(Shown::Table(fields)) => fields,
+                    _ => Fields::new(),
+                }
+            }
+
             /// Appends the body's bytes.
             pub fn encode(&self, to: &mut Writer) {
                 match self {
@@ -543,4 +566,49 @@ messages! {
     RegistrationRequest, RegistrationResponse, KeepAlive, KeepAliveAnswer, DirectionRequest, DirectionRefusal,
     InformationRequest, InformationResponse, RelayDirection, RelayResponse, RouteDirection, RouteResponse,
     TunnelRequest, TunnelResponse, PathKeepAlive, PathKeepAliveAnswer, Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody who reads a trace can open what was sent.
+    #[test]
+    fn a_message_shows_everything_but_its_keys() {
+        let key = || SharedKey::new([0x6b; 32]);
+        let direction: Message = RouteDirection {
+            request: RequestId(7),
+            answers: Some(RequestId(8)),
+            target: NodeId([1; 16]),
+            path: PathId([2; 16]),
+            epoch: Epoch::new(3),
+            role: Role::Initiator,
+            peer: Fqdn::new("cn.dc.test").unwrap(),
+            peer_vip: Vip([198, 18, 0, 2].into()),
+            path_key: Some(key()),
+            suite: Suite::Aes128Cbc,
+            route: Route::Relayed {
+                relay: NodeId([4; 16]),
+                address: "203.0.113.7:4330".parse().unwrap(),
+                mode: RelayMode::Switch,
+                temp_key: key(),
+                optimise: ["192.0.2.2:4330".parse().unwrap()].into_iter().collect(),
+            },
+        }
+        .into();
+        let order = RelayOrder::Translate {
+            temp_key: key(),
+            terminal: Vip([198, 18, 0, 1].into()),
+            general: Vip([198, 18, 128, 1].into()),
+            real: "203.0.113.5".parse().unwrap(),
+            suite: Suite::None,
+        };
+        let relaying: Message =
+            RelayDirection { request: RequestId(9), path: PathId([2; 16]), epoch: Epoch::new(3), order }
+                .into();
+        let shown = serde_json::to_string_pretty(&[direction.fields(), relaying.fields()]).unwrap();
+        insta::assert_snapshot!(shown);
+        let read: Vec<Fields> = serde_json::from_str(&shown).unwrap();
+        assert_eq!(read, [direction.fields(), relaying.fields()]);
+    }
 }

@@ -9,8 +9,10 @@ mod codec;
 mod header;
 mod message;
 mod refusal;
+mod shown;
 
 pub use codec::{Codec, List, Reader, Writer};
 pub use header::{Flags, HEADER_LEN, Header, Kind, MAC_LEN, VERSION};
 pub use message::*;
 pub use refusal::{Reason, Refusal};
+pub use shown::{Fields, Show, Shown};
