@@ -63,6 +63,8 @@ both = { ? = 1 }
 [router.r]
 nat = "?"
 ? = 1
+[router.s]
+nat = { preset = "?", mapping = "?", filtering = "?", allocation = "?", ? = 1, timeouts = { ? = 1 } }
 [node]
 a = { role = "?", at = "internet" }
 b = { role = "dns", at = "internet", zone = ".", ? = 1 }

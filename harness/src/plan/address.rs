@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use ntm_nat::Behaviour;
+
 use super::{HostPlan, InterfacePlan, Plan, RouterPlan, VIRTUAL};
-use crate::scenario::model::{Link, NatKind, Place, Scenario};
+use crate::scenario::model::{Link, Place, Scenario};
 use crate::scenario::prefix::Prefix;
 
 /// Where routers without NAT get their public networks from (TEST-NET-1 and -2, RFC 5737), /27 each.
@@ -22,7 +24,7 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     for (name, router) in &scenario.routers {
         let inner = match &router.subnet {
             Some(net) => *net.get_ref(),
-            None => free_network(router.nat, &taken)
+            None => free_network(*router.nat.get_ref(), &taken)
                 .ok_or_else(|| format!("no network is left for the router `{name}`: give it a `subnet`"))?,
         };
         taken.push(inner);
@@ -54,7 +56,7 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
             address(&Place::Internet, router.address.as_ref().map(|address| *address.get_ref()))?;
         routers.push(RouterPlan {
             name: name.clone(),
-            nat: router.nat,
+            nat: *router.nat.get_ref(),
             outer,
             inner: scenario.internet,
             link: link(router.link.as_ref()),
@@ -81,10 +83,10 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
 }
 
 /// Private networks behind NATs are 10.1.0.0/24, 10.2.0.0/24 …; public ones behind plain routers are cut from [`ROUTED`].
-fn free_network(nat: NatKind, taken: &[Prefix]) -> Option<Prefix> {
+fn free_network(nat: Behaviour, taken: &[Prefix]) -> Option<Prefix> {
     let free = |net: &Prefix| !taken.iter().any(|other| other.overlaps(*net));
     match nat {
-        NatKind::None => ROUTED
+        Behaviour::None => ROUTED
             .into_iter()
             .flat_map(|range| {
                 (0..8).map(move |n| Prefix::new(Ipv4Addr::from_bits(range.base().to_bits() + n * 32), 27))

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 
+use ntm_nat::Behaviour;
 use ntm_protocol::addr::{Fqdn, NTM_PORT};
 use serde::Serialize;
 
@@ -164,7 +165,7 @@ struct NatConfig<'a> {
     common: Common<'a>,
     inside: &'a str,
     outside: &'a str,
-    nat: &'a str,
+    nat: Behaviour,
 }
 
 /// Every daemon of `plan`, with its files below `folders`.
@@ -172,7 +173,7 @@ pub fn daemons(plan: &Plan, keys: &[SharedKey], folders: &Folders) -> Result<Vec
     let mut out = Vec::new();
     for router in &plan.routers {
         let common = common(&router.name, folders);
-        let config = text(&NatConfig { common, inside: INSIDE, outside: OUTSIDE, nat: router.nat.word() })?;
+        let config = text(&NatConfig { common, inside: INSIDE, outside: OUTSIDE, nat: router.nat })?;
         out.push(Daemon {
             node: router.name.clone(),
             program: "ntm-nat",

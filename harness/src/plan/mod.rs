@@ -9,10 +9,11 @@ pub mod zones;
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ntm_nat::Behaviour;
 use ntm_protocol::addr::Fqdn;
 
 use crate::judge::sequence::Owners;
-use crate::scenario::model::{Link, NatKind, Place, Role};
+use crate::scenario::model::{Link, Place, Role};
 use crate::scenario::prefix::Prefix;
 
 /// All virtual addresses, split among the coordinators (RFC 2544's range, as the thesis's experiments need one that is nobody's).
@@ -35,7 +36,7 @@ pub struct RouterPlan {
     /// The scenario's name.
     pub name: String,
     /// How it translates.
-    pub nat: NatKind,
+    pub nat: Behaviour,
     /// Its address on the internet.
     pub outer: Ipv4Addr,
     /// The network behind it; its host 1 is the router.

@@ -58,6 +58,7 @@ pub struct Job {
 pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     let source = find::open(&options.file).map_err(Failure::usage)?;
     let scenario = scenario::check(&source).map_err(Failure::usage)?;
+    scenario::check_emulation(&source, &scenario).map_err(Failure::usage)?;
     let plan =
         address::plan(&scenario).map_err(|message| Failure::usage(format!("{}: {message}", source.name)))?;
     doctor::require(&scenario, &plan)?;

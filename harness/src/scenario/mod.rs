@@ -7,14 +7,16 @@ pub mod find;
 pub mod model;
 pub mod parse;
 mod parse_events;
+mod parse_nat;
 pub mod prefix;
 pub mod read;
 pub mod resolve;
 pub mod source;
 pub mod units;
 
-use model::Scenario;
-use source::Source;
+use model::{Router, Scenario};
+use ntm_nat::Allocation;
+use source::{Problem, Source};
 
 /// Reads and checks a scenario; the error is the text for the user, all problems at once.
 pub fn check(source: &Source) -> Result<Scenario, String> {
@@ -27,6 +29,24 @@ pub fn check(source: &Source) -> Result<Scenario, String> {
         Some(parsed) if problems.is_empty() => Ok(parsed.scenario),
         _ => Err(source.render(&problems.into_vec())),
     }
+}
+
+/// Whether `scenario`, which was read from `source`, can be run on real packets; the error is the text for the user. The simulation
+/// can do more.
+pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), String> {
+    let contiguous = |router: &&Router| {
+        router.nat.get_ref().axes().is_some_and(|axes| axes.allocation == Allocation::Contiguous)
+    };
+    let problems: Vec<Problem> = scenario
+        .routers
+        .values()
+        .filter(contiguous)
+        .map(|router| {
+            Problem::new(router.nat.span(), "the kernel cannot allocate contiguous ports")
+                .hint("choose the allocation `preserve` or `random`, or run it in the simulation")
+        })
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
 }
 
 #[cfg(test)]

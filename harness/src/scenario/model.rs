@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ntm_nat::Behaviour;
 use ntm_protocol::addr::{Fqdn, VipRange};
 use serde::Serialize;
 use toml::Spanned;
@@ -73,45 +74,13 @@ impl Shape {
 #[derive(Debug, Clone)]
 pub struct Router {
     /// How it translates.
-    pub nat: NatKind,
+    pub nat: Spanned<Behaviour>,
     /// Its outer address; chosen where absent.
     pub address: Option<Spanned<Ipv4Addr>>,
     /// The prefix behind it; chosen where absent.
     pub subnet: Option<Spanned<Prefix>>,
     /// The link on its outer side.
     pub link: Option<Spanned<String>>,
-}
-
-/// How a router translates: none, or one of the four classic presets (RFC 4787 in RFC 3489's words).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NatKind {
-    /// Plain routing; the network behind is public.
-    None,
-    /// Endpoint-independent mapping and filtering.
-    FullCone,
-    /// Endpoint-independent mapping, address-dependent filtering.
-    AddressRestricted,
-    /// Endpoint-independent mapping, address-and-port-dependent filtering.
-    PortRestricted,
-    /// Address-and-port-dependent mapping and filtering.
-    Symmetric,
-}
-
-impl NatKind {
-    /// The words of scenario files.
-    pub const WORDS: &[(&str, NatKind)] = &[
-        ("none", Self::None),
-        ("full-cone", Self::FullCone),
-        ("address-restricted", Self::AddressRestricted),
-        ("port-restricted", Self::PortRestricted),
-        ("symmetric", Self::Symmetric),
-    ];
-
-    /// The word of scenario files and of ntm-nat's configuration.
-    pub fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, kind)| *kind == self).map_or("none", |(word, _)| word)
-    }
 }
 
 /// A host.

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ntm_nat::Behaviour;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::model::{
-    Coordinator, Interface, Link, NatKind, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario, Shape,
-    Terminal,
+    Coordinator, Interface, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario, Shape, Terminal,
 };
 use super::parse_events::{actions, expectations, flows};
+use super::parse_nat::behaviour;
 use super::prefix::Prefix;
 use super::read::{Problems, Table};
 use super::source::{Problem, Source};
@@ -119,9 +120,8 @@ fn shape(table: &Table<'_, '_>, key: &str) -> Option<Shape> {
 }
 
 fn router(table: &Table<'_, '_>) -> Router {
-    table.need("nat");
     Router {
-        nat: table.choice("nat", NatKind::WORDS).map_or(NatKind::None, Spanned::into_inner),
+        nat: behaviour(table).unwrap_or(Spanned::new(table.span(), Behaviour::None)),
         address: table.address("address"),
         subnet: table.from_str("subnet"),
         link: table.text("link"),

@@ -28,6 +28,11 @@ impl Problems {
         self.0.into_inner()
     }
 
+    /// How many there are so far.
+    pub fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()

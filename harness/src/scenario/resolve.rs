@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use ntm_nat::Behaviour;
 use toml::Spanned;
 
-use super::model::{ActionKind, Check, Coordinator, FlowKind, NatKind, Place, Role, Scenario};
+use super::model::{ActionKind, Check, Coordinator, FlowKind, Place, Role, Scenario};
 use super::parse::Parsed;
 use super::prefix::Prefix;
 use super::read::Problems;
@@ -126,9 +127,11 @@ impl Resolve<'_> {
             for interface in &node.interfaces {
                 let global = match interface.at.get_ref() {
                     Place::Internet => true,
-                    Place::Behind(router) => {
-                        self.scenario.routers.get(router).is_none_or(|router| router.nat == NatKind::None)
-                    }
+                    Place::Behind(router) => self
+                        .scenario
+                        .routers
+                        .get(router)
+                        .is_none_or(|router| *router.nat.get_ref() == Behaviour::None),
                 };
                 if let (false, Some(what)) = (global, must_be_global) {
                     let span = interface.at.span();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use futures::future::try_join_all;
+use ntm_nat::Behaviour;
 
 use super::lines::{Lines, Port};
 use super::link::{self, Impairment};
@@ -14,7 +15,7 @@ use super::space::{Names, Space};
 use crate::exit::Failure;
 use crate::plan::config::{INSIDE, OUTSIDE};
 use crate::plan::{HostPlan, InterfacePlan, Plan, RouterPlan};
-use crate::scenario::model::{ActionKind, Link, NatKind, Place, Role, Scenario};
+use crate::scenario::model::{ActionKind, Link, Place, Role, Scenario};
 use crate::wire::{Report, Trains};
 
 /// The namespace that stands for the outer network. No node can be called so.
@@ -147,7 +148,7 @@ impl World {
         }
         try_join_all(waits).await?;
         // A route needs its link up, so those through routers come after the wait.
-        for router in plan.routers.iter().filter(|router| router.nat == NatKind::None) {
+        for router in plan.routers.iter().filter(|router| router.nat == Behaviour::None) {
             core.add_route(Some(router.inner), router.outer).await?;
         }
         Ok(())

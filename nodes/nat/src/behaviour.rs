@@ -105,25 +105,6 @@ pub struct Timeouts {
     pub tcp_transitory: Duration,
 }
 
-/// The classic names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Preset {
-    None,
-    FullCone,
-    AddressRestricted,
-    PortRestricted,
-    Symmetric,
-}
-
-const PRESETS: &[(&str, Preset)] = &[
-    ("none", Preset::None),
-    ("full-cone", Preset::FullCone),
-    ("address-restricted", Preset::AddressRestricted),
-    ("restricted-cone", Preset::AddressRestricted),
-    ("port-restricted", Preset::PortRestricted),
-    ("symmetric", Preset::Symmetric),
-];
-
 impl Behaviour {
     /// One mapping for all destinations, open to everyone.
     pub const FULL_CONE: Self =
@@ -140,6 +121,16 @@ impl Behaviour {
         ..Axes::new(Dependence::AddressAndPortDependent, Dependence::AddressAndPortDependent)
     });
 
+    /// The classic names.
+    pub const PRESETS: &[(&'static str, Self)] = &[
+        ("none", Self::None),
+        ("full-cone", Self::FULL_CONE),
+        ("address-restricted", Self::ADDRESS_RESTRICTED),
+        ("restricted-cone", Self::ADDRESS_RESTRICTED),
+        ("port-restricted", Self::PORT_RESTRICTED),
+        ("symmetric", Self::SYMMETRIC),
+    ];
+
     /// The axes; `None` for a plain router.
     pub fn axes(&self) -> Option<&Axes> {
         match self {
@@ -150,19 +141,7 @@ impl Behaviour {
 
     /// The name of the preset that this is, if it is one.
     pub fn preset(&self) -> Option<&'static str> {
-        PRESETS.iter().find(|(_, preset)| preset.behaviour() == *self).map(|(name, _)| *name)
-    }
-}
-
-impl Preset {
-    fn behaviour(self) -> Behaviour {
-        match self {
-            Preset::None => Behaviour::None,
-            Preset::FullCone => Behaviour::FULL_CONE,
-            Preset::AddressRestricted => Behaviour::ADDRESS_RESTRICTED,
-            Preset::PortRestricted => Behaviour::PORT_RESTRICTED,
-            Preset::Symmetric => Behaviour::SYMMETRIC,
-        }
+        Self::PRESETS.iter().find(|(_, preset)| preset == self).map(|(name, _)| *name)
     }
 }
 
@@ -255,7 +234,7 @@ impl FromStr for Behaviour {
 
     /// Reads the name of a preset.
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        choose("NAT behaviour", text, PRESETS).map(Preset::behaviour)
+        choose("NAT behaviour", text, Self::PRESETS)
     }
 }
 
@@ -284,36 +263,47 @@ impl Serialize for Behaviour {
 }
 
 /// The table form of a [`Behaviour`], before what it leaves out is filled in.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
-    preset: Option<String>,
-    mapping: Option<Dependence>,
-    filtering: Option<Dependence>,
-    hairpin: Option<bool>,
-    allocation: Option<Allocation>,
-    ports: Option<PortRange>,
+pub struct BehaviourTable {
+    /// The name that it starts from.
+    pub preset: Option<String>,
+    /// Needed where there is no preset, as `filtering` is.
+    pub mapping: Option<Dependence>,
+    /// See [`Axes::filtering`].
+    pub filtering: Option<Dependence>,
+    /// See [`Axes::hairpin`].
+    pub hairpin: Option<bool>,
+    /// See [`Axes::allocation`].
+    pub allocation: Option<Allocation>,
+    /// See [`Axes::ports`].
+    pub ports: Option<PortRange>,
+    /// See [`Axes::timeouts`].
     #[serde(default)]
-    timeouts: WrittenTimeouts,
+    pub timeouts: TimeoutsTable,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct WrittenTimeouts {
-    udp: Option<WrittenDuration>,
-    icmp: Option<WrittenDuration>,
-    tcp_established: Option<WrittenDuration>,
-    tcp_transitory: Option<WrittenDuration>,
+/// The timeouts of a [`BehaviourTable`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsTable {
+    /// See [`Timeouts::udp`].
+    #[serde(deserialize_with = "duration::deserialize_some")]
+    pub udp: Option<Duration>,
+    /// See [`Timeouts::icmp`].
+    #[serde(deserialize_with = "duration::deserialize_some")]
+    pub icmp: Option<Duration>,
+    /// See [`Timeouts::tcp_established`].
+    #[serde(deserialize_with = "duration::deserialize_some")]
+    pub tcp_established: Option<Duration>,
+    /// See [`Timeouts::tcp_transitory`].
+    #[serde(deserialize_with = "duration::deserialize_some")]
+    pub tcp_transitory: Option<Duration>,
 }
 
-/// One duration of the table form.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct WrittenDuration(#[serde(with = "duration")] Duration);
-
-impl Written {
+impl BehaviourTable {
     /// Fills in what was left out; the error says what is missing or too much.
-    fn complete(self) -> Result<Behaviour, String> {
+    pub fn complete(self) -> Result<Behaviour, String> {
         let start = match (&self.preset, self.mapping, self.filtering) {
             (Some(name), ..) => name.parse::<Behaviour>().map_err(|error| error.to_string())?,
             (None, Some(mapping), Some(filtering)) => Behaviour::Nat(Axes::new(mapping, filtering)),
@@ -326,14 +316,11 @@ impl Written {
             );
         };
         let Timeouts { udp, icmp, tcp_established, tcp_transitory } = start.timeouts;
-        let or = |written: Option<WrittenDuration>, preset| {
-            written.map_or(preset, |WrittenDuration(duration)| duration)
-        };
         let timeouts = Timeouts {
-            udp: or(self.timeouts.udp, udp),
-            icmp: or(self.timeouts.icmp, icmp),
-            tcp_established: or(self.timeouts.tcp_established, tcp_established),
-            tcp_transitory: or(self.timeouts.tcp_transitory, tcp_transitory),
+            udp: self.timeouts.udp.unwrap_or(udp),
+            icmp: self.timeouts.icmp.unwrap_or(icmp),
+            tcp_established: self.timeouts.tcp_established.unwrap_or(tcp_established),
+            tcp_transitory: self.timeouts.tcp_transitory.unwrap_or(tcp_transitory),
         };
         if [timeouts.udp, timeouts.icmp, timeouts.tcp_established, timeouts.tcp_transitory]
             .contains(&Duration::ZERO)
@@ -371,7 +358,8 @@ impl<'de> Deserialize<'de> for Behaviour {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Behaviour, A::Error> {
-                Written::deserialize(MapAccessDeserializer::new(map))?.complete().map_err(de::Error::custom)
+                let table = BehaviourTable::deserialize(MapAccessDeserializer::new(map))?;
+                table.complete().map_err(de::Error::custom)
             }
         }
 

@@ -34,6 +34,13 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     read(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
+/// For `#[serde(deserialize_with = "duration::deserialize_some")]` of what may be left out.
+pub(crate) fn deserialize_some<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    deserialize(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,9 @@ mod names;
 pub mod router;
 pub mod translator;
 
-pub use behaviour::{Allocation, Axes, Behaviour, Dependence, PortRange, Timeouts};
+pub use behaviour::{
+    Allocation, Axes, Behaviour, BehaviourTable, Dependence, PortRange, Timeouts, TimeoutsTable,
+};
 pub use direct::direct_possible;
 pub use flow::{Flow, Protocol, Segment};
 pub use names::UnknownName;
