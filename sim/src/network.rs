@@ -71,7 +71,7 @@ struct Router {
 pub(crate) struct Networks {
     networks: Vec<Network>,
     routers: Vec<Router>,
-    /// Pairs of addresses that do not reach each other on the public network.
+    /// From which address of the public network which other is not reached.
     cut: BTreeSet<(IpAddr, IpAddr)>,
 }
 
@@ -114,9 +114,9 @@ impl Networks {
         self.networks[network.0].owners.remove(&address);
     }
 
-    /// Datagrams between two public addresses are lost from now on, in both directions.
-    pub(crate) fn cut(&mut self, a: IpAddr, b: IpAddr) {
-        self.cut.extend([(a, b), (b, a)]);
+    /// Datagrams from one public address to another are lost from now on; those of the other direction are not.
+    pub(crate) fn cut_one_way(&mut self, from: IpAddr, to: IpAddr) {
+        self.cut.insert((from, to));
     }
 
     /// Every cut is mended.
@@ -215,7 +215,9 @@ mod tests {
         assert_eq!((network, inner.destination), (inside, at("10.0.0.2:4330")));
         assert_eq!(nets.inward(nat, datagram("203.0.113.8:1", "203.0.113.1:4330"), now), None, "filtered");
         assert_eq!(nets.next(INTERNET, &datagram("203.0.113.9:1", "203.0.113.77:1"), now), Next::Lost);
-        nets.cut(at("203.0.113.9:0").ip(), at("203.0.113.1:0").ip());
+        nets.cut_one_way(at("203.0.113.9:0").ip(), at("203.0.113.1:0").ip());
+        assert_eq!(nets.next(INTERNET, &sent, now), Next::Host(HostId(1)), "the other direction");
+        nets.cut_one_way(at("203.0.113.1:0").ip(), at("203.0.113.9:0").ip());
         assert_eq!(nets.next(INTERNET, &sent, now), Next::Lost);
     }
 }

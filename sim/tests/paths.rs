@@ -197,7 +197,8 @@ fn names_that_lead_nowhere_get_an_error() {
     }
 }
 
-/// Every request is repeated until answered, and then no more: a quiet world sends keep-alives alone.
+/// Every request is repeated until answered, and then no more: a quiet world sends keep-alives alone, and seldom tries whether a path that
+/// is relayed can be direct by now (T4.1.2-b).
 #[test]
 fn a_quiet_world_sends_keep_alives_alone() {
     let mut lab = Lab::new(10);
@@ -209,14 +210,22 @@ fn a_quiet_world_sends_keep_alives_alone() {
     lab.world.run_for(secs(30));
     let start = lab.world.trace().len();
     lab.world.run_for(secs(600));
+    let mut tries = 0;
     for observation in &lab.world.trace()[start..] {
         let quiet = match &observation.what {
+            What::Sent { message: Kind::TunnelRequest, to, .. } => {
+                tries += 1;
+                to.ip() != std::net::IpAddr::from([203, 0, 113, 5])
+            }
+            What::GaveUp { message, .. } => *message == Kind::TunnelRequest,
             What::Sent { message, attempt, .. } => *attempt == 1 && message.name().contains("KeepAlive"),
             What::Received { message, .. } => *message != Kind::Error,
             _ => false,
         };
         assert!(quiet, "{observation:?}");
     }
+    // At each end five more tries, of six sendings to the one address.
+    assert!(tries <= 2 * 5 * 6, "{tries} Tunnel Requests");
 }
 
 /// Both ends ask for each other at once: whatever paths come of it, packets flow, also when one of them dies.

@@ -178,7 +178,7 @@ impl Terminal {
                 route,
                 remote,
                 epoch: path.epoch(),
-                reason: path.reason().to_owned(),
+                reason: path.reason(),
             }
         };
         self.paths.values().map(status).collect()

@@ -175,9 +175,15 @@ impl World {
         self.settle(id, Output::default());
     }
 
-    /// Datagrams between two public addresses are lost from now on.
+    /// Datagrams between two public addresses are lost from now on, in both directions.
     pub fn cut(&mut self, a: IpAddr, b: IpAddr) {
-        self.networks.cut(a, b);
+        self.cut_one_way(a, b);
+        self.cut_one_way(b, a);
+    }
+
+    /// Datagrams from one public address to another are lost from now on; those of the other direction are not.
+    pub fn cut_one_way(&mut self, from: IpAddr, to: IpAddr) {
+        self.networks.cut_one_way(from, to);
     }
 
     /// Every cut is mended.

@@ -2,11 +2,17 @@
 //!
 //! A path is directed by a Route Direction, stands when a Tunnel Response came, is optimised where a direct way can be proved
 //! (T4.1.2-b), is held open by Path Keep-alives, and falls back to the RS, or asks to be directed anew, when they stay unanswered.
+//!
+//! [`leg`] is the way through a relay, [`direct`](mod@direct) the one from end to end, [`choice`] which of them packets take, and why.
+
+mod choice;
+mod direct;
+mod leg;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use crate::addr::{Fqdn, NodeId, PathId, Vip};
+use crate::addr::{Fqdn, PathId, Vip};
 use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
 use crate::data::{DataUpdate, Flow};
 use crate::expiry::earliest;
@@ -15,9 +21,12 @@ use crate::relay::table::newer;
 use crate::session::{Expired, Mail, Pending, TunnelSession};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    Epoch, Header, Kind, Message, PathKeepAlive, PathKeepAliveAnswer, Reason, Refusal, RelayMode, Renewal,
-    RequestId, Role, Route, RouteDirection, TunnelRequest, TunnelResponse,
+    Addresses, Epoch, Header, Message, PathKeepAlive, PathKeepAliveAnswer, Reason, Refusal, RelayMode,
+    Renewal, RequestId, Role, Route, RouteDirection, TunnelRequest, TunnelResponse,
 };
+
+use direct::Direct;
+use leg::Leg;
 
 /// What a path tells the terminal.
 #[derive(Debug)]
@@ -41,37 +50,6 @@ pub(super) struct Pace {
     pub(super) wait: Duration,
 }
 
-/// The way through a relay.
-struct Leg {
-    node: NodeId,
-    address: SocketAddr,
-    mode: RelayMode,
-    /// Under Key_DC MN–RS.
-    temp: TunnelSession,
-    /// Under Key_MN–RS, which this end makes.
-    common: TunnelSession,
-    common_key: SharedKey,
-    stands: bool,
-    /// Where to try the peer directly once it stands.
-    optimise: Vec<SocketAddr>,
-}
-
-/// The way from end to end.
-struct Direct {
-    session: TunnelSession,
-    /// The peer's address, once a Tunnel Response proved both directions.
-    proved: Option<SocketAddr>,
-    /// Where the peer's request came from, until our own is answered: with no relay there is no better way.
-    provisional: Option<SocketAddr>,
-    /// The addresses that the DC named.
-    named: Vec<SocketAddr>,
-    /// How many requests were begun, so that a peer cannot make us ask without bound.
-    asked: usize,
-}
-
-/// The most addresses of a peer that are tried in one epoch.
-const MAX_TRIED: usize = 16;
-
 /// The most names of one peer that are remembered; one that is forgotten costs a new direction.
 const MOST_ALIASES: usize = 16;
 
@@ -91,6 +69,11 @@ impl Ask {
             Ask::DirectAlive(..) => !leg,
             Ask::LegTunnel(_) | Ask::DirectTunnel(..) => false,
         }
+    }
+
+    /// Whether it is to prove the direct way.
+    fn is_try(&self) -> bool {
+        matches!(self, Ask::DirectTunnel(..))
     }
 }
 
@@ -129,7 +112,8 @@ pub(super) struct Path {
     stood: bool,
     route: RouteName,
     remote: Option<SocketAddr>,
-    reason: String,
+    /// What led to it.
+    cause: &'static str,
     /// Whether the way was noted since the path was directed last.
     noted: bool,
     pending: Pending<Ask>,
@@ -160,7 +144,7 @@ impl Path {
             stood: false,
             route: RouteName::None,
             remote: None,
-            reason: "not built yet".to_owned(),
+            cause: "it was directed",
             noted: false,
             pending: Pending::default(),
             next_keep_alive: None,
@@ -211,36 +195,26 @@ impl Path {
         let directed_key = key_of(&direction).cloned().ok_or(key_wanted.clone())?;
         let RouteDirection { path, epoch, role, path_key, suite, route, .. } = direction;
         let epoch = epoch.number();
-        let direct = |key: &SharedKey| Direct {
-            session: TunnelSession::new(key, Purpose::Tunnel, path, epoch, false, role),
-            proved: None,
-            provisional: None,
-            named: Vec::new(),
-            asked: 0,
+        let direct = |key: &SharedKey, named: &Addresses| {
+            let session = TunnelSession::new(key, Purpose::Tunnel, path, epoch, false, role);
+            Direct::new(session, named.to_vec())
         };
         let (leg, direct, data_key) = match &route {
-            Route::Direct { .. } => {
+            Route::Direct { addresses, .. } => {
                 let key = path_key.ok_or(key_wanted)?;
-                (None, Some(direct(&key)), key)
+                (None, Some(direct(&key, addresses)), key)
             }
             Route::Relayed { relay, address, mode, temp_key, optimise } => {
-                let common_key = SharedKey::random(&mut mail.rng);
-                let leg = Leg {
-                    node: *relay,
-                    address: *address,
-                    mode: *mode,
-                    temp: TunnelSession::new(temp_key, Purpose::Tunnel, path, epoch, true, role),
-                    common: TunnelSession::new(&common_key, Purpose::Leg, path, epoch, true, role),
-                    common_key: common_key.clone(),
-                    stands: false,
-                    optimise: optimise.to_vec(),
-                };
+                let leg = Leg::new((*relay, *address, *mode), temp_key, (path, epoch, role), &mut mail.rng);
                 match mode {
                     RelayMode::Switch => {
                         let key = path_key.ok_or(key_wanted)?;
-                        (Some(leg), Some(direct(&key)), key)
+                        (Some(leg), Some(direct(&key, optimise)), key)
                     }
-                    RelayMode::Translate => (Some(leg), None, common_key),
+                    RelayMode::Translate => {
+                        let key = leg.common_key.clone();
+                        (Some(leg), None, key)
+                    }
                 }
             }
         };
@@ -257,17 +231,9 @@ impl Path {
             keys: Box::new(keys),
         }));
         match route {
-            Route::Direct { addresses, start } => {
-                if start {
-                    self.ask_peer(&addresses, now, mail);
-                } else {
-                    // The peer starts; if its request does not get through, ours may.
-                    if let Some(direct) = &mut self.direct {
-                        direct.named = addresses.to_vec();
-                    }
-                    self.start_at = Some(now + self.pace.wait * 2);
-                }
-            }
+            Route::Direct { start: true, .. } => self.try_direct(now, mail),
+            // The peer starts; if its request does not get through, ours may.
+            Route::Direct { start: false, .. } => self.start_at = Some(now + self.pace.wait * 2),
             Route::Relayed { address, mode, .. } => {
                 // Who is called may be asked as soon as the relay has both tunnels, and its answer must not wait for the relay's word
                 // of it. Who calls waits: the application's DNS answer does.
@@ -280,18 +246,6 @@ impl Path {
         Ok(())
     }
 
-    /// From now on packets go to `remote`.
-    fn send_to(&mut self, remote: SocketAddr) {
-        let flow = self.flow();
-        let update = if std::mem::replace(&mut self.sending, true) {
-            DataUpdate::Remote { flow, path: self.id, remote }
-        } else {
-            let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
-            DataUpdate::Send { flow, remote, keys: Box::new(keys) }
-        };
-        self.signals.push_back(Signal::Data(update));
-    }
-
     fn flow(&self) -> Flow {
         Flow { source: self.own_vip.0, destination: self.peer_vip.0 }
     }
@@ -299,11 +253,6 @@ impl Path {
     /// The key epoch.
     pub(super) fn epoch(&self) -> u8 {
         self.epoch
-    }
-
-    /// The way in use, and where packets go.
-    pub(super) fn way(&self) -> (RouteName, Option<SocketAddr>) {
-        (self.route, self.remote)
     }
 
     /// Whether an application that asks for `name` means this path.
@@ -342,18 +291,23 @@ impl Path {
     fn ask_relay(&mut self, now: Instant, mail: &mut Mail) {
         let Some(leg) = &mut self.leg else { return };
         let request = mail.request_id();
-        let message: Message = TunnelRequest { request, common_key: Some(leg.common_key.clone()) }.into();
+        let message = leg.request(request);
         mail.send_on(&mut leg.temp, leg.address, &message, 1, now);
         self.pending.sent(request, Ask::LegTunnel(message), now, self.pace.wait);
+    }
+
+    /// Asks the peer wherever it may be, to prove the direct way.
+    fn try_direct(&mut self, now: Instant, mail: &mut Mail) {
+        let addresses = self.direct.as_mut().map(Direct::try_all).unwrap_or_default();
+        self.ask_peer(&addresses, now, mail);
     }
 
     fn ask_peer(&mut self, addresses: &[SocketAddr], now: Instant, mail: &mut Mail) {
         let Some(direct) = &mut self.direct else { return };
         for &address in addresses {
-            if direct.asked == MAX_TRIED {
+            if !direct.may_ask() {
                 return;
             }
-            direct.asked += 1;
             let request = mail.request_id();
             let message: Message = TunnelRequest { request, common_key: None }.into();
             mail.send_on(&mut direct.session, address, &message, 1, now);
@@ -372,10 +326,7 @@ impl Path {
     ) -> Result<(), Refusal> {
         let nothing = Refusal::new("path id", Reason::Unexpected);
         let session = match (&mut self.leg, &mut self.direct) {
-            (Some(leg), _) if header.flags.leg => match header.kind {
-                Kind::TunnelRequest | Kind::TunnelResponse => &mut leg.temp,
-                _ => &mut leg.common,
-            },
+            (Some(leg), _) if header.flags.leg => leg.session(header.kind),
             (_, Some(direct)) if !header.flags.leg => &mut direct.session,
             _ => return Err(nothing),
         };
@@ -409,7 +360,8 @@ impl Path {
     fn asked_by_peer(&mut self, from: SocketAddr, now: Instant, mail: &mut Mail) {
         self.start_at = None;
         let relayed = self.leg.is_some();
-        let Some(direct) = self.direct.as_mut().filter(|direct| direct.proved.is_none()) else { return };
+        let Some(direct) = self.direct.as_mut().filter(|direct| direct.proved().is_none()) else { return };
+        direct.heard(from);
         if !relayed && direct.provisional.is_none() {
             direct.provisional = Some(from);
             self.choose("the peer's Tunnel Request came through", now, mail);
@@ -428,6 +380,7 @@ impl Path {
         match self.pending.get(response.request) {
             Some(Ask::LegTunnel(_)) if !response.peer_ready => {
                 // The tunnel to the relay is there; it says so again when the peer's is.
+                self.leg.iter_mut().for_each(|leg| leg.met = true);
                 return;
             }
             Some(Ask::LegTunnel(_) | Ask::DirectTunnel(..)) => {}
@@ -436,57 +389,19 @@ impl Path {
         match self.pending.answered(response.request, now) {
             Some((Ask::LegTunnel(_), _)) => {
                 let Some(leg) = &mut self.leg else { return };
-                leg.stands = true;
-                let optimise = leg.optimise.clone();
+                (leg.stands, leg.met) = (true, true);
                 self.choose("the tunnel to the relay stands", now, mail);
-                self.ask_peer(&optimise, now, mail);
+                self.try_direct(now, mail);
             }
             Some((Ask::DirectTunnel(address, _), _)) => {
                 let Some(direct) = &mut self.direct else { return };
-                if direct.proved.is_none() {
-                    direct.proved = Some(address);
-                    let others: Vec<RequestId> = self
-                        .pending
-                        .iter()
-                        .filter(|(_, ask)| matches!(ask, Ask::DirectTunnel(..)))
-                        .map(|(id, _)| id)
-                        .collect();
+                if direct.prove(address, now) {
+                    let others: Vec<RequestId> = self.asks_of(Ask::is_try);
                     others.into_iter().for_each(|id| drop(self.pending.answered(id, now)));
                     self.choose("both directions are proved", now, mail);
                 }
             }
             _ => {}
-        }
-    }
-
-    /// Sends packets the best way that works: directly where that is proved, else through the relay (T4.1.2-b).
-    fn choose(&mut self, reason: &str, now: Instant, mail: &mut Mail) {
-        let direct = self.direct.as_ref();
-        let relayed = self.leg.as_ref().filter(|leg| leg.stands);
-        let (route, remote) = match (direct.and_then(|direct| direct.proved), relayed) {
-            (Some(address), _) => (RouteName::Direct, Some(address)),
-            (None, Some(leg)) => (leg.mode.into(), Some(leg.address)),
-            (None, None) => match direct.and_then(|direct| direct.provisional) {
-                Some(address) => (RouteName::Direct, Some(address)),
-                None => (RouteName::None, None),
-            },
-        };
-        match remote {
-            Some(remote) => {
-                self.next_keep_alive.get_or_insert(now + self.pace.keep_alive);
-                self.stood = true;
-                self.send_to(remote);
-                self.signals.push_back(Signal::Stands);
-            }
-            // A path that once stood is worth directing anew; one that never did has failed.
-            None if self.stood => self.signals.push_back(Signal::Broken),
-            None => self.signals.push_back(Signal::Failed),
-        }
-        if (route, remote) != (self.route, self.remote) || !self.noted {
-            (self.route, self.remote, self.noted) = (route, remote, true);
-            self.reason = reason.to_owned();
-            let (path, epoch) = (self.id, self.epoch);
-            mail.journal.note(now, What::PathChanged { path, route, remote, epoch, reason: reason.into() });
         }
     }
 
@@ -497,15 +412,18 @@ impl Path {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        earliest([self.pending.poll_timeout(), self.next_keep_alive, self.start_at])
+        let again = self.direct.as_ref().and_then(Direct::again);
+        earliest([self.pending.poll_timeout(), self.next_keep_alive, self.start_at, again])
     }
 
     /// Repeats what is unanswered, holds the tunnels open, and draws the consequences of silence.
     pub(super) fn handle_timeout(&mut self, now: Instant, mail: &mut Mail) {
         if self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
-            let named = self.direct.as_ref().map(|direct| direct.named.clone()).unwrap_or_default();
-            self.ask_peer(&named, now, mail);
+            self.try_direct(now, mail);
+        }
+        if self.direct.as_ref().and_then(Direct::again).is_some_and(|at| at <= now) {
+            self.try_direct(now, mail);
         }
         if self.next_keep_alive.is_some_and(|at| at <= now) {
             self.next_keep_alive = Some(now + self.pace.keep_alive);
@@ -519,9 +437,14 @@ impl Path {
         }
     }
 
+    /// The requests under way that are `such`.
+    fn asks_of(&self, such: impl Fn(&Ask) -> bool) -> Vec<RequestId> {
+        self.pending.iter().filter(|(_, ask)| such(ask)).map(|(id, _)| id).collect()
+    }
+
     /// The Path Keep-alives of a way that are under way.
     fn keep_alives(&self, leg: bool) -> Vec<RequestId> {
-        self.pending.iter().filter(|(_, ask)| ask.holds_open(leg)).map(|(id, _)| id).collect()
+        self.asks_of(|ask| ask.holds_open(leg))
     }
 
     /// Forgets them; the newest is handed back.
@@ -553,7 +476,7 @@ impl Path {
         }
         let request = mail.request_id();
         if let Some(direct) = &mut self.direct
-            && let Some(address) = direct.proved
+            && let Some(address) = direct.proved()
         {
             let message: Message = PathKeepAlive { request }.into();
             mail.send_on(&mut direct.session, address, &message, 1, now);
@@ -594,27 +517,29 @@ impl Path {
                 self.choose("the relay does not answer", now, mail);
             }
             Ask::DirectAlive(..) => {
-                if let Some(direct) = &mut self.direct {
-                    (direct.proved, direct.provisional) = (None, None);
-                }
                 self.forget_keep_alives(false, now);
+                self.direct_failed(now);
                 self.choose("the peer does not answer directly", now, mail);
             }
             Ask::DirectTunnel(..) => {
-                let more = self.pending.iter().any(|(_, ask)| matches!(ask, Ask::DirectTunnel(..)));
-                // Beside a relay this was an attempt at optimisation; without one it was the path.
-                if self.leg.is_none() && !more {
-                    if let Some(direct) = &mut self.direct {
-                        direct.provisional = None;
+                if self.asks_of(Ask::is_try).is_empty() {
+                    self.direct_failed(now);
+                    // Beside a relay this was an attempt at optimisation; without one it was the path.
+                    if self.leg.is_none() {
+                        self.choose("the peer does not answer", now, mail);
                     }
-                    self.choose("the peer does not answer", now, mail);
                 }
             }
         }
     }
 
-    /// Why packets take the way that they take.
-    pub(super) fn reason(&self) -> &str {
-        &self.reason
+    /// The direct way does not work, for now: beside a relay it is tried again, without one the path is directed anew.
+    fn direct_failed(&mut self, now: Instant) {
+        let relayed = self.leg.is_some();
+        let Some(direct) = &mut self.direct else { return };
+        direct.fail(now);
+        if relayed {
+            direct.try_later(self.pace.keep_alive, now);
+        }
     }
 }

@@ -1,0 +1,92 @@
+//! Which way packets take: directly where both directions are proved, else through the relay (T4.1.2-b); and why.
+
+use std::net::SocketAddr;
+
+use super::direct::Direct;
+use super::{Path, Signal};
+use crate::crypto::DataKeys;
+use crate::data::DataUpdate;
+use crate::observe::{RouteName, What};
+use crate::session::Mail;
+use crate::time::Instant;
+
+impl Path {
+    /// Sends packets the best way that works: directly where that is proved, else through the relay (T4.1.2-b).
+    pub(super) fn choose(&mut self, cause: &'static str, now: Instant, mail: &mut Mail) {
+        let direct = self.direct.as_ref();
+        let relayed = self.leg.as_ref().filter(|leg| leg.stands);
+        let (route, remote) = match (direct.and_then(Direct::proved), relayed) {
+            (Some(address), _) => (RouteName::Direct, Some(address)),
+            (None, Some(leg)) => (leg.mode.into(), Some(leg.address)),
+            (None, None) => match direct.and_then(|direct| direct.provisional) {
+                Some(address) => (RouteName::Direct, Some(address)),
+                None => (RouteName::None, None),
+            },
+        };
+        match remote {
+            Some(remote) => {
+                self.next_keep_alive.get_or_insert(now + self.pace.keep_alive);
+                self.stood = true;
+                self.send_to(remote);
+                self.signals.push_back(Signal::Stands);
+            }
+            // A path that once stood is worth directing anew; one that never did has failed.
+            None if self.stood => self.signals.push_back(Signal::Broken),
+            None => self.signals.push_back(Signal::Failed),
+        }
+        if (route, remote) != (self.route, self.remote) || !self.noted {
+            (self.route, self.remote, self.noted) = (route, remote, true);
+            self.cause = cause;
+            let (path, epoch) = (self.id, self.epoch);
+            mail.journal.note(now, What::PathChanged { path, route, remote, epoch, reason: cause.into() });
+        }
+    }
+
+    /// From now on packets go to `remote`.
+    pub(super) fn send_to(&mut self, remote: SocketAddr) {
+        let flow = self.flow();
+        let update = if std::mem::replace(&mut self.sending, true) {
+            DataUpdate::Remote { flow, path: self.id, remote }
+        } else {
+            let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
+            DataUpdate::Send { flow, remote, keys: Box::new(keys) }
+        };
+        self.signals.push_back(Signal::Data(update));
+    }
+
+    /// The way in use, and where packets go.
+    pub(in crate::terminal) fn way(&self) -> (RouteName, Option<SocketAddr>) {
+        (self.route, self.remote)
+    }
+
+    /// Why packets take the way that they take.
+    pub(in crate::terminal) fn reason(&self) -> String {
+        if !self.noted && self.remote.is_some() {
+            return "it is directed anew: packets take the way of before until the new one stands".into();
+        }
+        let direct = self.direct.as_ref();
+        match (self.route, &self.leg) {
+            (RouteName::Direct, _) => match direct.map(|direct| (direct.proved(), direct.provisional)) {
+                Some((Some(address), _)) => {
+                    format!("the peer answers at {address}: both directions are proved")
+                }
+                Some((None, Some(address))) => {
+                    format!(
+                        "there is no relay, and the peer's Tunnel Request came from {address}; ours is not answered yet"
+                    )
+                }
+                Some((None, None)) | None => self.cause.into(),
+            },
+            (RouteName::Translated, _) => "the peer is a general node: a relay translates addresses".into(),
+            (RouteName::Switched, _) => direct.map_or_else(|| self.cause.into(), Direct::why_not),
+            (RouteName::None, _) if self.stood => {
+                format!("broken: {}; it is to be directed anew", self.cause)
+            }
+            (RouteName::None, Some(leg)) if leg.met => {
+                format!("the tunnel to the relay {} is there; the peer's is not yet", leg.address)
+            }
+            (RouteName::None, Some(leg)) => format!("the tunnel to the relay {} is being built", leg.address),
+            (RouteName::None, None) => "the tunnel to the peer is being built".into(),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The way through a relay: the tunnel between this end and the RS.
+
+use std::net::SocketAddr;
+
+use crate::addr::{NodeId, PathId};
+use crate::crypto::{Purpose, SharedKey};
+use crate::session::{Entropy, TunnelSession};
+use crate::wire::{Kind, Message, RelayMode, RequestId, Role, TunnelRequest};
+
+/// The way through a relay, in one epoch.
+pub(super) struct Leg {
+    pub(super) node: NodeId,
+    pub(super) address: SocketAddr,
+    pub(super) mode: RelayMode,
+    /// Under Key_DC MN–RS.
+    pub(super) temp: TunnelSession,
+    /// Under Key_MN–RS, which this end makes.
+    pub(super) common: TunnelSession,
+    pub(super) common_key: SharedKey,
+    /// Whether packets can take it: both tunnels are there.
+    pub(super) stands: bool,
+    /// Whether the relay answered, be it that the peer's tunnel is not there yet.
+    pub(super) met: bool,
+}
+
+impl Leg {
+    /// A leg of `path` in `epoch` to the relay `node` at `address`, whose temporary key is `temp_key`; the common key is made here.
+    pub(super) fn new(
+        (node, address, mode): (NodeId, SocketAddr, RelayMode),
+        temp_key: &SharedKey,
+        (path, epoch, role): (PathId, u8, Role),
+        rng: &mut Entropy,
+    ) -> Self {
+        let common_key = SharedKey::random(rng);
+        let session = |key: &SharedKey, purpose| TunnelSession::new(key, purpose, path, epoch, true, role);
+        Self {
+            node,
+            address,
+            mode,
+            temp: session(temp_key, Purpose::Tunnel),
+            common: session(&common_key, Purpose::Leg),
+            common_key,
+            stands: false,
+            met: false,
+        }
+    }
+
+    /// The session that messages of `kind` travel in.
+    pub(super) fn session(&mut self, kind: Kind) -> &mut TunnelSession {
+        match kind {
+            Kind::TunnelRequest | Kind::TunnelResponse => &mut self.temp,
+            _ => &mut self.common,
+        }
+    }
+
+    /// The Tunnel Request that brings the relay the common key.
+    pub(super) fn request(&self, request: RequestId) -> Message {
+        TunnelRequest { request, common_key: Some(self.common_key.clone()) }.into()
+    }
+}
