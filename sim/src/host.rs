@@ -17,13 +17,13 @@ use ntm_protocol::wire::{DnsError, NodeKind};
 
 use crate::link::Link;
 use crate::masquerade::Masquerade;
-use crate::network::NetworkId;
-use crate::packet::Packet;
+use crate::network::{Datagram, NetworkId};
+use crate::packet::{Packet, Protocol};
 use crate::store::Store;
 use crate::world::Settings;
 
 /// Where a host is attached to a network.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Interface {
     /// The network.
     pub network: NetworkId,
@@ -81,9 +81,23 @@ impl Tables {
 
 /// A datagram that a host sends from one of its ports.
 pub(crate) struct Outgoing {
+    pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) to: SocketAddr,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Outgoing {
+    /// A datagram of NTMobile.
+    fn ntm(to: SocketAddr, bytes: Vec<u8>) -> Self {
+        Self { protocol: Protocol::Udp, port: NTM_PORT, to, bytes }
+    }
+
+    /// A packet as it is; the host's own address becomes its source.
+    fn plain(packet: Packet) -> Self {
+        let Packet { protocol, source, destination, payload } = packet;
+        Self { protocol, port: source.port(), to: destination.into(), bytes: payload }
+    }
 }
 
 /// What a host did since it was last asked.
@@ -215,25 +229,20 @@ impl Host {
     }
 
     /// A datagram came in.
-    pub(crate) fn receive(
-        &mut self,
-        from: SocketAddr,
-        to: SocketAddr,
-        mut bytes: Vec<u8>,
-        now: Instant,
-        output: &mut Output,
-    ) {
+    pub(crate) fn receive(&mut self, datagram: Datagram, now: Instant, output: &mut Output) {
+        let Datagram { protocol, source: from, destination: to, payload: mut bytes } = datagram;
         let packet = |payload| match (from, to) {
             (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-                Some(Packet { source, destination, payload })
+                Some(Packet { protocol, source, destination, payload })
             }
             _ => None,
         };
+        let is_ntm = protocol == Protocol::Udp && to.port() == NTM_PORT;
         match &mut self.machine {
             Machine::Off => {}
             Machine::General => output.delivered.extend(packet(bytes)),
-            Machine::Coordinator(dc) if to.port() == NTM_PORT => dc.handle_datagram(from, &bytes, now),
-            Machine::Terminal(terminal, tables) if to.port() == NTM_PORT => {
+            Machine::Coordinator(dc) if is_ntm => dc.handle_datagram(from, &bytes, now),
+            Machine::Terminal(terminal, tables) if is_ntm => {
                 match tables.inbound.judge(&mut bytes) {
                     Verdict::Deliver(at) => output.delivered.extend(Packet::parse(&bytes[at])),
                     Verdict::Control => terminal.handle_datagram(from, &bytes, now),
@@ -245,24 +254,18 @@ impl Host {
             Machine::Relay(_, tables, masquerade) if masquerade.expects(from, to) => {
                 let back = packet(bytes).and_then(|packet| masquerade.come(packet, now));
                 if let Some(Ok((to, bytes))) = back.map(|packet| tables.seal(&packet)) {
-                    output.sent.push(Outgoing { port: NTM_PORT, to, bytes });
+                    output.sent.push(Outgoing::ntm(to, bytes));
                 }
             }
-            Machine::Relay(relay, tables, masquerade) if to.port() == NTM_PORT => {
-                match tables.inbound.judge(&mut bytes) {
-                    Verdict::Deliver(at) => {
-                        let left = Packet::parse(&bytes[at]).and_then(|packet| masquerade.leave(packet, now));
-                        output.sent.extend(left.map(|packet| Outgoing {
-                            port: packet.source.port(),
-                            to: packet.destination.into(),
-                            bytes: packet.payload,
-                        }));
-                    }
-                    Verdict::Forward(to) => output.sent.push(Outgoing { port: NTM_PORT, to, bytes }),
-                    Verdict::Control => relay.handle_datagram(from, &bytes, now),
-                    Verdict::Refused(refusal) => relay.refuse(from, &refusal, now),
+            Machine::Relay(relay, tables, masquerade) if is_ntm => match tables.inbound.judge(&mut bytes) {
+                Verdict::Deliver(at) => {
+                    let left = Packet::parse(&bytes[at]).and_then(|packet| masquerade.leave(packet, now));
+                    output.sent.extend(left.map(Outgoing::plain));
                 }
-            }
+                Verdict::Forward(to) => output.sent.push(Outgoing::ntm(to, bytes)),
+                Verdict::Control => relay.handle_datagram(from, &bytes, now),
+                Verdict::Refused(refusal) => relay.refuse(from, &refusal, now),
+            },
             Machine::Coordinator(_) | Machine::Terminal(..) | Machine::Relay(..) => {}
         }
     }
@@ -276,14 +279,10 @@ impl Host {
                 }
             }
             Machine::Terminal(_, tables) => match tables.seal(packet) {
-                Ok((to, bytes)) => output.sent.push(Outgoing { port: NTM_PORT, to, bytes }),
+                Ok((to, bytes)) => output.sent.push(Outgoing::ntm(to, bytes)),
                 Err(_) => return false,
             },
-            Machine::General => output.sent.push(Outgoing {
-                port: packet.source.port(),
-                to: packet.destination.into(),
-                bytes: packet.payload.clone(),
-            }),
+            Machine::General => output.sent.push(Outgoing::plain(packet.clone())),
             Machine::Off | Machine::Coordinator(_) | Machine::Relay(..) => return false,
         }
         true
@@ -348,17 +347,13 @@ impl Host {
                 if !tables.outbound.is_paused() {
                     for packet in std::mem::take(&mut tables.waiting) {
                         if let Ok((to, bytes)) = tables.seal(&packet) {
-                            output.sent.push(Outgoing { port: NTM_PORT, to, bytes });
+                            output.sent.push(Outgoing::ntm(to, bytes));
                         }
                     }
                 }
             }
         }
-        let outgoing = |transmit: ntm_protocol::session::Transmit| Outgoing {
-            port: NTM_PORT,
-            to: transmit.to,
-            bytes: transmit.bytes,
-        };
+        let outgoing = |transmit: ntm_protocol::session::Transmit| Outgoing::ntm(transmit.to, transmit.bytes);
         output.sent.extend(transmits.into_iter().map(outgoing));
     }
 }

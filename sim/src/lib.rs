@@ -9,7 +9,7 @@
 //! * [`World`]: hosts, networks and applications, driven by one queue of events ordered by (time, number).
 //! * [`link`], [`network`]: how datagrams travel, through NATs and impairments.
 //! * [`dns`], [`store`]: what a DC asks for, as data.
-//! * [`packet`], [`talk`]: what applications send.
+//! * [`packet`], [`talk`]: what applications send. [`capture`]: what passed the interfaces.
 //! * [`ladder`]: the trace, one readable line for each observation.
 //!
 //! ```
@@ -29,6 +29,7 @@
 //! assert!(world.heard(talk).returned() > 40);
 //! ```
 
+pub mod capture;
 pub mod dns;
 mod host;
 pub mod impair;

@@ -1,59 +1,97 @@
-//! Links: how long a datagram takes, and whether it comes at all.
+//! Links: what each direction does to what passes it, by the impairment machine that the emulation's wire has too.
 
-use ntm_protocol::time::Duration;
-use rand_core::Rng;
+use ntm_protocol::time::{Duration, Instant};
 
-/// One direction of a link; both directions are alike.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+use crate::impair::{Impairment, Line, Verdict};
+
+/// A link between a host or router and a network.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Link {
-    /// The least time that a datagram takes.
-    pub delay: Duration,
-    /// Up to this much is added at random, for each datagram anew: so they overtake each other.
-    pub jitter: Duration,
-    /// How many of a thousand datagrams are lost.
-    pub loss: u32,
-    /// How many of a thousand datagrams come twice.
-    pub duplicate: u32,
+    /// From the host towards the network.
+    pub up: Impairment,
+    /// From the network towards the host.
+    pub down: Impairment,
 }
 
 impl Link {
-    /// A faultless link.
-    pub const fn of(delay: Duration) -> Self {
-        Self { delay, jitter: Duration::ZERO, loss: 0, duplicate: 0 }
+    /// A faultless link that takes `delay` each way.
+    pub fn of(delay: Duration) -> Self {
+        let way = Impairment { delay, ..Impairment::default() };
+        Self { up: way, down: way }
+    }
+}
+
+/// A direction of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    Up,
+    Down,
+}
+
+/// The two lines of a link that is in place.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    up: Line,
+    down: Line,
+}
+
+impl Wire {
+    /// A link on which nothing is under way. Whatever is random comes from `seed`.
+    pub(crate) fn new(link: &Link, seed: [u8; 32]) -> Self {
+        let mut other = seed;
+        // The two directions share nothing.
+        other[0] ^= 1;
+        Self { up: Line::new(link.up, seed), down: Line::new(link.down, other) }
     }
 
-    /// When each copy of a datagram arrives, counted from its sending: none where it is lost.
-    pub(crate) fn arrivals<R: Rng>(&self, rng: &mut R) -> impl Iterator<Item = Duration> + use<R> {
-        let mut chance = |of_thousand: u32| of_thousand > 0 && rng.next_u32() % 1000 < of_thousand;
-        let copies = if chance(self.loss) { 0 } else { 1 + usize::from(chance(self.duplicate)) };
-        let mut jitter = || match u64::try_from(self.jitter.as_nanos()) {
-            Ok(most) if most > 0 => Duration::from_nanos(rng.next_u64() % most),
-            _ => Duration::ZERO,
+    /// What it does from now on.
+    pub(crate) fn set(&mut self, link: &Link) {
+        self.up.set(link.up);
+        self.down.set(link.down);
+    }
+
+    /// Changes what both directions do.
+    pub(crate) fn change(&mut self, change: impl Fn(&mut Impairment)) {
+        for line in [&mut self.up, &mut self.down] {
+            let mut asked = line.impairment();
+            change(&mut asked);
+            line.set(asked);
+        }
+    }
+
+    /// When each copy of a packet of `len` bytes arrives that enters at `now`: none where it is lost.
+    pub(crate) fn pass(
+        &mut self,
+        way: Way,
+        len: usize,
+        now: Instant,
+    ) -> impl Iterator<Item = Instant> + use<> {
+        let line = match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
         };
-        let times = [self.delay + jitter(), self.delay + jitter()];
-        times.into_iter().take(copies)
+        let (first, copy) = match line.offer(len, now) {
+            Verdict::Deliver { at, copy } => (Some(at), copy),
+            Verdict::Drop(_) => (None, None),
+        };
+        first.into_iter().chain(copy)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rand_chacha::ChaCha12Rng;
-    use rand_core::SeedableRng;
-
     use super::*;
 
     #[test]
-    fn losses_and_copies_come_about_as_often_as_said() {
-        let mut rng = ChaCha12Rng::from_seed([1; 32]);
-        let ms = Duration::from_millis;
-        let link = Link { delay: ms(10), jitter: ms(5), loss: 200, duplicate: 100 };
-        let mut copies = [0u32; 3];
-        for _ in 0..10_000 {
-            let arrivals: Vec<_> = link.arrivals(&mut rng).collect();
-            assert!(arrivals.iter().all(|time| (ms(10)..ms(15)).contains(time)));
-            copies[arrivals.len()] += 1;
-        }
-        assert!((1_800..2_200).contains(&copies[0]), "{copies:?}");
-        assert!((700..900).contains(&copies[2]), "a tenth of those that are not lost: {copies:?}");
+    fn each_direction_does_what_was_asked_of_it() {
+        let way = |ms: u64| Impairment { delay: Duration::from_millis(ms), ..Impairment::default() };
+        let mut wire = Wire::new(&Link { up: way(1), down: way(2) }, [1; 32]);
+        let mut times = |way| wire.pass(way, 100, Instant::ZERO).collect::<Vec<_>>();
+        let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
+        assert_eq!((times(Way::Up), times(Way::Down)), (vec![at(1)], vec![at(2)]));
+        wire.change(|way| way.duplicate = 1.0);
+        assert_eq!(wire.pass(Way::Up, 100, at(9)).collect::<Vec<_>>(), [at(10), at(10)]);
+        wire.set(&Link { up: Impairment { loss: 1.0, ..way(1) }, ..Link::default() });
+        assert_eq!(wire.pass(Way::Up, 100, at(9)).count(), 0);
     }
 }

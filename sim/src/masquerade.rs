@@ -106,7 +106,8 @@ mod tests {
     }
 
     fn packet(source: &str, destination: &str) -> Packet {
-        Packet { source: at(source), destination: at(destination), payload: vec![1] }
+        let (protocol, payload) = (crate::packet::Protocol::Udp, vec![1]);
+        Packet { protocol, source: at(source), destination: at(destination), payload }
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ntm_nat::{Behaviour, Flow, Side, Translator};
+use ntm_nat::{Behaviour, Flow, Protocol, Segment, Side, Translator};
 use ntm_protocol::time::Instant;
 
 use crate::HostId;
-use crate::link::Link;
+use crate::impair::Impairment;
+use crate::link::{Link, Wire};
 
 /// A network: the public one, or one behind a NAT.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -20,15 +21,37 @@ pub const INTERNET: NetworkId = NetworkId(0);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RouterId(usize);
 
-/// A UDP datagram under way.
+/// A UDP datagram or an ICMP echo under way; ports as in [`Packet`](crate::packet::Packet).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Datagram {
+    /// UDP or ICMP.
+    pub protocol: Protocol,
     /// Source address and port, as they are at this point of the way.
     pub source: SocketAddr,
     /// Destination address and port, as they are at this point of the way.
     pub destination: SocketAddr,
     /// What it carries.
     pub payload: Vec<u8>,
+}
+
+impl Datagram {
+    /// As a NAT sees it.
+    fn flow(&self) -> Flow {
+        let Self { protocol, source, destination, .. } = *self;
+        Flow { protocol, source, destination, segment: Segment::Data }
+    }
+
+    /// The same with the addresses and ports that a NAT gave it.
+    fn translated(self, flow: Flow) -> Self {
+        Self { source: flow.source, destination: flow.destination, ..self }
+    }
+
+    /// Its length on the wire, in bytes: with the headers of Ethernet, IP and UDP or ICMP.
+    pub(crate) fn wire_len(&self) -> usize {
+        let ip = if self.destination.is_ipv4() { 20 } else { 40 };
+        let header = if self.protocol == Protocol::Icmp { 6 } else { 8 };
+        14 + ip + header + self.payload.len()
+    }
 }
 
 /// Where a datagram on a network goes next.
@@ -55,7 +78,9 @@ enum Owner {
 #[derive(Default)]
 struct Network {
     owners: BTreeMap<IpAddr, Owner>,
-    /// The NAT that leads out.
+    /// What stands between it and each of its hosts.
+    wires: BTreeMap<IpAddr, Wire>,
+    /// The router that leads out.
     gateway: Option<RouterId>,
 }
 
@@ -64,7 +89,7 @@ struct Router {
     nat: Translator,
     inside: NetworkId,
     outside: NetworkId,
-    uplink: Link,
+    uplink: Wire,
 }
 
 /// All networks and routers.
@@ -88,11 +113,12 @@ impl Networks {
         name: &str,
         behaviour: Behaviour,
         (outside, external): (NetworkId, IpAddr),
-        uplink: Link,
+        uplink: &Link,
         seed: [u8; 32],
     ) -> (RouterId, NetworkId) {
         let (id, inside) = (RouterId(self.routers.len()), NetworkId(self.networks.len()));
         let nat = Translator::new(behaviour, external, &[], seed).expect("there are no forwards to be wrong");
+        let uplink = Wire::new(uplink, seed);
         self.networks.push(Network { gateway: Some(id), ..Network::default() });
         self.routers.push(Router { name: name.to_owned(), nat, inside, outside, uplink });
         self.claim(outside, external, Owner::Router(id));
@@ -104,14 +130,42 @@ impl Networks {
         assert!(taken.is_none(), "{address} has two owners: give each host and router an address of its own");
     }
 
-    /// `host` has `address` in `network` from now on.
-    pub(crate) fn attach(&mut self, network: NetworkId, address: IpAddr, host: HostId) {
+    /// `host` has `address` in `network` from now on, over `link`.
+    pub(crate) fn attach(
+        &mut self,
+        (network, address): (NetworkId, IpAddr),
+        host: HostId,
+        link: &Link,
+        seed: [u8; 32],
+    ) {
         self.claim(network, address, Owner::Host(host));
+        self.networks[network.0].wires.insert(address, Wire::new(link, seed));
+        // What a router without NAT has behind it is reached by its own address.
+        if let Some((router, outside)) = self.routed(network) {
+            self.claim(outside, address, Owner::Router(router));
+        }
     }
 
     /// Nobody has `address` in `network` from now on.
     pub(crate) fn detach(&mut self, network: NetworkId, address: IpAddr) {
-        self.networks[network.0].owners.remove(&address);
+        let left = &mut self.networks[network.0];
+        left.owners.remove(&address);
+        left.wires.remove(&address);
+        if let Some((_, outside)) = self.routed(network) {
+            self.networks[outside.0].owners.remove(&address);
+        }
+    }
+
+    /// The router without NAT that `network` is behind, and the network on its other side.
+    fn routed(&self, network: NetworkId) -> Option<(RouterId, NetworkId)> {
+        let id = self.networks[network.0].gateway?;
+        let router = &self.routers[id.0];
+        (router.nat.behaviour() == Behaviour::None).then_some((id, router.outside))
+    }
+
+    /// The link of whoever has `address` in `network`.
+    pub(crate) fn wire(&mut self, network: NetworkId, address: IpAddr) -> Option<&mut Wire> {
+        self.networks[network.0].wires.get_mut(&address)
     }
 
     /// Datagrams from one public address to another are lost from now on; those of the other direction are not.
@@ -124,19 +178,26 @@ impl Networks {
         self.cut.clear();
     }
 
-    /// Sets the impairments of every uplink; delays stay.
-    pub(crate) fn impair(&mut self, change: impl Fn(&mut Link)) {
-        self.routers.iter_mut().for_each(|router| change(&mut router.uplink));
+    /// Changes every link.
+    pub(crate) fn impair(&mut self, change: impl Fn(&mut Impairment)) {
+        let wires = self.networks.iter_mut().flat_map(|network| network.wires.values_mut());
+        let uplinks = self.routers.iter_mut().map(|router| &mut router.uplink);
+        wires.chain(uplinks).for_each(|wire| wire.change(&change));
     }
 
     /// The uplink of a router.
-    pub(crate) fn uplink(&self, router: RouterId) -> &Link {
-        &self.routers[router.0].uplink
+    pub(crate) fn uplink(&mut self, router: RouterId) -> &mut Wire {
+        &mut self.routers[router.0].uplink
+    }
+
+    /// The router called `name`.
+    pub(crate) fn router_named(&self, name: &str) -> Option<RouterId> {
+        self.routers.iter().position(|router| router.name == name).map(RouterId)
     }
 
     /// Where `datagram`, which is on `network`, goes next.
     pub(crate) fn next(&mut self, network: NetworkId, datagram: &Datagram, now: Instant) -> Next {
-        let (source, destination) = (datagram.source, datagram.destination);
+        let Datagram { source, destination, .. } = *datagram;
         if network == INTERNET && self.cut.contains(&(source.ip(), destination.ip())) {
             return Next::Lost;
         }
@@ -147,11 +208,9 @@ impl Networks {
         }
         let Some(id) = self.networks[network.0].gateway else { return Next::Lost };
         let router = &mut self.routers[id.0];
-        match router.nat.outbound(Flow::udp(source, destination), now) {
+        match router.nat.outbound(datagram.flow(), now) {
             Ok(translated) => {
-                let flow = translated.flow;
-                let datagram =
-                    Datagram { source: flow.source, destination: flow.destination, ..datagram.clone() };
+                let datagram = datagram.clone().translated(translated.flow);
                 match translated.to {
                     Side::Outside => Next::Up(id, router.outside, datagram),
                     Side::Inside => Next::Back(datagram),
@@ -169,8 +228,13 @@ impl Networks {
         now: Instant,
     ) -> Option<(NetworkId, Datagram)> {
         let router = &mut self.routers[router.0];
-        let flow = router.nat.inbound(Flow::udp(datagram.source, datagram.destination), now).ok()?.flow;
-        Some((router.inside, Datagram { source: flow.source, destination: flow.destination, ..datagram }))
+        let flow = router.nat.inbound(datagram.flow(), now).ok()?.flow;
+        // Nothing but its own network is behind a router that does not translate.
+        let inside = &self.networks[router.inside.0];
+        if router.nat.behaviour() == Behaviour::None && !inside.owners.contains_key(&flow.destination.ip()) {
+            return None;
+        }
+        Some((router.inside, datagram.translated(flow)))
     }
 
     /// The name of the router that has `address` on its outer side.
@@ -194,17 +258,23 @@ mod tests {
     }
 
     fn datagram(source: &str, destination: &str) -> Datagram {
-        Datagram { source: at(source), destination: at(destination), payload: vec![7] }
+        let (protocol, payload) = (Protocol::Udp, vec![7]);
+        Datagram { protocol, source: at(source), destination: at(destination), payload }
+    }
+
+    fn attach(nets: &mut Networks, network: NetworkId, address: &str, host: usize) {
+        let address = address.parse().unwrap();
+        nets.attach((network, address), HostId(host), &Link::default(), [host as u8; 32]);
     }
 
     #[test]
     fn datagrams_find_their_way_through_nats_and_back() {
         let (mut nets, now) = (Networks::default(), Instant::ZERO);
-        let uplink = Link::of(std::time::Duration::ZERO);
         let outer = (INTERNET, at("203.0.113.1:1").ip());
-        let (nat, inside) = nets.router("nat", Behaviour::PORT_RESTRICTED, outer, uplink, [1; 32]);
-        nets.attach(inside, at("10.0.0.2:1").ip(), HostId(0));
-        nets.attach(INTERNET, at("203.0.113.9:1").ip(), HostId(1));
+        let link = Link::default();
+        let (nat, inside) = nets.router("nat", Behaviour::PORT_RESTRICTED, outer, &link, [1; 32]);
+        attach(&mut nets, inside, "10.0.0.2", 0);
+        attach(&mut nets, INTERNET, "203.0.113.9", 1);
         let out = datagram("10.0.0.2:4330", "203.0.113.9:4330");
         let Next::Up(_, INTERNET, sent) = nets.next(inside, &out, now) else { panic!() };
         assert_eq!(sent.source, at("203.0.113.1:4330"));
@@ -219,5 +289,22 @@ mod tests {
         assert_eq!(nets.next(INTERNET, &sent, now), Next::Host(HostId(1)), "the other direction");
         nets.cut_one_way(at("203.0.113.1:0").ip(), at("203.0.113.9:0").ip());
         assert_eq!(nets.next(INTERNET, &sent, now), Next::Lost);
+    }
+
+    #[test]
+    fn hosts_behind_a_plain_router_are_reached_by_their_own_addresses() {
+        let (mut nets, now) = (Networks::default(), Instant::ZERO);
+        let outer = (INTERNET, at("203.0.113.1:1").ip());
+        let (router, inside) = nets.router("ap", Behaviour::None, outer, &Link::default(), [1; 32]);
+        attach(&mut nets, inside, "192.0.2.2", 0);
+        attach(&mut nets, INTERNET, "203.0.113.9", 1);
+        let out = datagram("192.0.2.2:4330", "203.0.113.9:4330");
+        assert_eq!(nets.next(inside, &out, now), Next::Up(router, INTERNET, out.clone()));
+        let back = datagram("203.0.113.9:4330", "192.0.2.2:4330");
+        assert_eq!(nets.next(INTERNET, &back, now), Next::Down(router));
+        assert_eq!(nets.inward(router, back.clone(), now), Some((inside, back.clone())));
+        assert_eq!(nets.next(inside, &back, now), Next::Host(HostId(0)));
+        nets.detach(inside, at("192.0.2.2:1").ip());
+        assert_eq!(nets.next(INTERNET, &back, now), Next::Lost);
     }
 }

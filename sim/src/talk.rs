@@ -1,15 +1,18 @@
 //! What applications do: ask for a name, send numbered packets there, and count what comes back.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ntm_protocol::addr::{Fqdn, Vip};
 use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::DnsError;
 
 use crate::HostId;
+use crate::packet::{Packet, Protocol};
 
 /// The port on which every host's application sends back what comes (RFC 862).
 pub(crate) const ECHO: u16 = 7;
+/// What an ICMP echo carries, as iputils' ping has it, behind its sequence number.
+const PING: usize = 56;
 /// The port of the first conversation; the others follow.
 const FIRST_PORT: u16 = 40_000;
 
@@ -39,10 +42,14 @@ pub struct Talk {
     pub peer: Fqdn,
     /// When the name was asked for.
     pub asked: Instant,
-    /// The answer and when it came.
-    pub answer: Option<(Instant, Result<Vip, DnsError>)>,
+    /// The answer and when it came: a virtual address at a terminal, a real one elsewhere.
+    pub answer: Option<(Instant, Result<Ipv4Addr, DnsError>)>,
+    /// UDP to the peer's echo application, or ICMP.
+    pub protocol: Protocol,
     /// The time between two packets; none are sent where there is none.
     pub period: Option<Duration>,
+    /// How many packets are sent at most.
+    pub limit: Option<usize>,
     /// Every packet so far.
     pub packets: Vec<Numbered>,
     /// How many packets came again, at either end.
@@ -58,18 +65,41 @@ impl Talk {
         id: TalkId,
         host: HostId,
         peer: Fqdn,
-        period: Option<Duration>,
+        (protocol, period, limit): (Protocol, Option<Duration>, Option<usize>),
         asked: Instant,
     ) -> Self {
         // Conversations beyond the ports that there are share one; they are told apart by what they carry.
         let port = FIRST_PORT + (id.0 % 20_000) as u16;
         let (answer, packets) = (None, Vec::new());
-        Self { host, peer, asked, answer, period, packets, again: 0, astray: 0, port, ended: false }
+        Self {
+            host,
+            peer,
+            asked,
+            answer,
+            protocol,
+            period,
+            limit,
+            packets,
+            again: 0,
+            astray: 0,
+            port,
+            ended: false,
+        }
     }
 
-    /// The VIP that the application was told.
-    pub fn vip(&self) -> Option<Vip> {
+    /// The address that the application was told.
+    pub fn address(&self) -> Option<Ipv4Addr> {
         self.answer.and_then(|(_, answer)| answer.ok())
+    }
+
+    /// The VIP that a terminal's application was told.
+    pub fn vip(&self) -> Option<Vip> {
+        self.address().map(Vip)
+    }
+
+    /// Whether it has sent all that it is to send.
+    pub fn has_sent_all(&self) -> bool {
+        self.ended || self.limit.is_some_and(|limit| self.packets.len() >= limit)
     }
 
     /// How many packets came back.
@@ -96,27 +126,35 @@ impl Talk {
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
-    /// The source of its packets, for an application at `own`.
-    pub(crate) fn source(&self, own: Vip) -> SocketAddrV4 {
-        SocketAddrV4::new(own.0, self.port)
+    /// Its packet of that number, from an application at `own` to one at `peer`.
+    pub(crate) fn packet(&self, id: TalkId, number: usize, own: Ipv4Addr, peer: Ipv4Addr) -> Packet {
+        let mut named = (id.0 as u32).to_be_bytes().to_vec();
+        named.extend_from_slice(&(number as u32).to_be_bytes());
+        let (port, payload) = match self.protocol {
+            Protocol::Icmp => {
+                named.resize(PING, 0);
+                (0, [&(number as u16).to_be_bytes()[..], &named].concat())
+            }
+            _ => (ECHO, named),
+        };
+        let (source, destination) = (SocketAddrV4::new(own, self.port), SocketAddrV4::new(peer, port));
+        Packet { protocol: self.protocol, source, destination, payload }
     }
 }
 
-/// What a packet of conversation `id` carries.
-pub(crate) fn payload(id: TalkId, number: usize) -> Vec<u8> {
-    let mut bytes = (id.0 as u32).to_be_bytes().to_vec();
-    bytes.extend_from_slice(&(number as u32).to_be_bytes());
-    bytes
+/// The conversation and the number of what [`Talk::packet`] made.
+pub(crate) fn parse(packet: &Packet) -> Option<(TalkId, usize)> {
+    let named = match packet.protocol {
+        Protocol::Icmp => packet.payload.get(2..)?,
+        _ => &packet.payload,
+    };
+    let (id, rest) = named.split_first_chunk::<4>()?;
+    let number = rest.first_chunk::<4>()?;
+    Some((TalkId(u32::from_be_bytes(*id) as usize), u32::from_be_bytes(*number) as usize))
 }
 
-/// What [`payload`] made.
-pub(crate) fn parse(payload: &[u8]) -> Option<(TalkId, usize)> {
-    let (id, number) = payload.split_first_chunk::<4>()?;
-    let number: [u8; 4] = number.try_into().ok()?;
-    Some((TalkId(u32::from_be_bytes(*id) as usize), u32::from_be_bytes(number) as usize))
-}
-
-/// Whether a packet is for the echo application.
-pub(crate) fn is_request(destination: SocketAddr) -> bool {
-    destination.port() == ECHO
+/// Whether a packet asks for an echo.
+pub(crate) fn is_request(packet: &Packet) -> bool {
+    let asked = if packet.protocol == Protocol::Icmp { 0 } else { ECHO };
+    packet.destination.port() == asked
 }

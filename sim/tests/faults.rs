@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{Lab, PERIOD, inside, ms, public, secs};
+use common::{Lab, PERIOD, inside, link, ms, public, secs};
 use ntm_nat::Behaviour;
 use ntm_protocol::observe::{RouteName, What};
 use ntm_protocol::wire::Kind;
+use ntm_sim::impair::Impairment;
 use ntm_sim::{HostId, TalkId, World};
 
 /// One seed, one trace, byte for byte: with every fault there is.
@@ -15,7 +16,7 @@ fn one_seed_gives_one_trace() {
         let mut lab = Lab::new(seed);
         let (a, b) = (lab.nat(Behaviour::SYMMETRIC), lab.nat(Behaviour::PORT_RESTRICTED));
         let (mn, cn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)));
-        lab.world.impair(|link| (link.loss, link.duplicate, link.jitter) = (100, 50, ms(3)));
+        lab.world.impair(|link| (link.loss, link.duplicate, link.reorder) = (0.1, 0.05, 0.1));
         lab.world.start_all();
         lab.world.run_for(secs(2));
         lab.world.talk(mn, cn, PERIOD);
@@ -62,7 +63,7 @@ fn persist(lab: &mut Lab, from: HostId, to: HostId, limit: u64) -> TalkId {
 }
 
 /// MN and CN behind two NATs, and MN with a general node, under `impair` from the start; MN moves; then the faults stop.
-fn survives(seed: u64, impair: impl Fn(&mut ntm_sim::Link) + Copy) {
+fn survives(seed: u64, impair: impl Fn(&mut Impairment) + Copy) {
     let mut lab = Lab::new(seed);
     let kinds = [Behaviour::PORT_RESTRICTED, Behaviour::SYMMETRIC, Behaviour::FULL_CONE];
     let pick = |n: u64| kinds[(seed / n % 3) as usize];
@@ -73,14 +74,15 @@ fn survives(seed: u64, impair: impl Fn(&mut ntm_sim::Link) + Copy) {
     let talks = [persist(&mut lab, mn, cn, 120), persist(&mut lab, mn, gn, 120)];
     lab.world.run_for(secs(10));
     let mut new = inside(nets[2], 2);
-    impair(&mut new.link);
+    impair(&mut new.link.up);
+    impair(&mut new.link.down);
     lab.world.move_to(mn, &[new]);
     let moved = lab.world.now();
     for talk in talks {
         let back = |world: &World| world.heard(talk).first_return_of_sent_since(moved).is_some();
         assert!(lab.world.wait(secs(120), back), "seed {seed}: nothing came back\n{}", lab.sequence(0));
     }
-    lab.world.impair(|link| (link.loss, link.duplicate, link.jitter) = (0, 0, ms(0)));
+    lab.world.impair(|way| *way = link().up);
     lab.world.run_for(secs(30));
     let calm = lab.world.now();
     lab.world.run_for(secs(5));
@@ -107,23 +109,25 @@ fn survives(seed: u64, impair: impl Fn(&mut ntm_sim::Link) + Copy) {
 
 #[test]
 fn a_fifth_of_all_datagrams_lost_on_every_link() {
-    (0..27).for_each(|seed| survives(seed, |link| link.loss = 200));
+    (0..27).for_each(|seed| survives(seed, |link| link.loss = 0.2));
 }
 
 #[test]
 fn duplicates_on_every_link() {
-    (0..9).for_each(|seed| survives(seed, |link| link.duplicate = 300));
+    (0..9).for_each(|seed| survives(seed, |link| link.duplicate = 0.3));
 }
 
 #[test]
 fn reordering_on_every_link() {
-    (0..9).for_each(|seed| survives(seed, |link| link.jitter = ms(30)));
+    (0..9).for_each(|seed| survives(seed, |link| (link.delay, link.reorder) = (ms(30), 0.3)));
 }
 
 #[test]
 fn all_at_once() {
     (0..9).for_each(|seed| {
-        survives(seed, |link| (link.loss, link.duplicate, link.jitter) = (100, 200, ms(20)));
+        survives(seed, |link| {
+            (link.loss, link.duplicate, link.delay, link.reorder) = (0.1, 0.2, ms(20), 0.3)
+        });
     });
 }
 

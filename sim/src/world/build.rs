@@ -17,7 +17,8 @@ impl World {
     fn add(&mut self, name: &str, fqdn: &str, part: Part, interfaces: Vec<Interface>) -> HostId {
         let id = HostId(self.hosts.len());
         for interface in &interfaces {
-            self.networks.attach(interface.network, interface.address, id);
+            let seed = self.bytes();
+            self.networks.attach((interface.network, interface.address), id, &interface.link, seed);
         }
         self.hosts.push(Host::new(name, fqdn_of(fqdn), part, interfaces));
         id
@@ -105,6 +106,6 @@ impl World {
         uplink: Link,
     ) -> NetworkId {
         let (external, seed) = (external.parse().expect("an IP address"), self.bytes());
-        self.networks.router(name, behaviour, (outside, external), uplink, seed).1
+        self.networks.router(name, behaviour, (outside, external), &uplink, seed).1
     }
 }

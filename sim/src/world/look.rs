@@ -12,7 +12,7 @@ use ntm_protocol::wire::NodeKind;
 
 use super::{Recorded, World};
 use crate::HostId;
-use crate::host::Machine;
+use crate::host::{Machine, Part};
 use crate::talk::{Talk, TalkId};
 
 impl World {
@@ -66,6 +66,11 @@ impl World {
     /// The hosts, in the order in which they were added.
     pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
         (0..self.hosts.len()).map(HostId)
+    }
+
+    /// Whether a host is an NTM terminal, running or not.
+    pub fn is_terminal(&self, id: HostId) -> bool {
+        matches!(self.hosts[id.0].part, Part::Terminal { .. })
     }
 
     /// The running terminal at a host.

@@ -17,10 +17,13 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::HostId;
+use crate::capture::Captured;
 use crate::dns::Dns;
 use crate::host::{Host, Interface, Machine, Output};
+use crate::impair::Impairment;
 use crate::link::Link;
-use crate::network::Networks;
+use crate::network::{Datagram, Networks};
+use crate::packet::Protocol;
 use crate::queue::Queue;
 use crate::talk::{Talk, TalkId};
 use run::Event;
@@ -102,7 +105,7 @@ pub struct World {
     pub settings: Settings,
     /// The DNS.
     pub dns: Dns,
-    now: Instant,
+    pub(crate) now: Instant,
     queue: Queue<Event>,
     rng: ChaCha12Rng,
     networks: Networks,
@@ -110,6 +113,7 @@ pub struct World {
     talks: Vec<Talk>,
     trace: Vec<Observation>,
     recording: Option<Vec<Recorded>>,
+    pub(crate) captures: Option<Vec<Captured>>,
     seed: u64,
     events: u64,
     /// How often a machine was woken at this very instant.
@@ -130,6 +134,7 @@ impl World {
             talks: Vec::new(),
             trace: Vec::new(),
             recording: None,
+            captures: None,
             seed,
             events: 0,
             wakes: 0,
@@ -159,20 +164,49 @@ impl World {
 
     /// A host leaves where it is and is at `interfaces` from now on, the preferred first.
     pub fn move_to(&mut self, id: HostId, interfaces: &[Interface]) {
-        let host = &mut self.hosts[id.0];
-        for old in std::mem::replace(&mut host.interfaces, interfaces.to_vec()) {
-            self.networks.detach(old.network, old.address);
+        // As netlink says it: first the old addresses go. The new network's may be the same: home networks are alike.
+        self.set_interfaces(id, &[]);
+        if !interfaces.is_empty() {
+            self.set_interfaces(id, interfaces);
+        }
+    }
+
+    /// A host's interfaces that are up are these from now on, the preferred first. What is under way over those that stay goes on.
+    pub fn set_interfaces(&mut self, id: HostId, interfaces: &[Interface]) {
+        let place = |interface: &Interface| (interface.network, interface.address);
+        let old = std::mem::replace(&mut self.hosts[id.0].interfaces, interfaces.to_vec());
+        let is_among = |all: &[Interface], one: &Interface| all.iter().any(|it| place(it) == place(one));
+        for gone in old.iter().filter(|interface| !is_among(interfaces, interface)) {
+            self.networks.detach(gone.network, gone.address);
         }
         for new in interfaces {
-            self.networks.attach(new.network, new.address, id);
+            if is_among(&old, new) {
+                self.relink(new);
+            } else {
+                let seed = self.bytes();
+                self.networks.attach(place(new), id, &new.link, seed);
+            }
         }
+        let host = &mut self.hosts[id.0];
         let addresses = host.addresses();
         if let Machine::Terminal(terminal, _) = &mut host.machine {
-            // As netlink says it: first the old addresses go. The new network's may be the same: home networks are alike.
-            terminal.handle_addresses(&[], self.now);
             terminal.handle_addresses(&addresses, self.now);
         }
         self.settle(id, Output::default());
+    }
+
+    /// The link of an interface that is up does what `interface` says from now on.
+    pub fn relink(&mut self, interface: &Interface) {
+        if let Some(wire) = self.networks.wire(interface.network, interface.address) {
+            wire.set(&interface.link);
+        }
+    }
+
+    /// The uplink of the router called `name` does what `link` says from now on.
+    pub fn relink_router(&mut self, name: &str, link: &Link) {
+        if let Some(router) = self.networks.router_named(name) {
+            self.networks.uplink(router).set(link);
+        }
     }
 
     /// Datagrams between two public addresses are lost from now on, in both directions.
@@ -191,9 +225,8 @@ impl World {
         self.networks.mend();
     }
 
-    /// Changes every link: of hosts and of routers.
-    pub fn impair(&mut self, change: impl Fn(&mut Link)) {
-        self.hosts.iter_mut().flat_map(|host| &mut host.interfaces).for_each(|at| change(&mut at.link));
+    /// Changes every link that is in place: of hosts and of routers, in both directions.
+    pub fn impair(&mut self, change: impl Fn(&mut Impairment)) {
         self.networks.impair(change);
     }
 
@@ -201,24 +234,36 @@ impl World {
     /// sends back.
     pub fn talk(&mut self, host: HostId, peer: HostId, period: Duration) -> TalkId {
         let name = self.hosts[peer.0].fqdn.clone();
-        self.converse(host, name, Some(period))
+        self.converse(host, name, (Protocol::Udp, Some(period), None))
+    }
+
+    /// An application of `host` asks for `name` and sends `count` ICMP echo requests there, one every `interval`.
+    pub fn ping(&mut self, host: HostId, name: &Fqdn, count: usize, interval: Duration) -> TalkId {
+        self.converse(host, name.clone(), (Protocol::Icmp, Some(interval), Some(count)))
     }
 
     /// An application of `host` asks for `name`, and that is all.
     pub fn ask(&mut self, host: HostId, name: &str) -> TalkId {
-        self.converse(host, fqdn_of(name), None)
+        self.converse(host, fqdn_of(name), (Protocol::Udp, None, None))
     }
 
     /// As [`talk`](Self::talk), with any name.
     pub fn talk_to(&mut self, host: HostId, name: &str, period: Duration) -> TalkId {
-        self.converse(host, fqdn_of(name), Some(period))
+        self.converse(host, fqdn_of(name), (Protocol::Udp, Some(period), None))
     }
 
-    fn converse(&mut self, host: HostId, peer: Fqdn, period: Option<Duration>) -> TalkId {
+    fn converse(
+        &mut self,
+        host: HostId,
+        peer: Fqdn,
+        what: (Protocol, Option<Duration>, Option<usize>),
+    ) -> TalkId {
         let id = TalkId(self.talks.len());
-        self.talks.push(Talk::new(id, host, peer.clone(), period, self.now));
-        if let Machine::Terminal(terminal, _) = &mut self.hosts[host.0].machine {
-            terminal.handle_query(QueryId(id.0 as u64), peer, self.now);
+        self.talks.push(Talk::new(id, host, peer.clone(), what, self.now));
+        match &mut self.hosts[host.0].machine {
+            Machine::Terminal(terminal, _) => terminal.handle_query(QueryId(id.0 as u64), peer, self.now),
+            Machine::General => self.look_up(id, &peer),
+            Machine::Off | Machine::Coordinator(_) | Machine::Relay(..) => {}
         }
         self.settle(host, Output::default());
         id
@@ -240,7 +285,8 @@ impl World {
         let (before, refused) = (self.state(id), self.refused(id));
         let host = &mut self.hosts[id.0];
         let mut output = Output::default();
-        host.receive(from, to, bytes, self.now, &mut output);
+        let datagram = Datagram { protocol: Protocol::Udp, source: from, destination: to, payload: bytes };
+        host.receive(datagram, self.now, &mut output);
         host.drain(&mut output);
         let sent = output.sent.iter().filter_map(|out| Header::parse(&out.bytes).ok());
         Reaction {

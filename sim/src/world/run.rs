@@ -1,19 +1,20 @@
 //! What happens next, and what comes of it.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ntm_protocol::addr::Vip;
-use ntm_protocol::coordinator::lookup::{LookupId, LookupResult};
+use ntm_protocol::addr::{Fqdn, Vip};
+use ntm_protocol::coordinator::lookup::{Lookup, LookupAnswer, LookupFailure, LookupId, LookupResult};
 use ntm_protocol::coordinator::store::{Write, WriteId, WriteOutcome};
 use ntm_protocol::observe::Observation;
 use ntm_protocol::terminal::{QueryId, Terminal};
-use ntm_protocol::time::Duration;
+use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::DnsError;
 
 use super::{Recorded, World};
 use crate::HostId;
+use crate::capture::Point;
 use crate::host::{Interface, Machine, Outgoing, Output};
-use crate::link::Link;
+use crate::link::Way;
 use crate::network::{Datagram, NetworkId, Next, RouterId};
 use crate::packet::Packet;
 use crate::talk::{self, Numbered, TalkId};
@@ -111,52 +112,59 @@ impl World {
     fn travel(&mut self, network: NetworkId, datagram: Datagram) {
         match self.networks.next(network, &datagram, self.now) {
             Next::Host(id) => {
-                let at = datagram.destination.ip();
-                let interface = self.hosts[id.0].interfaces.iter().find(|interface| interface.address == at);
-                if let Some(link) = interface.map(|interface| interface.link) {
-                    self.pass(&link, |datagram| Event::Receive(id, datagram), datagram);
-                }
+                let (len, now) = (datagram.wire_len(), self.now);
+                let wire = self.networks.wire(network, datagram.destination.ip());
+                let times = wire.into_iter().flat_map(|wire| wire.pass(Way::Down, len, now)).collect();
+                self.arrive(times, |datagram| Event::Receive(id, datagram), datagram);
             }
             Next::Up(router, outside, datagram) => {
-                let uplink = *self.networks.uplink(router);
-                self.pass(&uplink, |datagram| Event::On(outside, datagram), datagram);
+                let times =
+                    self.networks.uplink(router).pass(Way::Up, datagram.wire_len(), self.now).collect();
+                self.arrive(times, |datagram| Event::On(outside, datagram), datagram);
             }
             Next::Down(router) => {
-                let uplink = *self.networks.uplink(router);
-                self.pass(&uplink, |datagram| Event::At(router, datagram), datagram);
+                let times =
+                    self.networks.uplink(router).pass(Way::Down, datagram.wire_len(), self.now).collect();
+                self.arrive(times, |datagram| Event::At(router, datagram), datagram);
             }
             Next::Back(datagram) => self.travel(network, datagram),
             Next::Lost => {}
         }
     }
 
-    fn pass(&mut self, link: &Link, event: impl Fn(Datagram) -> Event, datagram: Datagram) {
-        for time in link.arrivals(&mut self.rng) {
-            self.queue.push(self.now + time, event(datagram.clone()));
+    fn arrive(&mut self, times: Vec<Instant>, event: impl Fn(Datagram) -> Event, datagram: Datagram) {
+        for time in times {
+            self.queue.push(time, event(datagram.clone()));
         }
     }
 
-    fn send(&mut self, id: HostId, Outgoing { port, to, bytes }: Outgoing) {
+    fn send(&mut self, id: HostId, Outgoing { protocol, port, to, bytes }: Outgoing) {
         // Where there is no address there is no way out.
-        let Some(Interface { network, address, link }) = self.hosts[id.0].interfaces.first().copied() else {
+        let Some(Interface { network, address, .. }) = self.hosts[id.0].interfaces.first().copied() else {
             return;
         };
-        let datagram = Datagram { source: SocketAddr::new(address, port), destination: to, payload: bytes };
-        self.pass(&link, |datagram| Event::On(network, datagram), datagram);
+        let source = SocketAddr::new(address, port);
+        let datagram = Datagram { protocol, source, destination: to, payload: bytes };
+        self.capture(id, Point::Real(address), true, &datagram);
+        let (len, now) = (datagram.wire_len(), self.now);
+        let wire = self.networks.wire(network, address);
+        let times = wire.into_iter().flat_map(|wire| wire.pass(Way::Up, len, now)).collect();
+        self.arrive(times, |datagram| Event::On(network, datagram), datagram);
     }
 
-    fn receive(&mut self, id: HostId, Datagram { source, destination, payload }: Datagram) {
-        let host = &mut self.hosts[id.0];
+    fn receive(&mut self, id: HostId, datagram: Datagram) {
+        let destination = datagram.destination;
         // It may have moved away while the datagram was on the link.
-        if !host.interfaces.iter().any(|interface| interface.address == destination.ip()) {
+        if !self.hosts[id.0].interfaces.iter().any(|interface| interface.address == destination.ip()) {
             return;
         }
         if let Some(recording) = &mut self.recording {
-            let (at, bytes) = (self.now, payload.clone());
-            recording.push(Recorded { at, host: id, from: source, to: destination, bytes });
+            let (at, bytes) = (self.now, datagram.payload.clone());
+            recording.push(Recorded { at, host: id, from: datagram.source, to: destination, bytes });
         }
+        self.capture(id, Point::Real(destination.ip()), false, &datagram);
         let mut output = Output::default();
-        host.receive(source, destination, payload, self.now, &mut output);
+        self.hosts[id.0].receive(datagram, self.now, &mut output);
         self.settle(id, output);
     }
 
@@ -194,8 +202,8 @@ impl World {
         for (general, done) in output.translated {
             self.queue.push(self.now + self.settings.translate, Event::Translated(id, boot, general, done));
         }
-        for (query, answer) in output.answers {
-            self.answered(query, answer);
+        for (QueryId(query), answer) in output.answers {
+            self.answered(TalkId(query as usize), answer.map(|vip| vip.0));
         }
         for packet in output.delivered {
             self.deliver(id, packet);
@@ -212,8 +220,23 @@ impl World {
 
     // Applications
 
-    fn answered(&mut self, QueryId(query): QueryId, answer: Result<Vip, DnsError>) {
-        let id = TalkId(query as usize);
+    /// An application of a host without NTMobile asks for a name, and is told at once, as by a hosts file.
+    pub(super) fn look_up(&mut self, id: TalkId, name: &Fqdn) {
+        let found = match self.dns.answer(&Lookup::A(name.clone()), |_| true).1 {
+            Ok(LookupAnswer::Addresses(all)) => Ok(all),
+            Err(LookupFailure::NxDomain) => Err(DnsError::NxDomain),
+            _ => Err(DnsError::ServFail),
+        };
+        let first = |all: Vec<IpAddr>| {
+            all.into_iter().find_map(|ip| match ip {
+                IpAddr::V4(ip) => Some(ip),
+                IpAddr::V6(_) => None,
+            })
+        };
+        self.answered(id, found.and_then(|all| first(all).ok_or(DnsError::NxDomain)));
+    }
+
+    fn answered(&mut self, id: TalkId, answer: Result<Ipv4Addr, DnsError>) {
         let Some(talk) = self.talks.get_mut(id.0).filter(|talk| talk.answer.is_none()) else { return };
         talk.answer = Some((self.now, answer));
         if answer.is_ok() && talk.period.is_some() {
@@ -221,19 +244,27 @@ impl World {
         }
     }
 
+    /// The address that an application of a host has.
+    fn own_address(&self, id: HostId) -> Option<Ipv4Addr> {
+        if self.is_terminal(id) {
+            return self.at_terminal(id).and_then(Terminal::vip).map(|vip| vip.0);
+        }
+        self.hosts[id.0].interfaces.iter().find_map(|interface| match interface.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
     fn tick(&mut self, id: TalkId) {
-        let talk = &mut self.talks[id.0];
-        let (Some(peer), Some(period), false) = (talk.vip(), talk.period, talk.ended) else { return };
+        let talk = &self.talks[id.0];
+        let (Some(peer), Some(period), false) = (talk.address(), talk.period, talk.has_sent_all()) else {
+            return;
+        };
         let (host, number) = (talk.host, talk.packets.len());
-        let own = self.at_terminal(host).and_then(Terminal::vip);
         let mut output = Output::default();
-        let had_path = own.is_some_and(|own| {
-            let packet = Packet {
-                source: self.talks[id.0].source(own),
-                destination: SocketAddrV4::new(peer.0, talk::ECHO),
-                payload: talk::payload(id, number),
-            };
-            self.hosts[host.0].send_packet(&packet, &mut output)
+        let had_path = self.own_address(host).is_some_and(|own| {
+            let packet = self.talks[id.0].packet(id, number, own, peer);
+            self.dispatch(host, packet, &mut output)
         });
         let packet = Numbered { sent: self.now, had_path, arrived: None, returned: None };
         self.talks[id.0].packets.push(packet);
@@ -241,21 +272,27 @@ impl World {
         self.queue.push(self.now + period, Event::Tick(id));
     }
 
+    /// An application sends a packet: whether there was a way.
+    fn dispatch(&mut self, id: HostId, packet: Packet, output: &mut Output) -> bool {
+        self.capture_virtual(id, true, &packet);
+        self.hosts[id.0].send_packet(&packet, output)
+    }
+
     /// A packet came to an application: one that echoes, or one that counts echoes.
     fn deliver(&mut self, id: HostId, packet: Packet) {
         let now = self.now;
-        let named = talk::parse(&packet.payload);
+        self.capture_virtual(id, false, &packet);
+        let named = talk::parse(&packet);
         let known = named.and_then(|(talk, number)| Some((self.talks.get_mut(talk.0)?, number)));
         let known = known.filter(|(talk, number)| *number < talk.packets.len());
-        if talk::is_request(packet.destination.into()) {
+        if talk::is_request(&packet) {
             if let Some((talk, number)) = known {
                 talk.again += u32::from(talk.packets[number].arrived.is_some());
                 talk.packets[number].arrived.get_or_insert(now);
             }
             self.hosts[id.0].heard.insert(packet.source.into());
-            let echo = Packet { source: packet.destination, destination: packet.source, ..packet };
             let mut output = Output::default();
-            self.hosts[id.0].send_packet(&echo, &mut output);
+            self.dispatch(id, packet.turned(), &mut output);
             self.settle(id, output);
         } else if let Some((talk, number)) = known {
             if (talk.host, talk.port) != (id, packet.destination.port()) {

@@ -1,0 +1,62 @@
+//! What passed the interfaces of hosts, as a capture there would show it.
+
+use std::net::IpAddr;
+
+use ntm_protocol::time::Instant;
+
+use crate::HostId;
+use crate::network::Datagram;
+use crate::packet::Packet;
+use crate::world::World;
+
+/// Where a packet was seen.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Point {
+    /// At the real interface that has this address.
+    Real(IpAddr),
+    /// At a terminal's virtual interface.
+    Virtual,
+}
+
+/// A packet that passed an interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Captured {
+    /// When.
+    pub at: Instant,
+    /// Whose interface.
+    pub host: HostId,
+    /// Which.
+    pub point: Point,
+    /// Whether the host sent it.
+    pub outgoing: bool,
+    /// As it was there.
+    pub packet: Datagram,
+}
+
+impl World {
+    /// Keeps what passes every interface from now on.
+    pub fn capture_all(&mut self) {
+        self.captures.get_or_insert_default();
+    }
+
+    /// What passed since [`capture_all`](Self::capture_all), in the order of time.
+    pub fn captured(&self) -> &[Captured] {
+        self.captures.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn capture(&mut self, host: HostId, point: Point, outgoing: bool, packet: &Datagram) {
+        if let Some(captures) = &mut self.captures {
+            captures.push(Captured { at: self.now, host, point, outgoing, packet: packet.clone() });
+        }
+    }
+
+    /// As [`capture`](Self::capture), at the virtual interface, where the host has one.
+    pub(crate) fn capture_virtual(&mut self, host: HostId, outgoing: bool, packet: &Packet) {
+        if self.captures.is_some() && self.is_terminal(host) {
+            let Packet { protocol, source, destination, payload } = packet.clone();
+            let packet =
+                Datagram { protocol, source: source.into(), destination: destination.into(), payload };
+            self.capture(host, Point::Virtual, outgoing, &packet);
+        }
+    }
+}
