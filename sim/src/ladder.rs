@@ -86,20 +86,13 @@ impl Names<'_> {
                 format!("path-changed {route}{to}: {reason} [{path}, epoch {epoch}]")
             }
             What::RelayTable { path, change, mode } => {
-                let mode = match mode {
-                    RelayMode::Switch => "RS-S",
-                    RelayMode::Translate => "RS-N",
-                };
+                let mode = mode_name(*mode);
                 let change = match change {
                     TableChange::Made => "made".to_owned(),
                     TableChange::Renewed => "renewed".to_owned(),
                     TableChange::Ended => "ended".to_owned(),
                     TableChange::Tunnel { side, address } => {
-                        let side = match side {
-                            Role::Initiator => "initiator",
-                            Role::Responder => "responder",
-                        };
-                        format!("tunnel of the {side} at {}", self.socket(*address))
+                        format!("tunnel of the {} at {}", role_name(*side), self.socket(*address))
                     }
                 };
                 format!("relay-table {mode}: {change} [{}]", self.path(*path))
@@ -109,7 +102,7 @@ impl Names<'_> {
     }
 }
 
-fn lookup_name(lookup: LookupKind) -> &'static str {
+pub(crate) fn lookup_name(lookup: LookupKind) -> &'static str {
     match lookup {
         LookupKind::Ns => "NS",
         LookupKind::Txt => "TXT",
@@ -118,11 +111,22 @@ fn lookup_name(lookup: LookupKind) -> &'static str {
     }
 }
 
-fn route_name(route: RouteName) -> &'static str {
+pub(crate) fn route_name(route: RouteName) -> &'static str {
     match route {
         RouteName::Direct => "direct",
         RouteName::Switched => "RS-S",
         RouteName::Translated => "RS-N",
         RouteName::None => "none",
+    }
+}
+
+pub(crate) fn mode_name(mode: RelayMode) -> &'static str {
+    route_name(mode.into())
+}
+
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Initiator => "initiator",
+        Role::Responder => "responder",
     }
 }

@@ -10,7 +10,7 @@
 //! * [`link`], [`network`]: how datagrams travel, through NATs and impairments.
 //! * [`dns`], [`store`]: what a DC asks for, as data.
 //! * [`packet`], [`talk`]: what applications send. [`capture`]: what passed the interfaces.
-//! * [`ladder`]: the trace, one readable line for each observation.
+//! * [`ladder`]: the trace, one readable line for each observation. [`sequence`]: what of a trace is the same in both worlds.
 //!
 //! ```
 //! use ntm_sim::{Link, World};
@@ -39,6 +39,7 @@ mod masquerade;
 pub mod network;
 pub mod packet;
 mod queue;
+pub mod sequence;
 pub mod store;
 pub mod talk;
 mod world;

@@ -78,3 +78,25 @@ fn handover_with_a_terminal() {
     insta::assert_snapshot!(lab.sequence(start));
     lab.assert_flowing(talk);
 }
+
+/// The normalised form of T4.1.2-seq does not depend on the seed, nor on how far apart the nodes are.
+#[test]
+fn a_normalised_sequence_is_that_of_the_protocol_alone() {
+    let run = |seed: u64, one_way: u64| {
+        let mut lab = Lab::new(seed);
+        let (a, b) = (lab.nat(Behaviour::SYMMETRIC), lab.nat(Behaviour::SYMMETRIC));
+        let (mn, cn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)));
+        lab.world.impair(|way| way.delay = common::ms(one_way));
+        lab.start();
+        let start = lab.world.trace().len();
+        lab.world.talk(mn, cn, PERIOD);
+        lab.world.run_for(secs(1));
+        let owner = |address| lab.world.owner(address).map(str::to_owned);
+        ntm_sim::sequence::normalise(&lab.world.trace()[start..], owner)
+    };
+    let sequence = run(46, 2);
+    insta::assert_snapshot!(sequence.woven());
+    for (seed, one_way) in [(47, 2), (46, 1), (48, 5)] {
+        assert_eq!(sequence.differences(&run(seed, one_way), "2 ms", "other"), Vec::<String>::new());
+    }
+}

@@ -133,7 +133,7 @@ impl World {
     }
 
     /// The name of the host or router that has `address`, now or at its start.
-    pub(crate) fn owner(&self, address: IpAddr) -> Option<&str> {
+    pub fn owner(&self, address: IpAddr) -> Option<&str> {
         let host = self.hosts.iter().find(|host| host.addresses().contains(&address));
         host.map(|host| host.name.as_str()).or_else(|| self.networks.router_at(address))
     }
