@@ -34,14 +34,56 @@ fn direct() {
     holds("direct");
 }
 
+/// TA-b, TA-c: the report's Relay Table has every field of an RS-S entry, of both sides, and none was filled before what it needs.
 #[test]
 fn rs_s() {
-    holds("rs-s");
+    let (_home, report) = holds("rs-s");
+    let fields = filled(&report, "RS-S");
+    let expected = [
+        ["Path ID", "Temp Key (MN)", "Temp Key (CN)", "Virtual IP (MN)", "Virtual IP (CN)"]
+            .map(|field| (field, true))
+            .to_vec(),
+        ["Common Key (MN)", "Tunnel IP (MN)", "Tunnel Port (MN)"].map(|field| (field, false)).to_vec(),
+        ["Common Key (CN)", "Tunnel IP (CN)", "Tunnel Port (CN)"].map(|field| (field, false)).to_vec(),
+    ];
+    assert_eq!(
+        fields.iter().map(|(field, directed)| (field.as_str(), *directed)).collect::<Vec<_>>(),
+        expected.concat()
+    );
 }
 
+/// TA-b, TA-c: the same of RS-N, which has one side and the general node's address.
 #[test]
 fn rs_n() {
-    holds("rs-n");
+    let (_home, report) = holds("rs-n");
+    let fields = filled(&report, "RS-N");
+    let expected = [
+        ["Path ID", "Temp Key", "Virtual IP (MN)", "Virtual IP (GN)", "Real IP (GN)"]
+            .map(|field| (field, true)),
+        ["Common Key", "Tunnel IP", "Tunnel Port", "", ""].map(|field| (field, false)),
+    ];
+    let expected = expected.concat().into_iter().filter(|(field, _)| !field.is_empty());
+    assert!(fields.iter().map(|(field, directed)| (field.as_str(), *directed)).eq(expected), "{fields:?}");
+}
+
+/// The fields of the one entry that the relay `rs` has: its name, and whether the Relay Direction filled it. All are filled, those of
+/// Tunnel Requests after those of the Relay Direction.
+fn filled(report: &Value, mode: &str) -> Vec<(String, bool)> {
+    let entries = report["relay_table"]["rs"].as_array().expect("a table");
+    assert_eq!(entries.len(), 1, "{entries:#?}");
+    assert_eq!(entries[0]["mode"], mode);
+    let mut directed = f64::MAX;
+    let fields = entries[0]["fields"].as_array().expect("fields").iter().map(|field| {
+        let at = field["filled_ms"].as_f64().unwrap_or_else(|| panic!("not filled: {field}"));
+        assert!(field["content"].is_string(), "{field}");
+        let by_direction = field["filled_by"] == "Relay Direction";
+        if by_direction {
+            directed = at;
+        }
+        assert!(at >= directed, "{field} was filled before the Relay Direction at {directed} ms");
+        (field["name"].as_str().expect("a name").to_owned(), by_direction)
+    });
+    fields.collect()
 }
 
 /// The main job. Beside the file's own expectations: the first byte comes within three seconds of the start, and the run adds less

@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `report.json` | [`Report`]: verdict, expectations, quantities, handovers, flows |
+//! | `report.json` | [`Report`]: verdict, expectations, quantities, Relay Tables |
+//! | `tables.md` | the Relay Tables, to read ([`relay_table`]) |
 //! | `events.jsonl` | every observation of every node and of the harness, sorted by time |
 //! | `env.json` | the machine, kernel and programs ([`environment`]) |
 //! | `status.json` | each daemon's answer to `status` at the end |
@@ -10,6 +11,7 @@
 
 pub mod environment;
 pub mod events;
+pub mod relay_table;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,7 @@ use serde_json::Value as Json;
 
 use crate::flow::Quantities;
 use crate::judge::verdict::Judged;
+use relay_table::RelayTables;
 
 /// A run's result, as `report.json` has it.
 #[derive(Debug, Clone, Serialize)]
@@ -45,6 +48,8 @@ pub struct Report {
     pub quantities: BTreeMap<String, Json>,
     /// What could not be measured, and why.
     pub unmeasured: BTreeMap<String, String>,
+    /// The Relay Table of every relay at the end (TA-c).
+    pub relay_table: RelayTables,
     /// When time began, in nanoseconds of the trace's clock.
     pub start: u64,
     /// Seconds from the harness's start to the report.

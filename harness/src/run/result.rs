@@ -17,7 +17,7 @@ use crate::judge::verdict::{Evidence, judge};
 use crate::measure::{self, Recordings};
 use crate::plan::Plan;
 use crate::plan::config::TUN;
-use crate::report::{Report, events, split, text};
+use crate::report::{Report, events, relay_table, split, text};
 use crate::scenario::model::FlowKind;
 use crate::timeline::Handover;
 
@@ -97,6 +97,11 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         Ending::Complete => ("held", Exit::Held),
     };
     let (measured, unmeasured) = split(&quantities);
+    let status =
+        files.iter().find(|(name, _)| *name == "status.json").map_or(&Json::Null, |(_, status)| status);
+    let relay_table = relay_table::of(status, record.start);
+    let tables = job.folder.join("tables.md");
+    fs::write(&tables, relay_table::render(&relay_table)).map_err(Failure::during(tables.display()))?;
     let report = Report {
         schema: 1,
         scenario: job.scenario.name.clone(),
@@ -109,6 +114,7 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         expectations,
         quantities: measured,
         unmeasured,
+        relay_table,
         start: record.start,
         seconds: clock::now().since(job.started).as_secs_f64(),
         folder: job.folder.display().to_string(),

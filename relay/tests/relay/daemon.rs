@@ -109,7 +109,8 @@ fn refused_input_is_counted_and_traced() {
     assert_eq!(after["ok"].as_array().map(Vec::len), Some(2));
 }
 
-/// Without nft, and without the right to make a TUN: tunnels are switched all the same (T4.1.3-a), and a DC is told what is not to be had.
+/// Without nft, and without the right to make a TUN: tunnels are switched all the same, byte for byte (T4.1.3-a), each request is answered
+/// (T5.3-a), and a DC is told what is not to be had.
 #[test]
 fn without_rs_n_it_still_switches() {
     let binary = env!("CARGO_BIN_EXE_ntm-relay");

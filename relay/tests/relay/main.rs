@@ -3,6 +3,7 @@
 //! Every test makes network namespaces of its own, which end with it. It needs root and the programs ip, nft, ping and setpriv (packages
 //! iproute2, nftables, iputils-ping, util-linux); where something is missing it fails and says so.
 
+mod appendix;
 mod daemon;
 mod peers;
 mod process;

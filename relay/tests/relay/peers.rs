@@ -49,13 +49,23 @@ impl Path {
         Self { id: PathId([number; 16]), epoch: 0 }
     }
 
+    /// The key that the DC gives `end` and the relay: this byte again and again.
+    pub(crate) fn temp_byte(self, end: Role) -> u8 {
+        self.id.0[0] ^ (end.index() as u8 + 1) << 6
+    }
+
+    /// The key that `end` gives the relay, likewise.
+    pub(crate) fn common_byte(self, end: Role) -> u8 {
+        self.id.0[0] ^ (end.index() as u8 + 1) << 5 ^ 0x0f
+    }
+
     /// The key that the DC gives `end` and the relay.
     pub(crate) fn temp_key(self, end: Role) -> SharedKey {
-        SharedKey::new([self.id.0[0] ^ (end.index() as u8 + 1) << 6; 32])
+        SharedKey::new([self.temp_byte(end); 32])
     }
 
     fn common_key(self, end: Role) -> SharedKey {
-        SharedKey::new([self.id.0[0] ^ (end.index() as u8 + 1) << 5 ^ 0x0f; 32])
+        SharedKey::new([self.common_byte(end); 32])
     }
 
     /// What a DC orders for it: packets of VIP_MN to `general` go to `real`.

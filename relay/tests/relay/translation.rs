@@ -94,6 +94,7 @@ fn dropped(relay: &Namespace, why: &str) -> u64 {
     count.and_then(|count| count.parse().ok()).expect("a counter")
 }
 
+/// T4.2.3-a, T4.2.3-b, T5.4.1-a, T5.4.2-a: both addresses are translated in both directions, and every checksum is right.
 #[test]
 fn udp_tcp_and_ping_reach_the_general_node_which_sees_the_relay_only() {
     let set = set();
@@ -154,6 +155,54 @@ fn one_terminal_speaks_to_two_general_nodes() {
         server.send_to(b"you too", from).expect("answered");
         assert_eq!(steadily(|| client.recv_from(&mut buffer)).expect("an answer").1, (*general, 7).into());
     }
+}
+
+/// T5.1.2-a: the source port is Netfilter's choice: the application's own while that is free, another where it is taken.
+#[test]
+fn a_taken_source_port_is_replaced_by_a_free_one() {
+    let mut set = set();
+    // A second virtual address of the same general node, so that one socket makes two connections which differ on this side only.
+    set.connect(Path::new(2), VIP_GN[1], GENERAL[0]);
+    let client = set.world.terminal.udp((VIP_MN, 40_000));
+    let server = set.world.others.udp((GENERAL[0], 7));
+    let mut buffer = [0; 64];
+    let mut reach = |general: Ipv4Addr| {
+        client.send_to(b"hello", (general, 7)).expect("sent");
+        let (_, from) = steadily(|| server.recv_from(&mut buffer)).expect("received");
+        server.send_to(b"you too", from).expect("answered");
+        let (_, answered) = steadily(|| client.recv_from(&mut buffer)).expect("an answer");
+        assert_eq!(answered, (general, 7).into());
+        from
+    };
+    let [first, second] = VIP_GN.map(&mut reach);
+    assert_eq!((first, second.ip()), ((RELAY, 40_000).into(), IpAddr::V4(RELAY)));
+    assert_ne!(second.port(), 40_000);
+    assert_eq!(VIP_GN.map(reach), [first, second], "a translation that is made stays");
+}
+
+/// T5.4.1-a: before MN's first packet nothing passes the other way; that packet makes the translation, and answers follow it back.
+#[test]
+fn the_first_packet_makes_the_translation() {
+    let set = set();
+    let client = set.world.terminal.udp((VIP_MN, 40_000));
+    let server = set.world.others.udp((GENERAL[0], 7));
+    let known = || set.world.relay.must("cat /proc/net/nf_conntrack");
+    let mut buffer = [0; 64];
+    server.send_to(b"too early", (RELAY, 40_000)).expect("sent");
+    assert!(!known().contains(&format!("src={VIP_MN}")), "{}", known());
+    client.send_to(b"the first", (VIP_GN[0], 7)).expect("sent");
+    let (_, from) = steadily(|| server.recv_from(&mut buffer)).expect("received");
+    let made = known();
+    let entry = made.lines().find(|line| line.contains(&format!("src={VIP_MN} dst={}", VIP_GN[0])));
+    let entry = entry.unwrap_or_else(|| panic!("no translation: {made}"));
+    assert!(
+        entry.contains(&format!("src={} dst={RELAY} sport=7 dport={}", GENERAL[0], from.port())),
+        "{entry}"
+    );
+    server.send_to(b"an answer", from).expect("sent");
+    // One socket's packets keep their order: what was too early would come first.
+    let length = steadily(|| client.recv(&mut buffer)).expect("the answer");
+    assert_eq!(&buffer[..length], b"an answer");
 }
 
 /// What a terminal may not reach: the relay itself, another terminal, what has no translation; and nobody outside reaches a terminal.
