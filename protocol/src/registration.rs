@@ -9,8 +9,8 @@ use crate::observe::What;
 use crate::session::{Expired, Mail, Pending, Rtt, Session};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    Addresses, ErrorCode, Header, KeepAlive, List, Message, NodeKind, Reason, Refusal, RegistrationRequest,
-    RegistrationResponse,
+    Addresses, ErrorCode, Header, KeepAlive, List, MAX_RELAYS, Message, NodeKind, Reason, Refusal,
+    RegistrationRequest, RegistrationResponse, RelayRtt,
 };
 
 /// What became of the registration.
@@ -18,6 +18,8 @@ use crate::wire::{
 pub enum Outcome {
     /// Registered, with what the DC granted.
     Registered(RegistrationResponse),
+    /// The DC names other relays to measure; they stand in what it granted.
+    Relays,
     /// The address that the DC sees is another one now: the NAT's mapping moved.
     Moved,
     /// The DC does not answer; registration goes on by itself.
@@ -40,6 +42,8 @@ pub struct Registrar {
     next_keep_alive: Option<Instant>,
     /// A relay's load, reported in each Keep-alive.
     pub load: Option<u16>,
+    /// A terminal's RTTs to relays, told in each registration.
+    pub rtts: List<RelayRtt, MAX_RELAYS>,
 }
 
 /// Who a [`Registrar`] registers, and where.
@@ -75,6 +79,7 @@ impl Registrar {
             granted: None,
             next_keep_alive: None,
             load: None,
+            rtts: List::default(),
         }
     }
 
@@ -102,7 +107,8 @@ impl Registrar {
             fqdn: self.fqdn.clone(),
             kind: self.kind,
             addresses: self.addresses.clone(),
-            rtts: List::default(),
+            rtts: self.rtts.clone(),
+            vips: None,
         };
         self.ask(request.request, request.into(), now, mail);
     }
@@ -161,7 +167,8 @@ impl Registrar {
                     ErrorCode::NotRegistered if self.granted.is_some() => {
                         Ok((Some(self.lose(now, mail)), None))
                     }
-                    ErrorCode::NotRegistered => Ok((None, None)),
+                    // Only DCs have ranges that may overlap.
+                    ErrorCode::NotRegistered | ErrorCode::Overlap { .. } => Ok((None, None)),
                 }
             }
             Message::KeepAliveAnswer(answer) => {
@@ -170,13 +177,13 @@ impl Registrar {
                 if self.measure(answer.request, now).is_none() {
                     return Ok((None, None));
                 }
-                match &mut self.granted {
-                    Some(granted) if granted.seen != answer.seen => {
-                        granted.seen = answer.seen;
-                        Ok((Some(Outcome::Moved), None))
-                    }
-                    _ => Ok((None, None)),
+                let Some(granted) = &mut self.granted else { return Ok((None, None)) };
+                let moved = std::mem::replace(&mut granted.seen, answer.seen) != answer.seen;
+                if !answer.relays.is_empty() {
+                    granted.relays = answer.relays.clone();
+                    return Ok((Some(Outcome::Relays), None));
                 }
+                Ok((moved.then_some(Outcome::Moved), None))
             }
             _ => {
                 self.session.accept(header.sequence)?;
@@ -184,6 +191,19 @@ impl Registrar {
                 Ok((None, Some(message)))
             }
         }
+    }
+
+    fn keep_alive(&mut self, rtts: List<RelayRtt, MAX_RELAYS>, now: Instant, mail: &mut Mail) {
+        let period = self.granted.as_ref().map_or(Duration::from_secs(5), |granted| granted.keep_alive);
+        self.next_keep_alive = Some(now + period);
+        let message = KeepAlive { request: mail.request_id(), load: self.load, rtts };
+        self.ask(message.request, message.into(), now, mail);
+    }
+
+    /// Tells the DC the RTTs to relays, in a Keep-alive at once, and in later registrations.
+    pub fn report(&mut self, rtts: List<RelayRtt, MAX_RELAYS>, now: Instant, mail: &mut Mail) {
+        self.rtts = rtts.clone();
+        self.keep_alive(rtts, now, mail);
     }
 
     fn measure(&mut self, id: crate::wire::RequestId, now: Instant) -> Option<Message> {
@@ -208,10 +228,7 @@ impl Registrar {
     /// Repeats what is unanswered, and keeps the way through the NAT open.
     pub fn handle_timeout(&mut self, now: Instant, mail: &mut Mail) -> Option<Outcome> {
         if self.next_keep_alive.is_some_and(|at| at <= now) {
-            let period = self.granted.as_ref().map_or(Duration::from_secs(5), |granted| granted.keep_alive);
-            self.next_keep_alive = Some(now + period);
-            let message = KeepAlive { request: mail.request_id(), load: self.load, rtts: List::default() };
-            self.ask(message.request, message.into(), now, mail);
+            self.keep_alive(List::default(), now, mail);
         }
         while let Some(expired) = self.pending.expired(now) {
             match expired {

@@ -414,7 +414,7 @@ impl<T> Pending<T> {
 mod tests {
     use super::*;
     use crate::addr::Fqdn;
-    use crate::wire::{InformationRequest, KeepAliveAnswer};
+    use crate::wire::{InformationRequest, KeepAliveAnswer, List};
 
     fn pair() -> (Session, Session, Entropy) {
         let (a, b) = (NodeId([1; 16]), NodeId([2; 16]));
@@ -453,7 +453,13 @@ mod tests {
     fn any_changed_bit_and_any_cut_is_refused() {
         let (mut a, b, mut rng) = pair();
         let (bytes, _) = a.seal(
-            &KeepAliveAnswer { request: RequestId(1), seen: "192.0.2.1:1".parse().unwrap() }.into(),
+            &KeepAliveAnswer {
+                request: RequestId(1),
+                seen: "192.0.2.1:1".parse().unwrap(),
+                load: 0,
+                relays: List::default(),
+            }
+            .into(),
             &mut rng,
         );
         for at in 0..bytes.len() {

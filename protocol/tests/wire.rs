@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ntm_protocol::addr::{Fqdn, NodeId, PathId, Vip};
+use ntm_protocol::addr::{Fqdn, NodeId, PathId, Vip, VipRange};
 use ntm_protocol::crypto::{SharedKey, Suite};
 use ntm_protocol::wire::*;
 use proptest::collection::vec;
@@ -63,21 +63,38 @@ fn rtts() -> impl Strategy<Value = List<RelayRtt, MAX_RELAYS>> {
 
 fn registration_request() -> impl Strategy<Value = RegistrationRequest> {
     let kind = select(&[NodeKind::Terminal, NodeKind::Relay, NodeKind::Coordinator][..]);
-    (request(), fqdn(), kind, list(socket()), rtts()).prop_map(|(request, fqdn, kind, addresses, rtts)| {
-        RegistrationRequest { request, fqdn, kind, addresses, rtts }
+    (request(), fqdn(), kind, list(socket()), rtts(), option::of(vips())).prop_map(
+        |(request, fqdn, kind, addresses, rtts, vips)| RegistrationRequest {
+            request,
+            fqdn,
+            kind,
+            addresses,
+            rtts,
+            vips,
+        },
+    )
+}
+
+fn relays() -> impl Strategy<Value = List<RelayToMeasure, MAX_RELAYS>> {
+    let relay = (node(), socket(), key());
+    list(relay.prop_map(|(relay, address, key)| RelayToMeasure { relay, address, key }))
+}
+
+fn vips() -> impl Strategy<Value = VipRange> {
+    (any::<u32>(), 8..=29u8).prop_map(|(address, prefix)| {
+        VipRange::new((address & (u32::MAX << (32 - prefix))).into(), prefix).unwrap()
     })
 }
 
 fn registration_response() -> impl Strategy<Value = RegistrationResponse> {
-    let relay = (node(), socket(), key());
-    let relay = relay.prop_map(|(relay, address, key)| RelayToMeasure { relay, address, key });
-    (request(), option::of(vip()), socket(), millis(), list(relay)).prop_map(
-        |(request, vip, seen, keep_alive, relays)| RegistrationResponse {
+    (request(), option::of(vip()), socket(), millis(), relays(), option::of(vips())).prop_map(
+        |(request, vip, seen, keep_alive, relays, vips)| RegistrationResponse {
             request,
             vip,
             seen,
             keep_alive,
             relays,
+            vips,
         },
     )
 }
@@ -97,11 +114,8 @@ fn direction_request() -> impl Strategy<Value = DirectionRequest> {
             Renewal { path, role, epoch, peer_vip, keep_relay }
         },
     );
-    (request(), fqdn(), option::of(renewal)).prop_map(|(request, fqdn, renewal)| DirectionRequest {
-        request,
-        fqdn,
-        renewal,
-    })
+    (request(), fqdn(), option::of(renewal), option::of(node()))
+        .prop_map(|(request, fqdn, renewal, avoid)| DirectionRequest { request, fqdn, renewal, avoid })
 }
 
 fn direction_refusal() -> impl Strategy<Value = DirectionRefusal> {
@@ -179,7 +193,8 @@ fn route_direction() -> impl Strategy<Value = RouteDirection> {
 
 fn error() -> impl Strategy<Value = Error> {
     let stale = any::<u64>().prop_map(|floor| ErrorCode::Stale { floor });
-    (any::<u64>(), prop_oneof![Just(ErrorCode::NotRegistered), stale])
+    let overlap = vips().prop_map(|vips| ErrorCode::Overlap { vips });
+    (any::<u64>(), prop_oneof![Just(ErrorCode::NotRegistered), stale, overlap])
         .prop_map(|(sequence, code)| Error { sequence, code })
 }
 
@@ -196,7 +211,13 @@ fn message(kind: Kind) -> Option<BoxedStrategy<Message>> {
         Kind::RegistrationResponse => boxed(registration_response()),
         Kind::KeepAlive => boxed(keep_alive()),
         Kind::KeepAliveAnswer => {
-            boxed((request(), socket()).prop_map(|(request, seen)| KeepAliveAnswer { request, seen }))
+            let answer = (request(), socket(), any::<u16>(), relays());
+            boxed(answer.prop_map(|(request, seen, load, relays)| KeepAliveAnswer {
+                request,
+                seen,
+                load,
+                relays,
+            }))
         }
         Kind::DirectionRequest => boxed(direction_request()),
         Kind::DirectionRefusal => boxed(direction_refusal()),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ntm_nat::{Behaviour, Flow, Protocol, Segment, Side, Translator};
-use ntm_protocol::time::Instant;
+use ntm_protocol::time::{Duration, Instant};
 
 use crate::HostId;
 use crate::impair::Impairment;
@@ -98,11 +98,14 @@ pub(crate) struct Networks {
     routers: Vec<Router>,
     /// From which address of the public network which other is not reached.
     cut: BTreeSet<(IpAddr, IpAddr)>,
+    /// How much longer datagrams between two public addresses take.
+    apart: BTreeMap<(IpAddr, IpAddr), Duration>,
 }
 
 impl Default for Networks {
     fn default() -> Self {
-        Self { networks: vec![Network::default()], routers: Vec::new(), cut: BTreeSet::new() }
+        let (cut, apart) = (BTreeSet::new(), BTreeMap::new());
+        Self { networks: vec![Network::default()], routers: Vec::new(), cut, apart }
     }
 }
 
@@ -176,6 +179,17 @@ impl Networks {
     /// Every cut is mended.
     pub(crate) fn mend(&mut self) {
         self.cut.clear();
+    }
+
+    /// Datagrams between two public addresses take `longer` than their links do, in both directions.
+    pub(crate) fn part(&mut self, a: IpAddr, b: IpAddr, longer: Duration) {
+        self.apart.extend([((a, b), longer), ((b, a), longer)]);
+    }
+
+    /// How much longer than its link a datagram on `network` takes.
+    pub(crate) fn distance(&self, network: NetworkId, datagram: &Datagram) -> Duration {
+        let ends = (datagram.source.ip(), datagram.destination.ip());
+        self.apart.get(&ends).copied().filter(|_| network == INTERNET).unwrap_or_default()
     }
 
     /// Changes every link.

@@ -113,7 +113,8 @@ fn t3_1_e_replays_from_before_a_crash_are_refused_after_it() {
     let mut mn = Hand::new(&space, &SITE, "mn.dc.test", 31, 1);
     let (registration, granted) = mn.register(1);
     let kept = mn.keep_alive(2);
-    let request = DirectionRequest { request: RequestId(3), fqdn: fqdn("cn.dc.test"), renewal: None };
+    let request =
+        DirectionRequest { request: RequestId(3), fqdn: fqdn("cn.dc.test"), renewal: None, avoid: None };
     let direction = mn.seal(request);
     let recorded = [registration, kept, direction];
     dc.kill();

@@ -75,6 +75,7 @@ impl Hand {
             kind: NodeKind::Terminal,
             addresses: [self.address].into_iter().collect(),
             rtts: List::default(),
+            vips: None,
         }
     }
 

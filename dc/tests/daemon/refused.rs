@@ -50,6 +50,7 @@ fn t3_1_e_refused_datagrams_are_counted_and_traced_and_change_nothing() {
         seen: mn.address,
         keep_alive: Duration::ZERO,
         relays: List::default(),
+        vips: None,
     });
     let misled = mn.seal(Error { sequence: 1, code: ErrorCode::Stale { floor: u64::MAX } });
     let datagrams = [

@@ -126,6 +126,7 @@ impl Node {
             registered: self.terminal.is_registered(),
             addresses: self.addresses.as_deref().unwrap_or_default(),
             paths: self.terminal.paths(),
+            relays: self.terminal.relays(),
             queries_waiting: self.waiting.len(),
             refused: self.terminal.refused(),
             not_sent: self.not_sent,

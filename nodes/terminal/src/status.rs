@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ntm_protocol::addr::{Fqdn, Vip};
-use ntm_protocol::terminal::PathStatus;
+use ntm_protocol::terminal::{PathStatus, RelayStatus};
 use ntm_tunnel::Counts;
 use serde::Serialize;
 
@@ -22,6 +22,8 @@ pub(crate) struct Status<'a> {
     pub(crate) addresses: &'a [IpAddr],
     /// Its paths: the way in use, and why.
     pub(crate) paths: Vec<PathStatus>,
+    /// The relays that it measures (T4-a).
+    pub(crate) relays: Vec<RelayStatus>,
     /// How many queries of applications wait for an answer.
     pub(crate) queries_waiting: usize,
     /// Inputs that were refused; those that the data plane was too fast to tell of stand in `data.notices_lost`.
@@ -37,7 +39,7 @@ pub(crate) struct Status<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ntm_protocol::addr::PathId;
+    use ntm_protocol::addr::{NodeId, PathId};
     use ntm_protocol::observe::RouteName;
 
     #[test]
@@ -52,6 +54,13 @@ mod tests {
             epoch: 2,
             reason: "the tunnel to the relay stands".into(),
         };
+        let relay = RelayStatus {
+            relay: NodeId([2; 16]),
+            address: "203.0.113.5:4330".parse().expect("an address"),
+            rtt_us: Some(7_800),
+            answers: Some(true),
+            load: Some(12),
+        };
         let status = Status {
             name: "mn",
             fqdn: &fqdn,
@@ -59,6 +68,7 @@ mod tests {
             registered: true,
             addresses: &["192.168.1.2".parse().expect("an address")],
             paths: vec![path],
+            relays: vec![relay],
             queries_waiting: 1,
             refused: 3,
             not_sent: 0,
@@ -91,6 +101,15 @@ mod tests {
           "queries_waiting": 1,
           "refused": 3,
           "registered": true,
+          "relays": [
+            {
+              "address": "203.0.113.5:4330",
+              "answers": true,
+              "load": 12,
+              "relay": "02020202020202020202020202020202",
+              "rtt_us": 7800
+            }
+          ],
           "trace_lost": 0,
           "vip": "198.18.0.1"
         }

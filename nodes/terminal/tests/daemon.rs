@@ -238,6 +238,7 @@ impl Dc {
             seen: source,
             keep_alive: Duration::from_secs(60),
             relays: List::default(),
+            vips: None,
         };
         let (bytes, _) = self.session.seal(&response.into(), &mut self.rng);
         self.socket.send_to(&bytes, source).expect("sent");

@@ -201,6 +201,7 @@ impl Coordinator {
                 kind: NodeKind::Coordinator,
                 addresses,
                 rtts: List::default(),
+                vips: None,
             }
             .into()
         };
@@ -244,6 +245,7 @@ impl Coordinator {
                 }
                 self.join(coordinator, now);
             }
+            ErrorCode::Overlap { .. } => {}
             ErrorCode::Stale { floor } => {
                 if let Some(node) = self.registry.nodes.get_mut(&coordinator) {
                     node.session.skip_above(floor);

@@ -360,7 +360,7 @@ impl Coordinator {
             Some(_) => {
                 node.live = None;
                 let fqdn = node.fqdn.clone();
-                self.registry.relays.remove(&id);
+                self.registry.relays_changed += u64::from(self.registry.relays.remove(&id));
                 self.mail.journal.note(now, What::Unregistered { fqdn });
             }
             None => {}

@@ -109,12 +109,19 @@ impl Coordinator {
         from: SocketAddr,
         now: Instant,
     ) {
-        let relays = self.relays_to_measure(id);
+        let (relays, changed) = (self.relays_to_measure(id), self.registry.relays_changed);
         let Some(node) = self.registry.nodes.get_mut(&id) else { return };
-        node.live =
-            Some(Live { addresses: request.addresses, seen: from, heard: now, rtts: request.rtts, load: 0 });
-        if node.kind == NodeKind::Relay {
-            self.registry.relays.insert(id);
+        let before = node.address();
+        node.live = Some(Live {
+            addresses: request.addresses,
+            seen: from,
+            heard: now,
+            rtts: request.rtts,
+            load: 0,
+            told: (changed, request.request),
+        });
+        if node.kind == NodeKind::Relay && (self.registry.relays.insert(id) || before != Some(from)) {
+            self.registry.relays_changed += 1;
         }
         self.silence.set(id, now + self.keep_alive * 7 / 2);
         let response = RegistrationResponse {
@@ -123,6 +130,7 @@ impl Coordinator {
             seen: from,
             keep_alive: self.keep_alive,
             relays: if node.kind == NodeKind::Terminal { relays } else { List::default() },
+            vips: None,
         };
         let what = What::Registered { fqdn: node.fqdn.clone(), vip: node.vip, seen: from };
         self.mail.send(&mut node.session, from, &response.into(), 1, now);
@@ -149,10 +157,21 @@ impl Coordinator {
         from: SocketAddr,
         now: Instant,
     ) {
+        let changed = self.registry.relays_changed;
+        let Some(node) = self.registry.nodes.get(&id) else { return };
+        // Told again where this is a repetition: the answer may have been lost.
+        let is_new = |live: &Live| live.told.0 != changed || live.told.1 == keep_alive.request;
+        let relays = match &node.live {
+            Some(live) if node.kind == NodeKind::Terminal && is_new(live) => self.relays_to_measure(id),
+            _ => List::default(),
+        };
         let Some(node) = self.registry.nodes.get_mut(&id) else { return };
         let Some(live) = &mut node.live else {
             return self.tell_error(id, from, sequence, ErrorCode::NotRegistered, now);
         };
+        if live.told.0 != changed {
+            live.told = (changed, keep_alive.request);
+        }
         (live.seen, live.heard) = (from, now);
         if let Some(load) = keep_alive.load {
             live.load = load;
@@ -160,7 +179,7 @@ impl Coordinator {
         if !keep_alive.rtts.is_empty() {
             live.rtts = keep_alive.rtts;
         }
-        let answer = KeepAliveAnswer { request: keep_alive.request, seen: from }.into();
+        let answer = KeepAliveAnswer { request: keep_alive.request, seen: from, load: 0, relays }.into();
         self.mail.send(&mut node.session, from, &answer, 1, now);
     }
 

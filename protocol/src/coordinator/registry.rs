@@ -10,7 +10,7 @@ use crate::addr::{Fqdn, NodeId, Vip, VipRange};
 use crate::crypto::SharedKey;
 use crate::session::{Rtt, Session};
 use crate::time::Instant;
-use crate::wire::{Addresses, List, MAX_RELAYS, NodeKind, RelayRtt, TerminalInformation};
+use crate::wire::{Addresses, List, MAX_RELAYS, NodeKind, RelayRtt, RequestId, TerminalInformation};
 
 /// Someone whom the DC shares a key with.
 pub(super) struct Node {
@@ -34,6 +34,8 @@ pub(super) struct Live {
     pub(super) heard: Instant,
     pub(super) rtts: List<RelayRtt, MAX_RELAYS>,
     pub(super) load: u16,
+    /// The count of [`Registry::relays_changed`] that a terminal's list of relays is of, and the request whose answer told it.
+    pub(super) told: (u64, RequestId),
 }
 
 impl Node {
@@ -68,6 +70,8 @@ pub(super) struct Registry {
     pub(super) nodes: HashMap<NodeId, Node, FixedState>,
     /// The registered relays, in an order of their own.
     pub(super) relays: BTreeSet<NodeId>,
+    /// How often a relay came, went or moved.
+    pub(super) relays_changed: u64,
     terminals: Pool,
     generals: Pool,
     vip_of: HashMap<IpAddr, Vip, FixedState>,
@@ -112,6 +116,7 @@ impl Registry {
         Self {
             nodes: HashMap::default(),
             relays: BTreeSet::new(),
+            relays_changed: 0,
             terminals: Pool::new(terminals),
             generals: Pool::new(generals),
             vip_of: HashMap::default(),

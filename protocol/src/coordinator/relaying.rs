@@ -8,6 +8,7 @@ use crate::observe::What;
 use crate::time::Instant;
 use crate::wire::{
     DnsError, Epoch, RelayAnswer, RelayDirection, RelayMode, RelayOrder, RelayResponse, Role, Route,
+    UNREACHABLE,
 };
 
 use super::negotiation::{Negotiation, NegotiationId, Peer, Plan, Purpose, Stage};
@@ -68,10 +69,11 @@ impl Coordinator {
         let Some(negotiation) = self.negotiations.get_mut(&id) else { return };
         let requester = negotiation.requester;
         let keep = negotiation.request.renewal.as_ref().and_then(|renewal| renewal.keep_relay);
+        let avoid = negotiation.request.avoid;
         let relay = match (keep, &plan.peer) {
             // T4.2.5-b: not chosen anew, for the general node knows this one.
             (Some(relay), Peer::General { .. }) => Some(relay).filter(|relay| !tried.contains(relay)),
-            _ => self.best_relay(requester, &plan.peer, &tried),
+            _ => self.best_relay(requester, &plan.peer, avoid, &tried),
         };
         let Some(relay) = relay.filter(|relay| self.registry.relays.contains(relay)) else {
             return self.refuse_direction(id, DnsError::ServFail, now);
@@ -117,9 +119,25 @@ impl Coordinator {
         self.ask(relay, direction, Purpose::Negotiation(id), now);
     }
 
-    pub(super) fn best_relay(&mut self, requester: NodeId, peer: &Peer, tried: &[NodeId]) -> Option<NodeId> {
-        let candidates: Vec<NodeId> =
-            self.registry.relays.iter().copied().filter(|relay| !tried.contains(relay)).collect();
+    pub(super) fn best_relay(
+        &mut self,
+        requester: NodeId,
+        peer: &Peer,
+        avoid: Option<NodeId>,
+        tried: &[NodeId],
+    ) -> Option<NodeId> {
+        let rtts = |relay: NodeId| {
+            let own = self.registry.nodes.get(&requester).and_then(|node| node.rtt_to(relay));
+            match peer {
+                Peer::Terminal { information, .. } => vec![own, rtt_to(&information.rtts, relay)],
+                Peer::General { .. } => vec![own],
+            }
+        };
+        let left = self.registry.relays.iter().copied().filter(|relay| !tried.contains(relay));
+        // One that an end does not reach, or found silent, is for when there is no other.
+        let (doubtful, good): (Vec<NodeId>, Vec<NodeId>) =
+            left.partition(|relay| avoid == Some(*relay) || rtts(*relay).contains(&Some(UNREACHABLE)));
+        let candidates = if good.is_empty() { doubtful } else { good };
         match self.selection {
             Selection::First => candidates.first().copied(),
             Selection::Random if candidates.is_empty() => None,
@@ -128,13 +146,8 @@ impl Coordinator {
                 candidates.get(at as usize).copied()
             }
             Selection::Best => candidates.into_iter().min_by_key(|relay| {
-                let own = self.registry.nodes.get(&requester).and_then(|node| node.rtt_to(*relay));
-                let peers = match peer {
-                    Peer::Terminal { information, .. } => rtt_to(&information.rtts, *relay),
-                    Peer::General { .. } => None,
-                };
                 let live = self.registry.nodes.get(relay).and_then(|node| node.live.as_ref());
-                (route::score(own, peers, live.map_or(0, |live| live.load)), *relay)
+                (route::score(&rtts(*relay), live.map_or(0, |live| live.load)), *relay)
             }),
         }
     }

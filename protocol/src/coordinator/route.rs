@@ -71,12 +71,12 @@ pub enum Selection {
     First,
 }
 
-/// What a relay costs a path, in microseconds: the round trips, where they were measured, and a term for its load (thousandths)
-/// that doubles them on a full relay.
-pub fn score(rtt_initiator: Option<u32>, rtt_peer: Option<u32>, load: u16) -> u64 {
-    /// Stands in for an RTT that nobody measured: worse than any near relay, better than the far side of the world.
+/// What a relay costs a path, in microseconds: the round trip to each end of it that measures, and a term for its load (thousandths) that
+/// doubles them on a full relay. A general node measures nothing: what lies between it and a relay is left out, for all relays alike.
+pub fn score(rtts: &[Option<u32>], load: u16) -> u64 {
+    /// Stands in for an RTT that was not measured yet: worse than any near relay, better than the far side of the world.
     const UNMEASURED: u32 = 100_000;
-    let rtt = u64::from(rtt_initiator.unwrap_or(UNMEASURED)) + u64::from(rtt_peer.unwrap_or(UNMEASURED));
+    let rtt: u64 = rtts.iter().map(|rtt| u64::from(rtt.unwrap_or(UNMEASURED))).sum();
     rtt + rtt * u64::from(load) / 1000
 }
 
@@ -124,8 +124,10 @@ mod tests {
     /// T4-a, T7-a.
     #[test]
     fn a_near_and_idle_relay_scores_best() {
-        assert!(score(Some(1_000), Some(1_000), 0) < score(Some(5_000), Some(1_000), 0));
-        assert!(score(Some(1_000), Some(1_000), 900) > score(Some(1_200), Some(1_200), 0));
-        assert!(score(Some(80_000), None, 0) < score(None, None, 0));
+        assert!(score(&[Some(1_000), Some(1_000)], 0) < score(&[Some(5_000), Some(1_000)], 0));
+        assert!(score(&[Some(1_000), Some(1_000)], 900) > score(&[Some(1_200), Some(1_200)], 0));
+        assert!(score(&[Some(80_000), None], 0) < score(&[None, None], 0));
+        // With a general node only the way to the terminal counts.
+        assert!(score(&[Some(1_000)], 100) < score(&[Some(5_000)], 0));
     }
 }

@@ -3,6 +3,7 @@
 //! It registers at its DCs, takes Relay Directions into its [`table`], answers Tunnel Requests and Path Keep-alives, and tells the data
 //! tables what to switch and what to open. It never holds the key between the ends of an RS-S path (T4.1.3-a).
 
+mod meters;
 pub mod table;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +21,7 @@ use crate::wire::{
     RelayOrder, RelayResponse, RequestId,
 };
 
+use meters::Meters;
 use table::RelayTable;
 
 /// What a relay is told at its start.
@@ -73,6 +75,8 @@ struct Translation {
 /// The role machine. See the crate's documentation for how to drive it.
 pub struct Relay {
     registrars: BTreeMap<NodeId, Registrar>,
+    /// For terminals that measure their way to this relay.
+    meters: Meters,
     addresses: Addresses,
     table: RelayTable,
     translations: BTreeMap<Vip, Translation>,
@@ -94,8 +98,10 @@ impl Relay {
             });
             (NodeId::of(coordinator), registrar)
         });
+        let keys = config.coordinators.iter().map(|(_, _, key)| key.clone()).collect();
         let mut relay = Self {
             registrars: registrars.collect(),
+            meters: Meters::new(NodeId::of(&config.fqdn), keys, config.first_sequence),
             addresses: config.addresses,
             table: RelayTable::new(config.lifetime, config.capacity),
             translations: BTreeMap::new(),
@@ -152,8 +158,15 @@ impl Relay {
             }
             _ => {
                 let node = NodeId(header.id);
-                let registrar =
-                    self.registrars.get_mut(&node).ok_or(Refusal::new("node id", Reason::Stranger))?;
+                let Some(registrar) = self.registrars.get_mut(&node) else {
+                    return match header.kind {
+                        Kind::KeepAlive => {
+                            let load = self.table.load();
+                            self.meters.handle(&header, datagram, from, load, now, &mut self.mail)
+                        }
+                        _ => Err(Refusal::new("node id", Reason::Stranger)),
+                    };
+                };
                 match registrar.handle(&header, datagram, from, now, &mut self.mail)?.1 {
                     None => Ok(()),
                     Some(Message::RelayDirection(direction)) => {

@@ -5,6 +5,7 @@
 //! and has every path directed anew (T4.1.4-a, T4.2.5-a).
 
 mod early;
+mod measure;
 mod path;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,11 +23,13 @@ use crate::relay::table::newer;
 use crate::session::{Expired, Mail, Pending, Transmit};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    DirectionRequest, DnsError, Header, Kind, Message, NodeKind, Reason, Refusal, RequestId, RouteDirection,
-    RouteResponse,
+    Addresses, DirectionRequest, DnsError, Header, Kind, List, Message, NodeKind, Reason, Refusal, RequestId,
+    RouteDirection, RouteResponse,
 };
 
 use early::Early;
+use measure::Measure;
+pub use measure::RelayStatus;
 use path::{Pace, Path, Signal};
 
 /// What a terminal is told at its start.
@@ -93,6 +96,7 @@ pub struct Terminal {
     port: u16,
     patience: Duration,
     registrar: Registrar,
+    measure: Measure,
     addresses: Vec<IpAddr>,
     vip: Option<Vip>,
     wishes: BTreeMap<Fqdn, Wish>,
@@ -139,6 +143,7 @@ impl Terminal {
             first_sequence: config.first_sequence,
         });
         Self {
+            measure: Measure::new(NodeId::of(&config.fqdn)),
             fqdn: config.fqdn,
             port: config.port,
             patience: config.patience,
@@ -184,6 +189,11 @@ impl Terminal {
         self.paths.values().map(status).collect()
     }
 
+    /// The relays that it measures.
+    pub fn relays(&self) -> Vec<RelayStatus> {
+        self.measure.status()
+    }
+
     /// How many inputs were refused so far.
     pub fn refused(&self) -> u64 {
         self.mail.journal.refused()
@@ -206,8 +216,13 @@ impl Terminal {
             self.events.push_back(Event::Data(DataUpdate::Pause));
             self.paused = true;
         }
-        let addresses = addresses.iter().map(|address| SocketAddr::new(*address, self.port)).collect();
+        let addresses: Addresses =
+            addresses.iter().map(|address| SocketAddr::new(*address, self.port)).collect();
+        let is_somewhere = !addresses.is_empty();
+        // What was measured elsewhere is not true here.
+        self.registrar.rtts = List::default();
         self.registrar.register(addresses, now, &mut self.mail);
+        self.measure.moved(is_somewhere, now, &mut self.mail);
     }
 
     /// An application asks for the address of `name`.
@@ -270,7 +285,7 @@ impl Terminal {
                 (path.peer.clone(), Some(path.renewal()))
             }
         };
-        let request = DirectionRequest { request: self.mail.request_id(), fqdn, renewal };
+        let request = DirectionRequest { request: self.mail.request_id(), fqdn, renewal, avoid: None };
         let (id, message) = (request.request, request.clone().into());
         let to = self.registrar.coordinator();
         self.mail.send(&mut self.registrar.session, to, &message, 1, now);
@@ -300,8 +315,29 @@ impl Terminal {
                 self.heed(id, now);
                 Ok(())
             }
+            Kind::KeepAliveAnswer if self.measure.knows(NodeId(header.id)) => {
+                self.measure.handle(&header, datagram, from, now, &mut self.mail)?;
+                self.report(now);
+                Ok(())
+            }
             _ => self.take_control(&header, datagram, from, now),
         }
+    }
+
+    /// Tells the DC what relays' round trips are, if that is due.
+    fn report(&mut self, now: Instant) {
+        if let Some(rtts) = self.measure.due_report(self.registrar.granted().is_some(), now) {
+            self.registrar.report(rtts, now, &mut self.mail);
+        }
+    }
+
+    /// Measures the relays that the DC named.
+    fn measure(&mut self, now: Instant) {
+        let Some(granted) = self.registrar.granted() else { return };
+        let (relays, pace) = (granted.relays.clone(), granted.keep_alive);
+        // Its number is above all that this terminal used before, which the DC tells it if its clock went back.
+        let first = self.registrar.session.next_sequence();
+        self.measure.named(&relays, pace, first, now, &mut self.mail);
     }
 
     fn take_control(
@@ -337,6 +373,11 @@ impl Terminal {
                     self.vip = Some(vip);
                     self.events.push_back(Event::Vip(vip));
                 }
+                self.measure(now);
+                // Ahead of the requests: the DC knows what was measured so far when it picks a relay for them.
+                if let Some(rtts) = self.measure.report() {
+                    self.registrar.report(rtts, now, &mut self.mail);
+                }
                 let names: Vec<Fqdn> = self
                     .wishes
                     .iter()
@@ -347,6 +388,7 @@ impl Terminal {
                 paths.into_iter().for_each(|path| self.request(Errand::Renewal(path), now));
                 names.into_iter().for_each(|name| self.request(Errand::Name(name), now));
             }
+            Outcome::Relays => self.measure(now),
             // Paths hold themselves open; what the DC sees is for the next direction.
             Outcome::Moved | Outcome::Lost => {}
         }
@@ -487,6 +529,7 @@ impl Terminal {
             self.requests.poll_timeout(),
             self.impatience.next(),
             self.renewals.next(),
+            self.measure.poll_timeout(),
             paths,
         ])
     }
@@ -496,6 +539,8 @@ impl Terminal {
         if let Some(outcome) = self.registrar.handle_timeout(now, &mut self.mail) {
             self.registration(outcome, now);
         }
+        self.measure.handle_timeout(now, &mut self.mail);
+        self.report(now);
         while let Some(expired) = self.requests.expired(now) {
             match expired {
                 Expired::Repeat { id, attempt } => self.repeat(id, attempt, now),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{Reason, Refusal};
-use crate::addr::{Fqdn, NodeId, PathId, Vip};
+use crate::addr::{Fqdn, NodeId, PathId, Vip, VipRange};
 use crate::crypto::SharedKey;
 
 /// A value with a form on the wire. `decode` accepts exactly what `encode` writes.
@@ -190,6 +190,19 @@ impl Codec for Vip {
 
     fn decode(from: &mut Reader<'_>, field: &'static str) -> Result<Self, Refusal> {
         from.array(field).map(|a: [u8; 4]| Vip(a.into()))
+    }
+}
+
+impl Codec for VipRange {
+    fn encode(&self, to: &mut Writer) {
+        to.bytes(&self.base().octets());
+        self.prefix().encode(to);
+    }
+
+    fn decode(from: &mut Reader<'_>, field: &'static str) -> Result<Self, Refusal> {
+        let base: [u8; 4] = from.array(field)?;
+        VipRange::new(base.into(), u8::decode(from, field)?)
+            .map_err(|error| Refusal::new(field, Reason::Malformed(error.to_string())))
     }
 }
 

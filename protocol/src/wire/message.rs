@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{wire_enum, wire_struct};
 use super::{Codec, Fields, Kind, List, Reader, Reason, Refusal, Show, Shown, Writer};
-use crate::addr::{Fqdn, NodeId, PathId, Vip};
+use crate::addr::{Fqdn, NodeId, PathId, Vip, VipRange};
 use crate::crypto::{SharedKey, Suite};
 
 /// The most real addresses a node reports.
@@ -138,10 +138,13 @@ wire_struct! {
     RelayRtt {
         /// The relay.
         relay: NodeId,
-        /// Microseconds.
+        /// Microseconds; [`UNREACHABLE`] where it did not answer.
         micros: u32,
     }
 }
+
+/// In a [`RelayRtt`]: the relay does not answer this terminal.
+pub const UNREACHABLE: u32 = u32::MAX;
 
 wire_struct! {
     /// A relay whose RTT a terminal is to measure, with the key under which it may ask.
@@ -168,6 +171,8 @@ wire_struct! {
         addresses: Addresses,
         /// The RTTs to the relays that it was told of.
         rtts: List<RelayRtt, MAX_RELAYS>,
+        /// Of a DC: the virtual addresses that are its own (T3.1-a).
+        vips: Option<VipRange>,
     }
 }
 
@@ -184,6 +189,8 @@ wire_struct! {
         keep_alive: Duration,
         /// The relays to measure.
         relays: List<RelayToMeasure, MAX_RELAYS>,
+        /// Of the DC that answers another: the virtual addresses that are its own (T3.1-a).
+        vips: Option<VipRange>,
     }
 }
 
@@ -194,7 +201,8 @@ wire_struct! {
         request: RequestId,
         /// A relay's load, in thousandths of what it can carry.
         load: Option<u16>,
-        /// RTTs measured since the last time.
+        /// All RTTs to relays, where one has changed; none where none has. To a relay: the one to that relay, zero before it is known,
+        /// so that no answer is longer than what it answers.
         rtts: List<RelayRtt, MAX_RELAYS>,
     }
 }
@@ -206,6 +214,10 @@ wire_struct! {
         request: RequestId,
         /// The address and port seen.
         seen: SocketAddr,
+        /// A relay's load, in thousandths of what it can carry; zero from a DC.
+        load: u16,
+        /// From a DC to a terminal: the relays to measure, where they are others than it was told of last.
+        relays: List<RelayToMeasure, MAX_RELAYS>,
     }
 }
 
@@ -234,6 +246,8 @@ wire_struct! {
         fqdn: Fqdn,
         /// The path to direct again, after a handover.
         renewal: Option<Renewal>,
+        /// A relay that the terminal found silent: another one, if there is any.
+        avoid: Option<NodeId>,
     }
 }
 
@@ -483,6 +497,11 @@ wire_enum! {
         Stale = 2 {
             /// The highest sequence number accepted.
             floor: u64,
+        },
+        /// Two DCs claim virtual addresses of one range, so neither may believe the other (T3.1-a).
+        Overlap = 3 {
+            /// Those of the DC that says so.
+            vips: VipRange,
         },
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::List;
-use crate::addr::{Fqdn, NodeId, PathId, Vip};
+use crate::addr::{Fqdn, NodeId, PathId, Vip, VipRange};
 use crate::crypto::SharedKey;
 
 /// The values of a body or of a part of it, by field.
@@ -87,4 +87,4 @@ macro_rules! texts {
 }
 
 numbers!(u8, u16, u32, u64);
-texts!(IpAddr, SocketAddr, Vip, Fqdn, PathId, NodeId);
+texts!(IpAddr, SocketAddr, Vip, VipRange, Fqdn, PathId, NodeId);

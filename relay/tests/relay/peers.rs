@@ -126,6 +126,7 @@ impl Dc {
             seen,
             keep_alive: KEEP_ALIVE,
             relays,
+            vips: None,
         });
     }
 

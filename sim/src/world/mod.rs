@@ -220,6 +220,11 @@ impl World {
         self.networks.cut_one_way(from, to);
     }
 
+    /// Datagrams between two public addresses take `longer` than their links do, from now on: the two are far apart.
+    pub fn part(&mut self, a: IpAddr, b: IpAddr, longer: Duration) {
+        self.networks.part(a, b, longer);
+    }
+
     /// Every cut is mended.
     pub fn mend(&mut self) {
         self.networks.mend();

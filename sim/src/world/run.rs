@@ -110,21 +110,34 @@ impl World {
     }
 
     fn travel(&mut self, network: NetworkId, datagram: Datagram) {
+        let far = self.networks.distance(network, &datagram);
         match self.networks.next(network, &datagram, self.now) {
             Next::Host(id) => {
                 let (len, now) = (datagram.wire_len(), self.now);
                 let wire = self.networks.wire(network, datagram.destination.ip());
-                let times = wire.into_iter().flat_map(|wire| wire.pass(Way::Down, len, now)).collect();
+                let times = wire
+                    .into_iter()
+                    .flat_map(|wire| wire.pass(Way::Down, len, now))
+                    .map(|at| at + far)
+                    .collect();
                 self.arrive(times, |datagram| Event::Receive(id, datagram), datagram);
             }
             Next::Up(router, outside, datagram) => {
-                let times =
-                    self.networks.uplink(router).pass(Way::Up, datagram.wire_len(), self.now).collect();
+                let times = self
+                    .networks
+                    .uplink(router)
+                    .pass(Way::Up, datagram.wire_len(), self.now)
+                    .map(|at| at + far)
+                    .collect();
                 self.arrive(times, |datagram| Event::On(outside, datagram), datagram);
             }
             Next::Down(router) => {
-                let times =
-                    self.networks.uplink(router).pass(Way::Down, datagram.wire_len(), self.now).collect();
+                let times = self
+                    .networks
+                    .uplink(router)
+                    .pass(Way::Down, datagram.wire_len(), self.now)
+                    .map(|at| at + far)
+                    .collect();
                 self.arrive(times, |datagram| Event::At(router, datagram), datagram);
             }
             Next::Back(datagram) => self.travel(network, datagram),
