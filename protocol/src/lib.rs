@@ -9,6 +9,7 @@
 //! * [`wire`]: the NTM header, every message, and the codec (round trips; a refusal names the field).
 //! * [`crypto`]: keys and their derivation, control and data ciphers, MAC, replay window.
 //! * [`data`]: the data tables: seal, open and switch data packets without allocating.
+//! * [`inner`]: checksums, and ICMP errors that answer inner packets which no way carries.
 //! * [`session`]: a control conversation under a pre-shared key: sequence numbers, replay, requests repeated until answered.
 //! * [`registration`]: what terminals and relays share: Registration and keep-alive (T3.2.1-a, T3.2.1-b).
 //! * [`terminal`], [`coordinator`], [`relay`]: the role machines.
@@ -31,6 +32,7 @@ pub mod coordinator;
 pub mod crypto;
 pub mod data;
 pub mod expiry;
+pub mod inner;
 pub mod observe;
 pub mod registration;
 pub mod relay;

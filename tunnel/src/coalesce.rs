@@ -8,7 +8,8 @@
 
 use std::ops::Range;
 
-use crate::checksum::{fold, pseudo, sum};
+use ntm_protocol::inner::checksum::{fold, pseudo, sum};
+
 use crate::vnet::{Gso, VNET_LEN, Vnet};
 
 /// Segments in one train: few writes are left to save beyond that, and a write takes at most 1024 pieces (`UIO_MAXIOV`).
@@ -265,7 +266,7 @@ impl<'a> Segment<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checksum::tests::is_right;
+    use crate::oracle::is_right;
     use crate::packets::{Tcp, udp};
     use crate::split::split;
     use proptest::prelude::*;

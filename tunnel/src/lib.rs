@@ -27,11 +27,12 @@
 //! # }
 //! ```
 
-mod checksum;
 mod coalesce;
 mod counters;
 mod inward;
 mod mmsg;
+#[cfg(test)]
+mod oracle;
 mod outlet;
 mod outward;
 #[cfg(test)]

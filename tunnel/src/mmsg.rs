@@ -40,6 +40,15 @@ pub(crate) fn enlarge_buffers(socket: &Socket, size: usize) {
     }
 }
 
+/// Lets routers cut datagrams up over IPv4, and this machine too, whatever ICMP says of the way: a sealed packet that is too long for a narrow
+/// link is then not lost, and nobody can make it shorter by a forged error. Over IPv6 only senders cut up; the kernel does it.
+pub(crate) fn allow_fragments(socket: &Socket) {
+    // An IPv6 socket has the option for the IPv4 addresses that it speaks to.
+    if let Err(error) = set_option(socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT) {
+        tracing::debug!("datagrams must not be cut up on the way: {error}");
+    }
+}
+
 /// Switches `UDP_GRO` on and asks whether `UDP_SEGMENT` is known: (received, sent) in trains.
 pub(crate) fn enable_offload(socket: &Socket) -> (bool, bool) {
     let gro = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();

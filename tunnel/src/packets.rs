@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::checksum::tests::naive;
+use crate::oracle::naive;
 
 /// A TCP segment's headers; the addresses are fixed.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 //! From what the kernel hands over in one read of the TUN to the packets it means: a train of up to 64 KiB is split into packets of the
 //! MTU, and partial checksums are completed. After this every packet is one that any wire could carry.
 
-use crate::checksum::{fold, pseudo, sum};
+use ntm_protocol::inner::checksum::{fold, pseudo, sum};
+
 use crate::vnet::{Gso, Vnet};
 
 /// Why a train cannot be split.
@@ -138,7 +139,7 @@ impl<'a> Train<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checksum::tests::is_right;
+    use crate::oracle::is_right;
     use crate::packets::{Tcp, udp};
     use proptest::prelude::*;
 

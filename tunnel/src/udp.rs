@@ -69,6 +69,7 @@ impl Udp {
         let socket = Socket::new(Domain::for_address(config.bind), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         mmsg::enlarge_buffers(&socket, BUFFER);
+        mmsg::allow_fragments(&socket);
         socket.bind(&config.bind.into()).map_err(|source| UdpError::Bind { address: config.bind, source })?;
         let (gro, gso) = if config.offload { mmsg::enable_offload(&socket) } else { (false, false) };
         tracing::debug!("UDP {}: UDP_GRO {gro}, UDP_SEGMENT {gso}", config.bind);

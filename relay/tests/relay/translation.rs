@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 
+use nix::libc;
 use ntm_protocol::wire::RelayAnswer;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
@@ -139,6 +141,49 @@ fn udp_tcp_and_ping_reach_the_general_node_which_sees_the_relay_only() {
     writer.join().expect("written");
     assert!(received == sent, "it came back changed");
     assert_eq!(serving.join().expect("served").ip(), IpAddr::V4(RELAY));
+}
+
+/// Datagrams that no tunnel carries as they are: cut up, or answered such that the general node's kernel understands. Nothing is lost in
+/// silence, in either direction.
+#[test]
+fn large_datagrams_arrive_or_are_answered() {
+    let set = set();
+    let server = set.world.others.udp((GENERAL[0], 7));
+    let client = set.world.terminal.udp((VIP_MN, 40_000));
+    let discovery = |value: libc::c_int| {
+        let (level, name) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+        let size = std::mem::size_of_val(&value) as libc::socklen_t;
+        // SAFETY: the option's value is an int that lives over the call, and its size is told.
+        let set =
+            unsafe { libc::setsockopt(server.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+        assert_eq!(set, 0);
+    };
+    let mut buffer = vec![0; 1 << 16];
+    // What the terminal's kernel cuts up already; on the way back the general node's kernel and the relay's do.
+    discovery(libc::IP_PMTUDISC_DONT);
+    for length in [1397, 4000, 65_507] {
+        client.send_to(&vec![7; length], (VIP_GN[0], 7)).expect("sent");
+        let (received, from) = steadily(|| server.recv_from(&mut buffer)).expect("received");
+        server.send_to(&buffer[..received], from).expect("answered");
+        let answer = steadily(|| client.recv(&mut buffer)).expect("the answer");
+        assert_eq!((received, answer), (length, length));
+    }
+    // The longest single packet on Ethernet.
+    server.connect((RELAY, 40_000)).expect("connected");
+    server.send(&[1; 1472]).expect("sent");
+    assert_eq!(steadily(|| client.recv(&mut buffer)).expect("received"), 1472);
+    // And one that must not be cut up.
+    discovery(libc::IP_PMTUDISC_DO);
+    server.send(&[2; 1472]).expect("sent");
+    let told = steadily(|| server.recv(&mut buffer)).expect_err("too long");
+    assert_eq!(told.raw_os_error(), Some(libc::EMSGSIZE));
+    assert_eq!(
+        server.send(&[3; 1397]).unwrap_err().raw_os_error(),
+        Some(libc::EMSGSIZE),
+        "it was told how long"
+    );
+    server.send(&[4; 1396]).expect("sent");
+    assert_eq!(steadily(|| client.recv(&mut buffer)).expect("received"), 1396);
 }
 
 /// TA-a: one MN that talks to two GNs, from one port.
