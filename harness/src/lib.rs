@@ -11,6 +11,7 @@
 //! * [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
+//! * [`transitions`]: PURE. The addresses of packets at every hop, as the thesis's figures have them.
 //! * [`report`]: the run's files.
 //!
 //! # A run
@@ -36,5 +37,6 @@ pub mod scenario;
 pub mod state;
 pub mod timeline;
 pub mod trace;
+pub mod transitions;
 pub mod wire;
 pub mod world;

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -29,15 +30,37 @@ fn quantity(report: &Value, name: &str) -> f64 {
     report["quantities"][name].as_f64().unwrap_or_else(|| panic!("{name} was not measured: {report:#}"))
 }
 
-#[test]
-fn direct() {
-    holds("direct");
+/// The address transitions of a run as its folder has them, without what differs from run to run.
+fn transitions(home: &Home) -> String {
+    let text = fs::read_to_string(home.only_run().join("tables.md")).expect("the tables");
+    let figures = text.split("# Relay Tables").next().unwrap_or_default();
+    let lines = figures.lines().filter(|line| line.starts_with('|') || line.starts_with("## "));
+    lines.map(|line| line.split(", since").next().unwrap_or_default().to_owned() + "\n").collect()
 }
 
-/// TA-b, TA-c: the report's Relay Table has every field of an RS-S entry, of both sides, and none was filled before what it needs.
+/// T4.1.3-a: no data packet that was seen in several places was another there: in NTM header, ciphertext or MAC.
+fn assert_nothing_changed(report: &Value) {
+    for way in report["transitions"].as_array().expect("transitions") {
+        assert!(way["compared"].as_u64() > Some(100) && way["changed"] == 0, "{way:#}");
+    }
+}
+
+/// T3.2.4-a, TB-a: what the application sent enters the one virtual interface and leaves the other as it was, and between the two is in
+/// UDP between real addresses (T3.1-c).
+#[test]
+fn direct() {
+    let (home, report) = holds("direct");
+    insta::assert_snapshot!("transitions_direct", transitions(&home));
+    assert_nothing_changed(&report);
+}
+
+/// Fig. 4.2, T4.1.3-a: RS-S changes the outer header alone; every data packet has the same bytes at all hops. TA-b, TA-c: the report's
+/// Relay Table has every field of an RS-S entry, of both sides, and none was filled before what it needs.
 #[test]
 fn rs_s() {
-    let (_home, report) = holds("rs-s");
+    let (home, report) = holds("rs-s");
+    insta::assert_snapshot!("transitions_rs_s", transitions(&home));
+    assert_nothing_changed(&report);
     let fields = filled(&report, "RS-S");
     let expected = [
         ["Path ID", "Temp Key (MN)", "Temp Key (CN)", "Virtual IP (MN)", "Virtual IP (CN)"]
@@ -52,10 +75,13 @@ fn rs_s() {
     );
 }
 
-/// TA-b, TA-c: the same of RS-N, which has one side and the general node's address.
+/// Fig. 4.4, T4.2.3-a, T4.2.3-b: RS-N translates both addresses in both directions. TA-b, TA-c: its Relay Table has one side, and the
+/// general node's address.
 #[test]
 fn rs_n() {
-    let (_home, report) = holds("rs-n");
+    let (home, report) = holds("rs-n");
+    insta::assert_snapshot!("transitions_rs_n", transitions(&home));
+    assert_nothing_changed(&report);
     let fields = filled(&report, "RS-N");
     let expected = [
         ["Path ID", "Temp Key", "Virtual IP (MN)", "Virtual IP (GN)", "Real IP (GN)"]
@@ -90,7 +116,8 @@ fn filled(report: &Value, mode: &str) -> Vec<(String, bool)> {
 /// than three to its scenario's nine.
 #[test]
 fn handover() {
-    let (_home, report) = holds("handover");
+    let (home, report) = holds("handover");
+    insta::assert_snapshot!("transitions_handover", transitions(&home));
     assert!(quantity(&report, "run.first_byte_ms") < 3000.0);
     assert!(report["seconds"].as_f64().is_some_and(|seconds| seconds < 9.0 + 3.0), "{report:#}");
 }

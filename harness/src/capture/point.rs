@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap_file::DataLink;
-use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption,
 };
@@ -21,8 +21,13 @@ use super::packet::{self, Packet};
 use super::socket::{Batch, PacketSocket, Raw};
 use crate::clock;
 
-/// So much of each packet is kept in the file: all headers, and of a tunnelled packet the outer ones and the NTM header.
+/// Packets up to this length are kept whole in the file: control messages, echoes, what opens and acknowledges transfers.
+const WHOLE: usize = 14 + 700;
+/// So much of a longer one: all headers, and of a tunnelled packet the outer ones and the NTM header.
 const SNAP: usize = 14 + packet::NEEDED;
+/// The flags of a packet's block in the file, where the node received it and where it sent it.
+pub const INBOUND: u32 = 1;
+const OUTBOUND: u32 = 2;
 /// So many packets of one point are kept in memory (about 300 MB); the file goes on.
 const MOST: usize = 6_000_000;
 /// How soon a point notices that it shall end.
@@ -85,7 +90,7 @@ fn begin(node: &str, interface: &str, framing: Framing, file: &Path) -> io::Resu
             Framing::Ethernet => DataLink::ETHERNET,
             Framing::Ip => DataLink::RAW,
         },
-        snaplen: SNAP as u32,
+        snaplen: WHOLE as u32,
         options: vec![
             InterfaceDescriptionOption::IfName(Cow::Owned(format!("{node} {interface}"))),
             InterfaceDescriptionOption::IfTsResol(9),
@@ -102,7 +107,7 @@ fn record(
     stop: &AtomicBool,
 ) -> io::Result<Recording> {
     let mut out = Recording::default();
-    let mut batch = Batch::<SNAP>::new();
+    let mut batch = Batch::<WHOLE>::new();
     loop {
         let last = stop.load(Ordering::Acquire);
         let mut ready = [PollFd::new(std::os::fd::AsFd::as_fd(socket), PollFlags::POLLIN)];
@@ -139,12 +144,13 @@ fn keep(
     out: &mut Recording,
     writer: &mut Writer,
 ) -> io::Result<()> {
+    let kept = if raw.length <= WHOLE { raw.bytes } else { &raw.bytes[..raw.bytes.len().min(SNAP)] };
     let block = EnhancedPacketBlock {
         interface_id: 0,
         timestamp: Duration::from_nanos(raw.wall),
         original_len: raw.length as u32,
-        data: Cow::Borrowed(raw.bytes),
-        options: Vec::new(),
+        data: Cow::Borrowed(kept),
+        options: vec![EnhancedPacketOption::Flags(if raw.outgoing { OUTBOUND } else { INBOUND })],
     };
     writer.write_pcapng_block(block).map_err(io::Error::other)?;
     let bytes = match framing {

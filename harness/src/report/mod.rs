@@ -2,8 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `report.json` | [`Report`]: verdict, expectations, quantities, Relay Tables |
-//! | `tables.md` | the Relay Tables, to read ([`relay_table`]) |
+//! | `report.json` | [`Report`]: verdict, expectations, quantities, address transitions, Relay Tables |
+//! | `tables.md` | transitions and Relay Tables, to read ([`crate::transitions`], [`relay_table`]) |
 //! | `events.jsonl` | every observation of every node and of the harness, sorted by time |
 //! | `env.json` | the machine, kernel and programs ([`environment`]) |
 //! | `status.json` | each daemon's answer to `status` at the end |
@@ -21,6 +21,7 @@ use serde_json::Value as Json;
 
 use crate::flow::Quantities;
 use crate::judge::verdict::Judged;
+use crate::transitions::Transition;
 use relay_table::RelayTables;
 
 /// A run's result, as `report.json` has it.
@@ -48,6 +49,8 @@ pub struct Report {
     pub quantities: BTreeMap<String, Json>,
     /// What could not be measured, and why.
     pub unmeasured: BTreeMap<String, String>,
+    /// What stood in the headers of packets at every hop, for every way that a path took (Figs. 4.2 and 4.4).
+    pub transitions: Vec<Transition>,
     /// The Relay Table of every relay at the end (TA-c).
     pub relay_table: RelayTables,
     /// When time began, in nanoseconds of the trace's clock.

@@ -66,6 +66,7 @@ mod tests {
             expectations: vec![judged(true), judged(false)],
             quantities: Default::default(),
             unmeasured: Default::default(),
+            transitions: Default::default(),
             relay_table: Default::default(),
             start: 0,
             seconds: 12.345,

@@ -1,14 +1,17 @@
 //! From what a session recorded to quantities, verdict and the run's files.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
+use ntm_protocol::observe::Observation;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::Job;
 use super::session::{named, recording};
+use crate::capture::point::Framing;
 use crate::clock;
 use crate::exit::{Exit, Failure};
 use crate::flow::{self, Quantities};
@@ -16,10 +19,13 @@ use crate::judge::expr::Value;
 use crate::judge::verdict::{Evidence, judge};
 use crate::measure::{self, Recordings};
 use crate::plan::Plan;
-use crate::plan::config::TUN;
+use crate::plan::config::{OUTSIDE, TUN};
 use crate::report::{Report, events, relay_table, split, text};
 use crate::scenario::model::FlowKind;
 use crate::timeline::Handover;
+use crate::transitions::names::Names;
+use crate::transitions::sighting::Point;
+use crate::transitions::{self, Transition, read, table};
 
 /// Everything a session recorded.
 #[derive(Default)]
@@ -100,8 +106,16 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
     let status =
         files.iter().find(|(name, _)| *name == "status.json").map_or(&Json::Null, |(_, status)| status);
     let relay_table = relay_table::of(status, record.start);
+    let transitions =
+        transitions(job, &trace, record.start).map_err(Failure::during("the captures cannot be read"))?;
     let tables = job.folder.join("tables.md");
-    fs::write(&tables, relay_table::render(&relay_table)).map_err(Failure::during(tables.display()))?;
+    let text = [
+        "# Address transitions\n\n",
+        &table::render(&transitions),
+        "\n# Relay Tables\n\n",
+        &relay_table::render(&relay_table),
+    ];
+    fs::write(&tables, text.concat()).map_err(Failure::during(tables.display()))?;
     let report = Report {
         schema: 1,
         scenario: job.scenario.name.clone(),
@@ -114,6 +128,7 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         expectations,
         quantities: measured,
         unmeasured,
+        transitions,
         relay_table,
         start: record.start,
         seconds: clock::now().since(job.started).as_secs_f64(),
@@ -210,6 +225,39 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
         first.map(since).ok_or_else(|| "no application got anything".to_owned()),
     );
     out
+}
+
+/// From what was captured at every hop.
+fn transitions(job: &Job, trace: &[Json], start: u64) -> io::Result<Vec<Transition>> {
+    let captures = job.folder.join("pcap");
+    let mut sightings = Vec::new();
+    let mut add = |node: &str, interface: &str, point: Point, framing: Framing| {
+        let path = captures.join(format!("{node}.{interface}.pcapng"));
+        // A terminal that never came up has none.
+        if path.exists() {
+            sightings.extend(read::file(node, point, framing, &path)?);
+        }
+        Ok::<(), io::Error>(())
+    };
+    for host in &job.plan.hosts {
+        if host.is_terminal() {
+            add(&host.name, TUN, Point::Application, Framing::Ip)?;
+        }
+        for interface in &host.interfaces {
+            add(&host.name, &interface.name, Point::Real, Framing::Ethernet)?;
+        }
+    }
+    for router in &job.plan.routers {
+        add(&router.name, OUTSIDE, Point::Outside, Framing::Ethernet)?;
+    }
+    // Captures tell the wall clock's time, the trace that of the run's.
+    let offset = clock::wall().wrapping_sub(clock::now().as_nanos());
+    for sighting in &mut sightings {
+        sighting.t = sighting.t.wrapping_sub(offset);
+    }
+    let trace: Vec<_> = trace.iter().filter_map(|event| Observation::deserialize(event).ok()).collect();
+    let names = Names::of(&job.plan, &trace);
+    Ok(transitions::of(sightings, &trace, &names, start))
 }
 
 /// What the plan knows.

@@ -205,12 +205,15 @@ impl Lab<'_> {
         try_join_all(job.scenario.flows.iter().enumerate().map(prepare)).await
     }
 
-    /// From the first moment: every real interface of every host.
+    /// From the first moment: every real interface of every host, and every router's outer side.
     async fn capture_links(&mut self, world: &World) -> Result<(), Failure> {
         for host in &self.job.plan.hosts {
             for interface in &host.interfaces {
                 self.capture(world, &host.name, &interface.name, Framing::Ethernet).await?;
             }
+        }
+        for router in &self.job.plan.routers {
+            self.capture(world, &router.name, config::OUTSIDE, Framing::Ethernet).await?;
         }
         Ok(())
     }

@@ -31,7 +31,8 @@ pub enum Suite {
 }
 
 impl Suite {
-    fn from_u8(value: u8) -> Option<Self> {
+    /// The suite of a header's number.
+    pub fn from_u8(value: u8) -> Option<Self> {
         match value {
             0 => Some(Self::None),
             1 => Some(Self::Aes128Cbc),

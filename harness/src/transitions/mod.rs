@@ -1,0 +1,263 @@
+//! The address transitions of Figs. 4.2 and 4.4: what stands in the headers of a packet at every hop of its way, taken from captures.
+//! PURE: sightings and trace in, tables out.
+//!
+//! A data packet is followed by its Path ID, direction, epoch and sequence number through every capture point; so it is seen whether
+//! header, ciphertext and MAC stay byte for byte the same (T4.1.3-a). What is in it is told by the terminal's virtual interface, where
+//! a packet that was alone in its time cannot be taken for another; and by what it carries that packet is found wherever it travels in
+//! the open, translated (RS-N) or not (the other terminal).
+//!
+//! [`sighting`] understands packets, [`read`] takes them from a run's capture files, [`names`] gives addresses the thesis's names,
+//! [`table`] writes the figures.
+
+pub mod names;
+pub mod read;
+pub mod sighting;
+pub mod table;
+
+use std::collections::BTreeMap;
+
+use ntm_protocol::addr::PathId;
+use ntm_protocol::observe::{Observation, RouteName, What};
+use serde::Serialize;
+
+use names::Names;
+use sighting::{Body, Key, Point, Sighting};
+
+/// How a path's packets travelled between its two ends, from one change of the path to the next.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Transition {
+    /// The way: direct, RS-S or RS-N.
+    pub route: RouteName,
+    /// Who began: MN.
+    pub from: String,
+    /// The other end: CN or GN.
+    pub to: String,
+    /// When the path took this way, in milliseconds of the scenario.
+    pub since_ms: f64,
+    /// The hops of a packet from MN, in the order of its way.
+    pub forward: Vec<Hop>,
+    /// The hops of a packet to MN, in the order of its way.
+    pub back: Vec<Hop>,
+    /// Data packets whose bytes were compared at two places or more.
+    pub compared: usize,
+    /// How many of them were not the same everywhere: in header, ciphertext or MAC.
+    pub changed: usize,
+}
+
+/// What stands in the headers at one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hop {
+    /// The place.
+    pub at: String,
+    /// Source and destination of the outer header; nothing where there is none.
+    pub outer: Option<(String, String)>,
+    /// Source and destination of the application's packet.
+    pub original: (String, String),
+    /// Whether they could be read there; else they are those that the packet had before it was encrypted and after.
+    pub readable: bool,
+}
+
+/// So many packets of a way are tried until one is found that can be followed from end to end.
+const TRIES: usize = 500;
+
+/// The transitions of every path and way of a run; `sightings` and `trace` are of one clock, `start` is when time began there.
+pub fn of(mut sightings: Vec<Sighting>, trace: &[Observation], names: &Names, start: u64) -> Vec<Transition> {
+    sightings.sort_by_key(|sighting| sighting.t);
+    let captures = Captures::new(&sightings);
+    let mut out: Vec<Transition> = Vec::new();
+    for way in captures.ways(trace) {
+        let keys = captures.ways_packets(&way);
+        let follow = |back: bool| {
+            let tried = keys.iter().filter(|key| key.back == back).take(TRIES);
+            tried.filter_map(|key| captures.follow(key, names)).next()
+        };
+        let (Some(forward), Some(back)) = (follow(false), follow(true)) else { continue };
+        let ends = [forward[0].node.as_str(), back[0].node.as_str()];
+        let mut transition = Transition {
+            route: way.route,
+            from: ends[0].to_owned(),
+            to: ends[1].to_owned(),
+            since_ms: (way.from as f64 - start as f64) / 1e6,
+            forward: hops(&forward, ends, names),
+            back: hops(&back, ends, names),
+            compared: 0,
+            changed: 0,
+        };
+        for same in keys.iter().filter_map(|key| captures.is_same_everywhere(key)) {
+            transition.compared += 1;
+            transition.changed += usize::from(!same);
+        }
+        // A path that is directed anew and leads where it led is one way still.
+        match out.last_mut() {
+            Some(last) if (&last.forward, &last.back) == (&transition.forward, &transition.back) => {
+                last.compared += transition.compared;
+                last.changed += transition.changed;
+            }
+            _ => out.push(transition),
+        }
+    }
+    out
+}
+
+/// A path between two of its changes.
+struct Way {
+    path: PathId,
+    route: RouteName,
+    from: u64,
+    to: u64,
+}
+
+/// Sightings by what they are looked up for; all in the order of time.
+struct Captures<'a> {
+    sealed: BTreeMap<Key, Vec<&'a Sighting>>,
+    /// By what they carry.
+    open: BTreeMap<&'a [u8], Vec<&'a Sighting>>,
+    /// Data packets at a host's real interface, and packets at its virtual one, by host and direction.
+    at_host: BTreeMap<(&'a str, bool), AtHost<'a>>,
+}
+
+#[derive(Default)]
+struct AtHost<'a> {
+    sealed: Vec<&'a Sighting>,
+    open: Vec<&'a Sighting>,
+}
+
+impl<'a> Captures<'a> {
+    fn new(sightings: &'a [Sighting]) -> Self {
+        let mut captures = Self { sealed: BTreeMap::new(), open: BTreeMap::new(), at_host: BTreeMap::new() };
+        for sighting in sightings {
+            let host = (sighting.node.as_str(), sighting.outgoing);
+            match &sighting.body {
+                Body::Sealed { key, .. } => {
+                    captures.sealed.entry(*key).or_default().push(sighting);
+                    if sighting.point == Point::Real {
+                        captures.at_host.entry(host).or_default().sealed.push(sighting);
+                    }
+                }
+                Body::Open { carried, .. } => {
+                    captures.open.entry(carried).or_default().push(sighting);
+                    if sighting.point == Point::Application {
+                        captures.at_host.entry(host).or_default().open.push(sighting);
+                    }
+                }
+            }
+        }
+        captures
+    }
+
+    /// Every path's ways, as its initiator took them.
+    fn ways(&self, trace: &[Observation]) -> Vec<Way> {
+        let mut initiators: BTreeMap<PathId, &str> = BTreeMap::new();
+        for (key, seen) in self.sealed.iter().filter(|(key, _)| !key.back) {
+            initiators.entry(key.path).or_insert(&seen[0].node);
+        }
+        let mut out: Vec<Way> = Vec::new();
+        for Observation { t, node, what } in trace {
+            if let What::PathChanged { path, route, .. } = what
+                && initiators.get(path) == Some(&node.as_str())
+            {
+                let from = t.as_nanos();
+                for before in out.iter_mut().filter(|way| way.path == *path) {
+                    before.to = before.to.min(from);
+                }
+                out.push(Way { path: *path, route: *route, from, to: u64::MAX });
+            }
+        }
+        out
+    }
+
+    /// The data packets that were sent while a path took this way, in the order of time.
+    fn ways_packets(&self, way: &Way) -> Vec<Key> {
+        let of_way = self
+            .sealed
+            .iter()
+            .filter(|(key, seen)| key.path == way.path && (way.from..way.to).contains(&seen[0].t));
+        let mut keys: Vec<_> = of_way.map(|(key, seen)| (seen[0].t, *key)).collect();
+        keys.sort();
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Whether the datagram had the same bytes wherever it was seen; nothing where that was one place only.
+    fn is_same_everywhere(&self, key: &Key) -> Option<bool> {
+        let bytes = |sighting: &&'a Sighting| match &sighting.body {
+            Body::Sealed { datagram, .. } => datagram.as_slice(),
+            Body::Open { .. } => &[],
+        };
+        let seen = self.sealed.get(key).filter(|seen| seen.len() > 1)?;
+        Some(seen.iter().map(bytes).all(|one| one == bytes(&seen[0])))
+    }
+
+    /// Every sighting of a data packet and of what it carries, from one application to the other; nothing where that cannot be told.
+    fn follow(&self, key: &Key, names: &Names) -> Option<Vec<&'a Sighting>> {
+        let sealed = self.sealed.get(key)?;
+        let (first, last) = (*sealed.first()?, *sealed.last()?);
+        let whole =
+            first.outgoing && first.point == Point::Real && !last.outgoing && last.point == Point::Real;
+        if !whole {
+            return None;
+        }
+        let [sealed_at_end, opened_at_end] = [first, last].map(|end| names.is_terminal(&end.node));
+        let original = if sealed_at_end { self.sealed_from(first)? } else { self.opened_to(last)? };
+        let Body::Open { carried, .. } = &original.body else { return None };
+        let elsewhere = self.open.get(carried.as_slice())?.iter().copied();
+        let before: Vec<_> = if sealed_at_end {
+            vec![original]
+        } else {
+            elsewhere.clone().filter(|it| it.t <= first.t && it.point != Point::Application).collect()
+        };
+        let after: Vec<_> = if sealed_at_end && opened_at_end {
+            elsewhere
+                .filter(|it| it.t >= last.t && it.node == last.node && it.point == Point::Application)
+                .collect()
+        } else if sealed_at_end {
+            elsewhere.filter(|it| it.t >= last.t && it.point != Point::Application).collect()
+        } else {
+            vec![original]
+        };
+        if before.is_empty() || after.is_empty() {
+            return None;
+        }
+        Some(before.into_iter().chain(sealed.iter().copied()).chain(after).collect())
+    }
+
+    /// What was sealed into `sent` at its terminal: the packet that was alone between the data packet before it and this one.
+    fn sealed_from(&self, sent: &Sighting) -> Option<&'a Sighting> {
+        let AtHost { sealed, open } = self.at_host.get(&(sent.node.as_str(), true))?;
+        let before = sealed.iter().rev().find(|it| it.t < sent.t).map_or(0, |it| it.t);
+        let mut between = open.iter().filter(|it| (before..=sent.t).contains(&it.t));
+        let one = between.next().filter(|one| one.length() == sent.length())?;
+        between.next().is_none().then_some(*one)
+    }
+
+    /// What came out of `received` at its terminal: the packet that was alone between this data packet and the one after it.
+    fn opened_to(&self, received: &Sighting) -> Option<&'a Sighting> {
+        let AtHost { sealed, open } = self.at_host.get(&(received.node.as_str(), false))?;
+        let after = sealed.iter().find(|it| it.t > received.t).map_or(u64::MAX, |it| it.t);
+        let mut between = open.iter().filter(|it| (received.t..=after).contains(&it.t));
+        let one = between.next().filter(|one| one.length() == received.length())?;
+        between.next().is_none().then_some(*one)
+    }
+}
+
+/// The hops of a packet that was seen so; the first sighting is at one of the ends and the last at the other.
+fn hops(seen: &[&Sighting], ends: [&str; 2], names: &Names) -> Vec<Hop> {
+    let (sender, receiver) = (seen[0].node.as_str(), seen[seen.len() - 1].node.as_str());
+    let pair = |addresses: (std::net::IpAddr, std::net::IpAddr)| {
+        (names.address(addresses.0, ends), names.address(addresses.1, ends))
+    };
+    let at_terminal = seen.iter().find(|it| it.point == Point::Application);
+    let hop = |it: &&Sighting| {
+        let towards = if it.outgoing { receiver } else { sender };
+        let own = (it.source, it.destination);
+        let (outer, original, readable) = match &it.body {
+            Body::Open { .. } => (None, pair(own), true),
+            Body::Sealed { inner: Some(inner), .. } => (Some(pair(own)), pair(*inner), true),
+            Body::Sealed { inner: None, .. } => {
+                let original = at_terminal.map_or(own, |it| (it.source, it.destination));
+                (Some(pair(own)), pair(original), false)
+            }
+        };
+        Hop { at: names.place(&it.node, it.point, ends, towards), outer, original, readable }
+    };
+    seen.iter().map(hop).collect()
+}
