@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use ntm_protocol::time::Instant;
 
+use crate::compare::{self, Side};
 use crate::exit::{Exit, Failure};
+use crate::report::{page, schema};
 use crate::run::{self, Options};
 use crate::scenario::{self, find};
 use crate::{doctor, plan, state};
@@ -49,6 +51,32 @@ enum Command {
     },
     /// Lists the scenarios
     List,
+    /// Makes the page of a run anew from its folder: report.html
+    Report {
+        /// The run's folder
+        folder: PathBuf,
+    },
+    /// Compares two runs, or two folders of runs, of one scenario: exit code 1 where B is worse
+    Compare {
+        /// A run's folder, or a folder of runs
+        a: PathBuf,
+        /// The same, to compare with A
+        b: PathBuf,
+        /// A change for the worse of more than this is a regression
+        #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+        bound: f64,
+        /// The level of the significance test
+        #[arg(long, default_value_t = 0.05, value_parser = share)]
+        alpha: f64,
+        /// Only quantities whose names begin so; may be given several times
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// How the comparison is printed
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Prints the JSON schema of report.json
+    Schema,
     /// Says what this machine has of what runs need, and what to do about the rest
     Doctor {
         /// How the findings are printed
@@ -94,6 +122,23 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
         }
         Command::Check { files } => check(&files),
         Command::List => list(),
+        Command::Compare { a, b, bound, alpha, only, format } => {
+            let options = compare::Options { bound, alpha, only };
+            let comparison = compare::compare(&Side::load(&a)?, &Side::load(&b)?, &options)?;
+            match format {
+                Format::Text => print!("{}", compare::render(&comparison)),
+                Format::Json => println!("{}", serde_json::to_string_pretty(&comparison).unwrap_or_default()),
+            }
+            Ok(if comparison.regressed() { Exit::Failed } else { Exit::Held })
+        }
+        Command::Schema => {
+            println!("{}", serde_json::to_string_pretty(&schema::schema()).unwrap_or_default());
+            Ok(Exit::Held)
+        }
+        Command::Report { folder } => {
+            println!("{}", page::write(&folder)?.display());
+            Ok(Exit::Held)
+        }
         Command::Doctor { format } => {
             let findings = doctor::examine();
             match format {
@@ -106,6 +151,17 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Clean => clean(),
         Command::ProbeWorld => doctor::probe_world(),
     }
+}
+
+/// `5%` as 0.05.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim_end().parse::<f64>().ok().filter(|number| *number >= 0.0);
+    number.map(|number| number / 100.0).ok_or_else(|| format!("{text:?} is no share: write it as 5%"))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..1.0).contains(number) && *number > 0.0);
+    number.ok_or_else(|| format!("{text:?} is no level: write it as 0.05"))
 }
 
 /// All files, each with all its mistakes.

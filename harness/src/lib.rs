@@ -12,7 +12,7 @@
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
 //! * [`transitions`]: PURE. The addresses of packets at every hop, as the thesis's figures have them.
-//! * [`report`]: the run's files.
+//! * [`report`]: the run's files. [`compare`]: two sets of runs, side by side.
 //!
 //! # A run
 //!
@@ -24,6 +24,7 @@
 pub mod capture;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod daemons;
 pub mod doctor;
 pub mod exit;

@@ -21,6 +21,8 @@ pub async fn run(
     let mut client = Process::start(id, &place.from, "ping", &place.folder, |command| {
         command.args([
             "-n",
+            // When each answer came.
+            "-D",
             "-W",
             "2",
             "-c",

@@ -1,5 +1,6 @@
 //! The verdict: every expectation against what was measured and the trace.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -8,7 +9,7 @@ use crate::flow::Quantities;
 use crate::scenario::model::{After, Check, Expectation};
 
 /// An expectation after the run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Judged {
     /// The expression, or the sequence's steps.
     pub check: String,

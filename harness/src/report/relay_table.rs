@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -12,7 +13,7 @@ use serde_json::Value as Json;
 pub type RelayTables = BTreeMap<String, Vec<Entry>>;
 
 /// One entry of a Relay Table.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Entry {
     /// RS-S or RS-N.
     pub mode: String,
@@ -23,7 +24,7 @@ pub struct Entry {
 }
 
 /// One field.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Field {
     /// As Table A.1 calls it; in RS-S with the side whose it is.
     pub name: String,

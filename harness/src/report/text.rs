@@ -31,7 +31,7 @@ pub fn render(report: &Report) -> String {
     let held = report.expectations.iter().filter(|judged| judged.held).count();
     let _ = writeln!(
         out,
-        "{}: {} ({held} of {} expectations held, {:.1} s)\nreport: {}/report.json",
+        "{}: {} ({held} of {} expectations held, {:.1} s)\nreport: {}/report.html",
         report.scenario,
         report.verdict,
         report.expectations.len(),
@@ -55,22 +55,15 @@ mod tests {
             found: vec!["flow.name.lost = 2".into()],
         };
         let report = Report {
-            schema: 1,
             scenario: "t".into(),
-            about: "t".into(),
-            seed: 0,
             verdict: "failed",
             exit: 1,
             problems: vec!["ntm-dc on `dc` was killed\n| log".into()],
             notes: vec!["the capture lost 3 packets".into()],
             expectations: vec![judged(true), judged(false)],
-            quantities: Default::default(),
-            unmeasured: Default::default(),
-            transitions: Default::default(),
-            relay_table: Default::default(),
-            start: 0,
             seconds: 12.345,
             folder: "runs/t".into(),
+            ..Report::default()
         };
         insta::assert_snapshot!(render(&report), @"
         held    flow.name.lost == 0
@@ -81,7 +74,7 @@ mod tests {
           | log
         note: the capture lost 3 packets
         t: failed (1 of 2 expectations held, 12.3 s)
-        report: runs/t/report.json
+        report: runs/t/report.html
         ");
     }
 }

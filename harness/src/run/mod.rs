@@ -3,6 +3,7 @@
 //! This module is the part outside the world: it checks, makes the run's folder, enters the world ([`crate::world::enter`]) and
 //! keeps the state file. Inside, [`session`] does the work and [`result`] turns what was recorded into quantities and a verdict.
 
+mod curves;
 pub mod result;
 pub mod session;
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::Job;
+use super::curves;
 use super::session::{named, recording};
 use crate::capture::point::Framing;
 use crate::clock;
@@ -20,7 +21,8 @@ use crate::judge::verdict::{Evidence, judge};
 use crate::measure::{self, Recordings};
 use crate::plan::Plan;
 use crate::plan::config::{OUTSIDE, TUN};
-use crate::report::{Report, events, relay_table, split, text};
+use crate::report::topology::Topology;
+use crate::report::{Report, breakdown, events, junit, page, relay_table, split, summary, text};
 use crate::scenario::model::FlowKind;
 use crate::timeline::Handover;
 use crate::transitions::names::Names;
@@ -68,6 +70,7 @@ pub enum Ending {
 /// Measures, judges, writes the run's files, prints the verdict.
 pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)]) -> Result<Exit, Failure> {
     let quantities = quantities(job, &record, &ending);
+    let series = curves::of(job, &record);
     let trace = record.trace.as_deref().unwrap_or(Path::new("/nonexistent"));
     let (trace, complaints) = events::merge(trace, record.own);
     let evidence = Evidence {
@@ -102,6 +105,16 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         Ending::Complete if !problems.is_empty() => ("error", Exit::Error),
         Ending::Complete => ("held", Exit::Held),
     };
+    let handovers = record.handovers.iter().enumerate().map(|(index, done)| {
+        let control = quantities.get(&format!("handover.{}.control_ms", index + 1));
+        let first = match control {
+            // Data may come before the harness knows that the address is up.
+            Some(Ok(Value::Number(ms))) => Some(done.joined.saturating_add_signed((ms * 1e6) as i64)),
+            _ => None,
+        };
+        breakdown::of(done, &trace, first)
+    });
+    let handovers = handovers.collect();
     let (measured, unmeasured) = split(&quantities);
     let status =
         files.iter().find(|(name, _)| *name == "status.json").map_or(&Json::Null, |(_, status)| status);
@@ -130,6 +143,9 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         unmeasured,
         transitions,
         relay_table,
+        topology: Topology::of(&job.plan),
+        handovers,
+        tables: Vec::new(),
         start: record.start,
         seconds: clock::now().since(job.started).as_secs_f64(),
         folder: job.folder.display().to_string(),
@@ -144,6 +160,15 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         let text = serde_json::to_string_pretty(content).map_err(Failure::during(path.display()))?;
         fs::write(&path, text + "\n").map_err(Failure::during(path.display()))?;
     }
+    // Thousands of numbers: a line each would be hard to look through.
+    let path = job.folder.join("series.json");
+    let text = serde_json::to_string(&series).map_err(Failure::during(path.display()))?;
+    fs::write(&path, text + "\n").map_err(Failure::during(path.display()))?;
+    for (name, text) in [("junit.xml", junit::render(&report)), ("summary.md", summary::render(&report))] {
+        let path = job.folder.join(name);
+        fs::write(&path, text).map_err(Failure::during(path.display()))?;
+    }
+    page::write(&job.folder)?;
     let printed = if job.json {
         serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"
     } else {

@@ -18,15 +18,17 @@ use std::collections::BTreeMap;
 
 use ntm_protocol::addr::PathId;
 use ntm_protocol::observe::{Observation, RouteName, What};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use names::Names;
 use sighting::{Body, Key, Point, Sighting};
 
 /// How a path's packets travelled between its two ends, from one change of the path to the next.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Transition {
     /// The way: direct, RS-S or RS-N.
+    #[schemars(with = "String")]
     pub route: RouteName,
     /// Who began: MN.
     pub from: String,
@@ -45,7 +47,7 @@ pub struct Transition {
 }
 
 /// What stands in the headers at one place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Hop {
     /// The place.
     pub at: String,

@@ -1,0 +1,144 @@
+//! Where the time of a handover went: from leaving the old network to the first data packet on the new one, stage by stage. PURE.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use crate::timeline::Handover;
+
+/// A handover, stage by stage; times in nanoseconds of the run's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Breakdown {
+    /// Who moved.
+    pub node: String,
+    /// The interface it left.
+    pub from: String,
+    /// The interface it went on with.
+    pub to: String,
+    /// When it began to leave.
+    pub left: u64,
+    /// When the harness saw the new address and its route up.
+    pub joined: u64,
+    /// Each stage begins where the one before it ended.
+    pub stages: Vec<Stage>,
+    /// Stages whose end was not observed.
+    pub missing: Vec<&'static str>,
+}
+
+/// A part of a handover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Stage {
+    /// What it was spent on.
+    pub name: &'static str,
+    /// What ended it.
+    pub until: &'static str,
+    /// When it began.
+    pub begin: u64,
+    /// When it ended.
+    pub end: u64,
+}
+
+/// The stages of `handover` in `trace`, which is sorted by time. `first_data` is when the first data packet was seen in the new network.
+pub fn of(handover: &Handover, trace: &[Json], first_data: Option<u64>) -> Breakdown {
+    let mut out = Breakdown {
+        node: handover.node.clone(),
+        from: handover.from.clone(),
+        to: handover.to.clone(),
+        left: handover.left,
+        joined: handover.joined,
+        stages: Vec::new(),
+        missing: Vec::new(),
+    };
+    let since = trace.partition_point(|record| time(record) < handover.left);
+    let own: Vec<&Json> = trace[since..].iter().filter(|record| record["node"] == *handover.node).collect();
+    let received =
+        |kind: &'static str| move |record: &Json| record["what"] == "received" && record["message"] == kind;
+    let addressed = |record: &Json| {
+        record["what"] == "addresses" && record["addresses"].as_array().is_some_and(|list| !list.is_empty())
+    };
+    let moved = |record: &Json| record["what"] == "path-changed" && record["route"] != "none";
+    let mut from = handover.left;
+    let mut stage = |name: &'static str, until: &'static str, end: Option<u64>| match end {
+        Some(end) => {
+            out.stages.push(Stage { name, until, begin: from, end });
+            from = end;
+        }
+        None => out.missing.push(name),
+    };
+    // Each is looked for behind the one before it, so that an earlier exchange of the same kind is not taken for this one's.
+    let mut next = 0;
+    let mut seek = |is: &dyn Fn(&Json) -> bool| {
+        let place = next + own[next..].iter().position(|record| is(record))?;
+        next = place;
+        Some(time(own[place]))
+    };
+    // A node without NTMobile observes nothing itself.
+    stage("network", "the terminal sees its new address", seek(&addressed).or(Some(handover.joined)));
+    let steps: [(&str, &str, &dyn Fn(&Json) -> bool); 3] = [
+        ("registration", "Registration Response", &received("RegistrationResponse")),
+        ("direction", "Route Direction", &received("RouteDirection")),
+        ("tunnel", "the path stands", &moved),
+    ];
+    for (name, until, is) in steps {
+        stage(name, until, seek(is));
+    }
+    stage("first data", "first data packet in the new network", first_data);
+    out
+}
+
+fn time(record: &Json) -> u64 {
+    record["t"].as_u64().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn handover() -> Handover {
+        Handover {
+            node: "mn".into(),
+            from: "wlan0".into(),
+            to: "wlan1".into(),
+            gap: Duration::ZERO,
+            left: 100,
+            joined: 205,
+        }
+    }
+
+    fn stages(trace: &[Json], first: Option<u64>) -> (Vec<(&'static str, u64)>, Vec<&'static str>) {
+        let told = of(&handover(), trace, first);
+        assert!(told.stages.windows(2).all(|pair| pair[0].end == pair[1].begin), "no time is left out");
+        (told.stages.iter().map(|stage| (stage.name, stage.end - stage.begin)).collect(), told.missing)
+    }
+
+    #[test]
+    fn every_stage_begins_where_the_last_ended() {
+        let trace = [
+            // Of the time before: not this handover's.
+            json!({"t": 50, "node": "mn", "what": "received", "message": "RegistrationResponse"}),
+            json!({"t": 101, "node": "mn", "what": "addresses", "addresses": []}),
+            json!({"t": 110, "node": "mn", "what": "path-changed", "route": "none"}),
+            json!({"t": 204, "node": "mn", "what": "addresses", "addresses": ["192.0.2.2"]}),
+            json!({"t": 209, "node": "cn", "what": "received", "message": "RegistrationResponse"}),
+            json!({"t": 210, "node": "mn", "what": "received", "message": "RegistrationResponse"}),
+            json!({"t": 215, "node": "mn", "what": "received", "message": "RouteDirection"}),
+            json!({"t": 219, "node": "mn", "what": "path-changed", "route": "RS-N"}),
+        ];
+        let (told, missing) = stages(&trace, Some(220));
+        assert_eq!(
+            told,
+            [("network", 104), ("registration", 6), ("direction", 5), ("tunnel", 4), ("first data", 1)]
+        );
+        assert!(missing.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_observed_is_named() {
+        let trace = [json!({"t": 210, "node": "mn", "what": "received", "message": "RegistrationResponse"})];
+        let (told, missing) = stages(&trace, None);
+        assert_eq!(told, [("network", 105), ("registration", 5)]);
+        assert_eq!(missing, ["direction", "tunnel", "first data"]);
+    }
+}
