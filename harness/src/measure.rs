@@ -73,8 +73,8 @@ impl Transfer {
                 let sum = |keep: &dyn Fn(&Interval) -> bool| {
                     Value::Number(intervals.iter().filter(|i| keep(i)).map(|i| i.bytes).sum())
                 };
-                let (left, joined) = (handover.left as f64, handover.joined as f64);
-                out.insert("bytes_before".into(), Ok(sum(&|i| at(i.end) <= left)));
+                let (began, joined) = (handover.began() as f64, handover.joined as f64);
+                out.insert("bytes_before".into(), Ok(sum(&|i| at(i.end) <= began)));
                 out.insert("bytes_after".into(), Ok(sum(&|i| at(i.start) >= joined)));
             }
             (_, None) => {
@@ -96,10 +96,15 @@ pub fn handover(handover: &Handover, recordings: &Recordings, tunnelled: bool) -
     let counts = |packet: &&Packet| !tunnelled || packet.content == Content::Ntm(NtmKind::Data);
     let of = |interface: &str| recordings.get(&(handover.node.clone(), interface.to_owned()));
     let last = of(&handover.from).and_then(|old| {
-        old.packets.iter().filter(counts).map(|packet| packet.t).filter(|t| *t < handover.joined).max()
+        old.packets
+            .iter()
+            .filter(counts)
+            .map(|packet| packet.t)
+            .filter(|t| *t < handover.joined.max(handover.left))
+            .max()
     });
     let first = of(&handover.to).and_then(|new| {
-        new.packets.iter().filter(counts).map(|packet| packet.t).filter(|t| *t >= handover.left).min()
+        new.packets.iter().filter(counts).map(|packet| packet.t).filter(|t| *t >= handover.began()).min()
     });
     let mut out = match (last, first) {
         (Some(last), Some(first)) => {

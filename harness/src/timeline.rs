@@ -1,5 +1,7 @@
 //! What happens in a scenario: each action at its moment, done to the world and noted in the trace.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -24,8 +26,15 @@ pub struct Handover {
     pub gap: Duration,
     /// When it began to leave.
     pub left: u64,
-    /// When the new address and its route were up.
+    /// When the new address and its route were up: with an overlap, before it left.
     pub joined: u64,
+}
+
+impl Handover {
+    /// When it began: by leaving the old network, or by joining the new one.
+    pub fn began(&self) -> u64 {
+        self.left.min(self.joined)
+    }
 }
 
 /// Does `actions`, each at its time after `start`; every handover done is pushed to `done` at once.
@@ -37,29 +46,50 @@ pub async fn play(
     start: Instant,
     done: &mut Vec<Handover>,
 ) -> Result<(), Failure> {
+    // Addresses that are no more as planned.
+    let mut addresses = Addresses::default();
     for action in actions {
         tokio::time::sleep_until(start + action.time).await;
         match &action.kind {
-            ActionKind::Handover { node, from, to, gap } => {
+            ActionKind::Handover { node, from, to, gap, overlap } => {
                 let node = node.get_ref();
-                let (old, new) =
-                    (interface(plan, node, from.get_ref())?, interface(plan, node, to.get_ref())?);
-                let left = trace.note(node, "left", about(old));
-                world.leave(node, old).await?;
-                tokio::time::sleep(*gap).await;
-                world.join(node, new).await?;
-                let joined = trace.note(node, "joined", about(new));
-                let (from, to) = (old.name.clone(), new.name.clone());
+                let old = interface(plan, &addresses, node, from.get_ref())?;
+                let new = interface(plan, &addresses, node, to.get_ref())?;
+                let (left, joined) = if overlap.is_zero() {
+                    let left = trace.note(node, "left", about(&old));
+                    world.leave(node, &old).await?;
+                    tokio::time::sleep(*gap).await;
+                    world.join(node, &new).await?;
+                    (left, trace.note(node, "joined", about(&new)))
+                } else {
+                    world.join(node, &new).await?;
+                    let joined = trace.note(node, "joined", about(&new));
+                    tokio::time::sleep(*overlap).await;
+                    let left = trace.note(node, "left", about(&old));
+                    world.leave(node, &old).await?;
+                    (left, joined)
+                };
+                let (from, to) = (old.name, new.name);
                 done.push(Handover { node: node.clone(), from, to, gap: *gap, left, joined });
             }
+            ActionKind::Address { node, interface: name, address } => {
+                let (node, name) = (node.get_ref(), name.get_ref());
+                let mut changed = interface(plan, &addresses, node, name)?;
+                trace.note(node, "left", about(&changed));
+                world.readdress(node, &changed, *address.get_ref()).await?;
+                changed.address = *address.get_ref();
+                trace.note(node, "joined", about(&changed));
+                addresses.insert((node.clone(), name.clone()), changed.address);
+            }
             ActionKind::Interface { node, name, up } => {
-                let (node, interface) = (node.get_ref(), interface(plan, node.get_ref(), name.get_ref())?);
+                let node = node.get_ref();
+                let interface = interface(plan, &addresses, node, name.get_ref())?;
                 if *up {
-                    world.join(node, interface).await?;
-                    trace.note(node, "joined", about(interface));
+                    world.join(node, &interface).await?;
+                    trace.note(node, "joined", about(&interface));
                 } else {
-                    trace.note(node, "left", about(interface));
-                    world.leave(node, interface).await?;
+                    trace.note(node, "left", about(&interface));
+                    world.leave(node, &interface).await?;
                 }
             }
             ActionKind::Link { name, shape } => {
@@ -73,10 +103,17 @@ pub async fn play(
     Ok(())
 }
 
-fn interface<'a>(plan: &'a Plan, node: &str, name: &str) -> Result<&'a InterfacePlan, Failure> {
-    plan.host(node)
+/// By node and interface.
+type Addresses = BTreeMap<(String, String), Ipv4Addr>;
+
+/// The interface as it is now.
+fn interface(plan: &Plan, addresses: &Addresses, node: &str, name: &str) -> Result<InterfacePlan, Failure> {
+    let planned = plan
+        .host(node)
         .and_then(|host| host.interfaces.iter().find(|interface| interface.name == name))
-        .ok_or_else(|| Failure::error(format!("`{node}` has no interface {name}")))
+        .ok_or_else(|| Failure::error(format!("`{node}` has no interface {name}")))?;
+    let address = addresses.get(&(node.to_owned(), name.to_owned())).copied().unwrap_or(planned.address);
+    Ok(InterfacePlan { address, ..planned.clone() })
 }
 
 fn about(interface: &InterfacePlan) -> serde_json::Value {

@@ -92,6 +92,9 @@ time = "1s"
 handover = { node = "g", from = "eth0", to = "eth0", ? = 1 }
 [[at]]
 time = "1s"
+address = { node = "g", interface = "eth0", address = "10.1.0.9", ? = 1 }
+[[at]]
+time = "1s"
 interface = { node = "g", name = "eth0", state = "up", ? = 1 }
 [[at]]
 time = "1s"

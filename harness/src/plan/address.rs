@@ -33,11 +33,17 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     let fixed_hosts = scenario.nodes.values().flat_map(|node| &node.interfaces).filter_map(|interface| {
         Some((interface.at.get_ref().clone(), *interface.address.as_ref()?.get_ref()))
     });
+    let later = scenario.nodes.iter().flat_map(|(name, node)| {
+        node.interfaces.iter().flat_map(|interface| {
+            let addresses = scenario.later_addresses(name, interface);
+            addresses.map(|address| (interface.at.get_ref().clone(), *address.get_ref()))
+        })
+    });
     let fixed_routers = scenario
         .routers
         .values()
         .filter_map(|router| Some((Place::Internet, *router.address.as_ref()?.get_ref())));
-    for (place, address) in fixed_hosts.chain(fixed_routers) {
+    for (place, address) in fixed_hosts.chain(fixed_routers).chain(later) {
         pools.entry(place).and_modify(|pool| {
             pool.used.insert(address);
         });
@@ -64,17 +70,28 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
         });
     }
     let mut hosts = Vec::new();
-    for (name, node) in &scenario.nodes {
+    for (node_name, node) in &scenario.nodes {
         let mut interfaces = Vec::new();
         for interface in &node.interfaces {
             let at = interface.at.get_ref().clone();
             let (address, net) = address(&at, interface.address.as_ref().map(|address| *address.get_ref()))?;
             let (name, link) = (interface.name.get_ref().clone(), link(interface.link.as_ref()));
             let link_name = interface.link.as_ref().map(|name| name.get_ref().clone());
-            interfaces.push(InterfacePlan { name, at, address, net, link, link_name, up: interface.up });
+            let later = scenario.later_addresses(node_name, interface).map(|address| *address.get_ref());
+            let later = later.collect();
+            interfaces.push(InterfacePlan {
+                name,
+                at,
+                address,
+                later,
+                net,
+                link,
+                link_name,
+                up: interface.up,
+            });
         }
-        let fqdn = scenario.fqdn(name, node);
-        hosts.push(HostPlan { name: name.clone(), role: node.role.clone(), fqdn, interfaces });
+        let fqdn = scenario.fqdn(node_name, node);
+        hosts.push(HostPlan { name: node_name.clone(), role: node.role.clone(), fqdn, interfaces });
     }
     for router in &mut routers {
         router.inner = pools.get(&Place::Behind(router.name.clone())).map_or(router.inner, |pool| pool.net);

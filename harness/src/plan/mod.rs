@@ -69,6 +69,8 @@ pub struct InterfacePlan {
     pub at: Place,
     /// Its address.
     pub address: Ipv4Addr,
+    /// The addresses that it gets in the course of the run.
+    pub later: Vec<Ipv4Addr>,
     /// The network's prefix.
     pub net: Prefix,
     /// What its link does.
@@ -128,7 +130,10 @@ impl Owners for Plan {
         let routers = self.routers.iter().any(|router| router.name == name && address == router.outer);
         routers
             || self.hosts.iter().any(|host| {
-                host.name == name && host.interfaces.iter().any(|interface| address == interface.address)
+                host.name == name
+                    && host.interfaces.iter().any(|interface| {
+                        address == interface.address || interface.later.iter().any(|later| address == *later)
+                    })
             })
     }
 }

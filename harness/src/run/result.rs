@@ -79,7 +79,7 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         owners: &job.plan,
         start: record.start,
         // From when it left: it may speak in the new network before we know that it joined.
-        handover: record.handovers.first().map(|handover| handover.left),
+        handover: record.handovers.first().map(Handover::began),
     };
     let expectations: Vec<_> = match &ending {
         // Without the run's whole length, an expectation that fails says nothing.

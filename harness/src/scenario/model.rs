@@ -261,6 +261,17 @@ pub enum ActionKind {
         to: Spanned<String>,
         /// Time without any network in between.
         gap: Duration,
+        /// Time in both networks: the new one is there, and preferred, before the old goes. Never beside a gap.
+        overlap: Duration,
+    },
+    /// An interface gets another address in the network where it is.
+    Address {
+        /// Whose.
+        node: Spanned<String>,
+        /// Which.
+        interface: Spanned<String>,
+        /// The new address.
+        address: Spanned<Ipv4Addr>,
     },
     /// An interface is switched on or off.
     Interface {
@@ -342,6 +353,21 @@ impl Scenario {
         }
     }
 
+    /// The addresses that an interface of `node` gets in the course of the run.
+    pub fn later_addresses<'a>(
+        &'a self,
+        node: &'a str,
+        its: &'a Interface,
+    ) -> impl Iterator<Item = &'a Spanned<Ipv4Addr>> {
+        self.actions.iter().filter_map(move |action| match &action.kind {
+            ActionKind::Address { node: whose, interface, address } => {
+                let is_its = whose.get_ref() == node && interface.get_ref() == its.name.get_ref();
+                is_its.then_some(address)
+            }
+            _ => None,
+        })
+    }
+
     /// When the last flow should have ended and the last action be done.
     pub fn horizon(&self) -> Duration {
         let flows = self.flows.iter().map(|flow| {
@@ -356,7 +382,7 @@ impl Scenario {
                 }
         });
         let actions = self.actions.iter().map(|action| match &action.kind {
-            ActionKind::Handover { gap, .. } => action.time + *gap,
+            ActionKind::Handover { gap, overlap, .. } => action.time + *gap + *overlap,
             _ => action.time,
         });
         flows.chain(actions).max().unwrap_or_default()

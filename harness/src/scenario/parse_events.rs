@@ -13,7 +13,7 @@ use crate::judge::{expr, sequence};
 
 /// The tagged tables of which an entry has exactly one.
 const FLOWS: &[&str] = &["iperf3", "ping", "http", "exec"];
-const ACTIONS: &[&str] = &["handover", "interface", "link"];
+const ACTIONS: &[&str] = &["handover", "address", "interface", "link"];
 
 /// `[[flow]]`
 pub(super) fn flows(top: &Table<'_, '_>) -> Vec<Flow> {
@@ -107,7 +107,17 @@ fn action_kind(tag: &str, table: &Table<'_, '_>) -> Option<ActionKind> {
         "handover" => {
             let (node, from, to) = (table.need_text("node"), table.need_text("from"), table.need_text("to"));
             let gap = table.duration("gap").unwrap_or_default();
-            Some(ActionKind::Handover { node: node?, from: from?, to: to?, gap })
+            let overlap = table.duration("overlap").unwrap_or_default();
+            if let (Some(_), Some(second)) = (table.get("gap"), table.get("overlap")) {
+                table.problem(second.span(), "a handover has either a `gap` or an `overlap`");
+            }
+            Some(ActionKind::Handover { node: node?, from: from?, to: to?, gap, overlap })
+        }
+        "address" => {
+            let (node, interface) = (table.need_text("node"), table.need_text("interface"));
+            table.need("address");
+            let address = table.address("address");
+            Some(ActionKind::Address { node: node?, interface: interface?, address: address? })
         }
         "interface" => {
             let (node, name) = (table.need_text("node"), table.need_text("name"));

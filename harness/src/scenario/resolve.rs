@@ -251,6 +251,9 @@ impl Resolve<'_> {
                 if let Some(address) = &interface.address {
                     take(interface.at.get_ref().clone(), address, format!("`{name}`"));
                 }
+                for address in self.scenario.later_addresses(name, interface) {
+                    take(interface.at.get_ref().clone(), address, format!("`{name}`"));
+                }
             }
         }
     }
@@ -312,6 +315,10 @@ impl Resolve<'_> {
                     self.node(node);
                     self.interface(node, from);
                     self.interface(node, to);
+                }
+                ActionKind::Address { node, interface, .. } => {
+                    self.node(node);
+                    self.interface(node, interface);
                 }
                 ActionKind::Interface { node, name, .. } => {
                     self.node(node);

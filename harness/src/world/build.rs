@@ -54,7 +54,12 @@ pub struct World {
     lines: Option<Lines>,
     /// Names of links that are impaired later, if not now.
     later: BTreeSet<String>,
+    /// The link and gateway of each host's preferred default route.
+    preferred: BTreeMap<String, (u32, Ipv4Addr)>,
 }
+
+/// What the index of a link is added to for the metric of a default route that is not preferred.
+const SECOND: u32 = 1024;
 
 impl World {
     /// Builds `plan`, which is that of `scenario`. Needs a tokio runtime of one thread.
@@ -75,7 +80,7 @@ impl World {
         let core_net = core.net()?;
         let spaces = spaces.into_iter().map(|(name, space)| (name, Arc::new(space))).collect();
         let later = impaired_later(scenario);
-        let mut world = Self { core, spaces, nets, impairment, lines, later };
+        let mut world = Self { core, spaces, nets, impairment, lines, later, preferred: BTreeMap::new() };
         world.lay(plan, &core_net).await?;
         Ok(world)
     }
@@ -187,7 +192,7 @@ impl World {
         impairs(shape) || name.is_some_and(|name| self.later.contains(name))
     }
 
-    /// Brings an interface up as a laptop does: link, address, default route.
+    /// Brings an interface up as a laptop does: link, address, default route. It is preferred to those that are up already.
     pub async fn join(&mut self, host: &str, interface: &InterfacePlan) -> Result<(), Failure> {
         let net = self.net(host)?;
         let index = net.index(&interface.name).await?;
@@ -200,9 +205,31 @@ impl World {
         // The port first: a bridge whose only port it is has no carrier before.
         network.settle(&port_name(host, &interface.name)).await?;
         network.settle(bridge).await?;
+        let before = self.preferred.insert(host.to_owned(), (index, interface.gateway()));
         let net = self.net(host)?;
         net.add_address(index, interface.address, interface.net).await?;
-        net.add_route(None, interface.gateway()).await
+        // At no moment is there no route: the old one gets its worse metric before the new one takes its place.
+        if let Some((old, gateway)) = before.filter(|(old, _)| *old != index) {
+            net.set_default(old, gateway, SECOND + old).await?;
+        }
+        net.set_default(index, interface.gateway(), 0).await
+    }
+
+    /// Gives an interface that is up another address in its network, as another DHCP lease does.
+    pub async fn readdress(
+        &mut self,
+        host: &str,
+        interface: &InterfacePlan,
+        address: Ipv4Addr,
+    ) -> Result<(), Failure> {
+        let preferred = self.preferred.get(host).copied();
+        let net = self.net(host)?;
+        let index = net.index(&interface.name).await?;
+        // With its last address the link loses its routes.
+        net.remove_address(index, interface.address, interface.net).await?;
+        net.add_address(index, address, interface.net).await?;
+        let metric = if preferred.is_none_or(|(first, _)| first == index) { 0 } else { SECOND + index };
+        net.set_default(index, interface.gateway(), metric).await
     }
 
     /// Takes an interface down: its address goes, and every route by it.
@@ -210,7 +237,11 @@ impl World {
         let net = self.net(host)?;
         let index = net.index(&interface.name).await?;
         net.set_up(index, false).await?;
-        net.remove_address(index, interface.address, interface.net).await
+        net.remove_address(index, interface.address, interface.net).await?;
+        if self.preferred.get(host).is_some_and(|(first, _)| *first == index) {
+            self.preferred.remove(host);
+        }
+        Ok(())
     }
 
     /// Shapes both ends of every link.

@@ -155,6 +155,14 @@ impl Net {
         request.execute().await.map_err(self.during(format!("route {shown} by {gateway}")))
     }
 
+    /// A route to everywhere by `gateway` on the link `index`, in place of the one of the same `metric`: the lowest is preferred.
+    pub async fn set_default(&self, index: u32, gateway: Ipv4Addr, metric: u32) -> Result<(), Failure> {
+        let route =
+            RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).priority(metric);
+        let request = self.handle.route().add(route.build()).replace();
+        request.execute().await.map_err(self.during(format!("default route by {gateway}")))
+    }
+
     /// The names of all links, for tests and messages.
     pub async fn links(&self) -> Result<Vec<String>, Failure> {
         let links: Vec<LinkMessage> =
