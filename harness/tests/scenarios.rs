@@ -131,3 +131,9 @@ fn handover_rs_s() {
 fn handover_direct() {
     holds("handover-direct");
 }
+
+/// T4.2.5-b, T4.1.4-a: the new network before the old one goes.
+#[test]
+fn handover_overlap() {
+    holds("handover-overlap");
+}

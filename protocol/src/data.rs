@@ -5,7 +5,7 @@
 //! paths there are. A real node has its tables on two threads; the simulation holds both in one.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use foldhash::fast::FixedState;
@@ -66,6 +66,14 @@ pub enum DataUpdate {
         /// Where the datagrams go.
         remote: SocketAddr,
     },
+    /// Packets of `path` keep to the interface that has this address, until keys of another epoch take over; without one they go as the
+    /// system routes them. So the old network carries them while the path is being directed anew in another.
+    Keep {
+        /// The path.
+        path: PathId,
+        /// The address of this node that the datagrams come from.
+        local: Option<IpAddr>,
+    },
     /// Datagrams of these keys' path and epoch are opened; `flow` is what their inner packets must show.
     Receive {
         /// The inner packets' addresses.
@@ -100,6 +108,8 @@ impl std::fmt::Debug for DataUpdate {
                 write!(f, "Send {flow:?} to {remote} in epoch {}", keys.epoch())
             }
             Self::Remote { flow, path, remote } => write!(f, "Remote {flow:?} of {path} to {remote}"),
+            Self::Keep { path, local: Some(local) } => write!(f, "Keep {path} to {local}"),
+            Self::Keep { path, local: None } => write!(f, "Keep {path} to no address"),
             Self::Receive { flow, keys } => write!(f, "Receive {flow:?} in epoch {}", keys.epoch()),
             Self::Switch { path, ends } => write!(f, "Switch {path} between {ends:?}"),
             Self::Forget { path } => write!(f, "Forget {path}"),
@@ -112,7 +122,22 @@ impl std::fmt::Debug for DataUpdate {
 struct Sending {
     keys: DataKeys,
     next: u64,
-    remote: SocketAddr,
+    way: Way,
+}
+
+/// How a datagram leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// Where to.
+    pub remote: SocketAddr,
+    /// From which of this node's addresses, and by the interface that has it; none leaves both to the system.
+    pub local: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Way {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, local: None }
+    }
 }
 
 /// The table for packets from the virtual interface to the network.
@@ -141,14 +166,19 @@ impl Outbound {
             DataUpdate::Send { flow, remote, keys } => {
                 let sendings = self.flows.entry(*flow).or_default();
                 sendings.retain(|old| old.keys.path() != keys.path());
-                sendings.insert(0, Sending { keys: (**keys).clone(), next: 1, remote: *remote });
+                sendings.insert(0, Sending { keys: (**keys).clone(), next: 1, way: Way::from(*remote) });
             }
             DataUpdate::Remote { flow, path, remote } => {
                 let sendings = self.flows.get_mut(flow).map_or(&mut [][..], Vec::as_mut_slice);
                 if let Some(at) = sendings.iter().position(|sending| sending.keys.path() == *path) {
-                    sendings[at].remote = *remote;
+                    sendings[at].way.remote = *remote;
                     sendings[..=at].rotate_right(1);
                 }
+            }
+            DataUpdate::Keep { path, local } => {
+                let sendings = self.flows.values_mut().flatten();
+                let its = sendings.filter(|sending| sending.keys.path() == *path);
+                its.for_each(|sending| sending.way.local = *local);
             }
             DataUpdate::Forget { path } => self.flows.retain(|_, sendings| {
                 sendings.retain(|sending| sending.keys.path() != *path);
@@ -165,8 +195,8 @@ impl Outbound {
         self.paused
     }
 
-    /// Seals `inner` into `out`: the datagram's length and where it goes.
-    pub fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent> {
+    /// Seals `inner` into `out`: the datagram's length and the way that it takes.
+    pub fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
         let flow = Flow::of(inner).map_err(|_| NotSent::Malformed)?;
         let sendings = self.flows.get_mut(&flow).map(Vec::as_mut_slice);
         let Some([sending, ..]) = sendings else { return Err(NotSent::NoPath(flow)) };
@@ -174,7 +204,7 @@ impl Outbound {
         room.copy_from_slice(inner);
         let length = sending.keys.seal(sending.next, inner.len(), out).ok_or(NotSent::TooLarge)?;
         sending.next += 1;
-        Ok((length, sending.remote))
+        Ok((length, sending.way))
     }
 }
 
@@ -240,7 +270,11 @@ impl Inbound {
             DataUpdate::Forget { path } => {
                 self.paths.remove(path);
             }
-            DataUpdate::Send { .. } | DataUpdate::Remote { .. } | DataUpdate::Pause | DataUpdate::Resume => {}
+            DataUpdate::Send { .. }
+            | DataUpdate::Remote { .. }
+            | DataUpdate::Keep { .. }
+            | DataUpdate::Pause
+            | DataUpdate::Resume => {}
         }
     }
 
@@ -394,7 +428,7 @@ mod tests {
         };
         let used = |out: &mut Outbound| {
             let (mut buffer, inner) = ([0; 200], packet(flow(), 20));
-            let (_, remote) = out.seal(&inner, &mut buffer).ok()?;
+            let remote = out.seal(&inner, &mut buffer).ok()?.1.remote;
             let header = Header::parse(&buffer).unwrap();
             Some((PathId(header.id), header.sequence, remote))
         };

@@ -8,7 +8,7 @@ use ntm_protocol::coordinator::lookup::{Lookup, LookupId};
 use ntm_protocol::coordinator::store::{Write, WriteId};
 use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
 use ntm_protocol::crypto::{SharedKey, sealed_len};
-use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict};
+use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict, Way};
 use ntm_protocol::observe::What;
 use ntm_protocol::relay::{self, Relay, RelayConfig};
 use ntm_protocol::terminal::{self, QueryId, Terminal, TerminalConfig};
@@ -69,13 +69,13 @@ impl Tables {
         self.outbound.apply(update);
     }
 
-    fn seal(&mut self, packet: &Packet) -> Result<(SocketAddr, Vec<u8>), NotSent> {
+    fn seal(&mut self, packet: &Packet) -> Result<Outgoing, NotSent> {
         let inner = packet.emit();
         // No suite needs more room than the thesis's.
         let mut datagram = vec![0; sealed_len(ntm_protocol::crypto::Suite::Aes128Cbc, inner.len())];
-        let (length, to) = self.outbound.seal(&inner, &mut datagram)?;
+        let (length, Way { remote, local }) = self.outbound.seal(&inner, &mut datagram)?;
         datagram.truncate(length);
-        Ok((to, datagram))
+        Ok(Outgoing { local, ..Outgoing::ntm(remote, datagram) })
     }
 }
 
@@ -84,19 +84,21 @@ pub(crate) struct Outgoing {
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) to: SocketAddr,
+    /// The address that it leaves from; the preferred one without it.
+    pub(crate) local: Option<IpAddr>,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Outgoing {
     /// A datagram of NTMobile.
     fn ntm(to: SocketAddr, bytes: Vec<u8>) -> Self {
-        Self { protocol: Protocol::Udp, port: NTM_PORT, to, bytes }
+        Self { protocol: Protocol::Udp, port: NTM_PORT, to, local: None, bytes }
     }
 
     /// A packet as it is; the host's own address becomes its source.
     fn plain(packet: Packet) -> Self {
         let Packet { protocol, source, destination, payload } = packet;
-        Self { protocol, port: source.port(), to: destination.into(), bytes: payload }
+        Self { protocol, port: source.port(), to: destination.into(), local: None, bytes: payload }
     }
 }
 
@@ -253,9 +255,7 @@ impl Host {
             }
             Machine::Relay(_, tables, masquerade) if masquerade.expects(from, to) => {
                 let back = packet(bytes).and_then(|packet| masquerade.come(packet, now));
-                if let Some(Ok((to, bytes))) = back.map(|packet| tables.seal(&packet)) {
-                    output.sent.push(Outgoing::ntm(to, bytes));
-                }
+                output.sent.extend(back.and_then(|packet| tables.seal(&packet).ok()));
             }
             Machine::Relay(relay, tables, masquerade) if is_ntm => match tables.inbound.judge(&mut bytes) {
                 Verdict::Deliver(at) => {
@@ -279,7 +279,7 @@ impl Host {
                 }
             }
             Machine::Terminal(_, tables) => match tables.seal(packet) {
-                Ok((to, bytes)) => output.sent.push(Outgoing::ntm(to, bytes)),
+                Ok(outgoing) => output.sent.push(outgoing),
                 Err(_) => return false,
             },
             Machine::General => output.sent.push(Outgoing::plain(packet.clone())),
@@ -346,9 +346,7 @@ impl Host {
                 output.observations.extend(std::iter::from_fn(|| terminal.poll_observation()));
                 if !tables.outbound.is_paused() {
                     for packet in std::mem::take(&mut tables.waiting) {
-                        if let Ok((to, bytes)) = tables.seal(&packet) {
-                            output.sent.push(Outgoing::ntm(to, bytes));
-                        }
+                        output.sent.extend(tables.seal(&packet).ok());
                     }
                 }
             }

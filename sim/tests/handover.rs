@@ -98,6 +98,91 @@ fn every_move_is_survived_with_a_bounded_interruption() {
     }
 }
 
+/// The new network is there before the old one goes: not one packet is lost, nor comes twice, however the two talk; and the peer sees who
+/// it saw (T4.1.4-a, T4.2.5-a, T4.2.5-b).
+#[test]
+fn a_new_network_before_the_old_one_goes_loses_nothing() {
+    let (cone, symmetric) = (Place::Nat(Behaviour::PORT_RESTRICTED), Place::Nat(Behaviour::SYMMETRIC));
+    let (here, there) = (Place::Global(10), Place::Global(20));
+    let cases = [
+        ("RS-N, NAT to NAT", cone, symmetric, None),
+        ("RS-N, NAT to global", cone, there, None),
+        ("RS-N, global to NAT", here, cone, None),
+        ("RS-S, NAT to NAT", symmetric, symmetric, Some(symmetric)),
+        ("optimised, NAT to NAT", cone, cone, Some(cone)),
+        ("optimised to RS-S", cone, symmetric, Some(cone)),
+        ("optimised to direct, NAT to global", cone, there, Some(cone)),
+        ("direct, NAT to NAT", cone, symmetric, Some(Place::Global(11))),
+        ("direct, global to global", here, there, Some(Place::Global(11))),
+        ("direct, global to NAT", here, cone, Some(Place::Global(11))),
+        ("direct to optimised, global to NAT", here, cone, Some(cone)),
+    ];
+    for (name, from, to, peer) in cases {
+        for overlap in [200, 1000, 10_000] {
+            let mut lab = Lab::new(78);
+            let old = at(&mut lab, from);
+            let mn = lab.mn(old);
+            let cn = match peer {
+                Some(place) => {
+                    let there = at(&mut lab, place);
+                    lab.cn(there)
+                }
+                None => lab.gn,
+            };
+            lab.start();
+            let talk = lab.world.talk(mn, cn, ms(5));
+            lab.world.run_for(secs(4));
+            let (begin, sources) = (lab.world.now(), lab.world.sources_heard(cn));
+            let new = Interface { address: [10, 0, 0, 3].into(), ..at(&mut lab, to) };
+            let new = if matches!(to, Place::Global(_)) { public(20) } else { new };
+            lab.world.set_interfaces(mn, &[new, old]);
+            lab.world.run_for(ms(overlap));
+            lab.world.set_interfaces(mn, &[new]);
+            lab.world.run_for(secs(20));
+            let heard = lab.world.heard(talk);
+            let sent = heard.packets.iter().filter(|p| p.sent >= begin && p.sent + secs(1) < lab.world.now());
+            assert!(sent.clone().count() > 3000);
+            let lost = sent.filter(|packet| packet.returned.is_none()).count();
+            assert_eq!(
+                (lost, heard.again, heard.astray),
+                (0, 0, 0),
+                "{name}, {overlap} ms\n{}",
+                lab.sequence(0)
+            );
+            assert_eq!(lab.world.sources_heard(cn), sources, "{name}");
+            let moved = lab.world.trace().iter().filter(|o| {
+                o.node == "mn"
+                    && matches!(&o.what, What::Sent { message: Kind::DirectionRequest, attempt: 1, .. })
+            });
+            assert_eq!(moved.count(), 2, "{name}: the path is directed anew once");
+        }
+    }
+}
+
+/// A new network that goes again at once, or an old one that goes too early, costs no more than a handover.
+#[test]
+fn a_new_network_may_vanish_or_the_old_one_go_early() {
+    for overlap in [1, 3, 8, 15, 25, 40, 60] {
+        for stays in [true, false] {
+            let mut lab = Lab::new(overlap);
+            let nets = [0, 1, 2].map(|_| lab.nat(Behaviour::PORT_RESTRICTED));
+            let places = [inside(nets[0], 2), inside(nets[1], 3)];
+            let (mn, cn) = (lab.mn(places[0]), lab.cn(inside(nets[2], 2)));
+            lab.start();
+            let talks = [lab.talk(mn, cn), lab.talk(mn, lab.gn)];
+            lab.world.run_for(secs(4));
+            lab.world.set_interfaces(mn, &[places[1], places[0]]);
+            lab.world.run_for(ms(overlap));
+            lab.world.set_interfaces(mn, &[places[usize::from(stays)]]);
+            for talk in talks {
+                let took = interruption(&mut lab, talk);
+                assert!(took < RTT * 10 + ms(50), "{overlap} ms, stays {stays}: {took:?}");
+            }
+            talks.into_iter().for_each(|talk| lab.assert_flowing(talk));
+        }
+    }
+}
+
 #[test]
 fn the_called_end_may_move_as_well() {
     for (place, to) in

@@ -89,7 +89,7 @@ impl<I: Ingress> Inward<I> {
                     coalescer.push(arena, place.start + inner.start..place.start + inner.end);
                 }
                 Verdict::Deliver(_) => counters.drop_not_delivered.add(1),
-                Verdict::Forward(to) => outlet.push(arena, place, to),
+                Verdict::Forward(to) => outlet.push(arena, place, to.into()),
                 Verdict::Control => match control.try_send((datagram.to_vec(), from)) {
                     Ok(()) => counters.control_packets.add(1),
                     Err(_) => counters.drop_control_full.add(1),

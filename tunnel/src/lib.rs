@@ -5,7 +5,7 @@
 //! * [`Plane`]: the threads. Updates of the tables go in, [`Event`]s come out, [`Counts`] can be read at any time.
 //!
 //! Inside: `split` and `coalesce` turn the kernel's trains into packets and back, `trains` groups datagrams for one send, `mmsg`
-//! makes the system calls, `outlet` finds another way where the kernel refuses a train.
+//! makes the system calls, `outlet` finds another way where the kernel refuses a train, `interfaces` knows which link has an address.
 //!
 //! Where the kernel lacks an offload, or a configuration switches it off, the same packets go one by one.
 //!
@@ -29,6 +29,7 @@
 
 mod coalesce;
 mod counters;
+mod interfaces;
 mod inward;
 mod mmsg;
 #[cfg(test)]

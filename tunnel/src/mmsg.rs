@@ -6,13 +6,14 @@
 use std::array;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use socket2::{SockAddr, SockAddrStorage, Socket};
 
+use crate::interfaces::Interfaces;
 use crate::trains::{Train, Trains};
 
 /// Messages received by one call.
@@ -25,6 +26,8 @@ const SEND_PARTS: usize = 256;
 
 /// Room for one control message with an `int`, with its alignment.
 type Control = [u64; 4];
+/// Room for those that go with a train: the size of its segments, and the interface and address that it leaves by.
+type SendControl = [u64; 8];
 
 /// Asks for `size` bytes of buffer each way: beyond the system's limit where we may, else as far as the limit goes.
 pub(crate) fn enlarge_buffers(socket: &Socket, size: usize) {
@@ -185,12 +188,18 @@ unsafe fn segment_size(header: &libc::msghdr) -> Option<usize> {
 
 /// Sends as many of `trains` as the kernel takes by one call, without blocking: how many it took, at least one. An error is the first
 /// train's.
-pub(crate) fn send(socket: &impl AsFd, buffer: &[u8], all: &Trains, trains: &[Train]) -> io::Result<usize> {
+pub(crate) fn send(
+    socket: &impl AsFd,
+    buffer: &[u8],
+    all: &Trains,
+    trains: &[Train],
+    interfaces: &mut Interfaces,
+) -> io::Result<usize> {
     // SAFETY: these are plain C structures of integers and pointers, for which zeros are a value: no buffer, no length.
     let mut vectors: [libc::iovec; SEND_PARTS] = unsafe { mem::zeroed() };
     // SAFETY: as above.
     let mut headers: [libc::mmsghdr; SEND_MESSAGES] = unsafe { mem::zeroed() };
-    let mut controls: [Control; SEND_MESSAGES] = [[0; 4]; SEND_MESSAGES];
+    let mut controls: [SendControl; SEND_MESSAGES] = [[0; 8]; SEND_MESSAGES];
     let mut names: [Option<SockAddr>; SEND_MESSAGES] = [const { None }; SEND_MESSAGES];
     let (mut messages, mut used) = (0, 0);
     for train in trains.iter().take(SEND_MESSAGES) {
@@ -202,14 +211,16 @@ pub(crate) fn send(socket: &impl AsFd, buffer: &[u8], all: &Trains, trains: &[Tr
             // The kernel only reads what is sent; the C structure has no const.
             *vector = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
         }
-        let name = names[messages].insert(SockAddr::from(train.to));
+        let name = names[messages].insert(SockAddr::from(train.way.remote));
         let header = &mut headers[messages].msg_hdr;
         header.msg_name = name.as_ptr().cast_mut().cast();
         header.msg_namelen = name.len();
         header.msg_iovlen = parts.len() as _;
-        if train.count > 1 {
-            // SAFETY: the control buffer is aligned, lives over the call, and has room for one message with two bytes.
-            unsafe { put_segment_size(header, &mut controls[messages], train.segment as u16) };
+        let segment = (train.count > 1).then_some(train.segment as u16);
+        let local = train.way.local.and_then(|local| Some((local, interfaces.index_of(local)?)));
+        if segment.is_some() || local.is_some() {
+            // SAFETY: the control buffer lives, in its place, as long as the header: to the end of this function.
+            unsafe { put_controls(header, &mut controls[messages], segment, local) };
         }
         messages += 1;
         used += parts.len();
@@ -231,21 +242,62 @@ pub(crate) fn send(socket: &impl AsFd, buffer: &[u8], all: &Trains, trains: &[Tr
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Makes `control` the control messages of `header`: one, that tells the size of a train's segments.
+/// Makes `control` the control messages of `header`: the size of a train's segments, and the address and interface (its index) that
+/// it leaves by.
 ///
 /// # Safety
 /// `control` lives, and stays in its place, as long as `header` is used.
-unsafe fn put_segment_size(header: &mut libc::msghdr, control: &mut Control, segment: u16) {
-    let size = mem::size_of_val(&segment) as libc::c_uint;
+unsafe fn put_controls(
+    header: &mut libc::msghdr,
+    control: &mut SendControl,
+    segment: Option<u16>,
+    local: Option<(IpAddr, u32)>,
+) {
     header.msg_control = control.as_mut_ptr().cast();
-    // SAFETY: the room needed is 24 bytes of the 32 that the buffer has, so a first message is there to be written.
+    header.msg_controllen = mem::size_of::<SendControl>() as _;
+    let mut used = 0;
+    // SAFETY: `control` has zeros and is aligned; of the two messages the first needs 24 bytes, the second 32 or 40, and it has 64.
     unsafe {
-        header.msg_controllen = libc::CMSG_SPACE(size) as _;
-        let message = libc::CMSG_FIRSTHDR(header);
-        (*message).cmsg_level = libc::SOL_UDP;
-        (*message).cmsg_type = libc::UDP_SEGMENT;
+        let mut next = libc::CMSG_FIRSTHDR(header);
+        if let Some(segment) = segment {
+            used += put(next, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+            next = libc::CMSG_NXTHDR(header, next);
+        }
+        match local {
+            Some((IpAddr::V4(address), index)) => {
+                let from = libc::in_addr { s_addr: u32::from(address).to_be() };
+                // What is sent has no destination here: the kernel takes the address that it comes from.
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: index as libc::c_int,
+                    ipi_spec_dst: from,
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                used += put(next, libc::SOL_IP, libc::IP_PKTINFO, info);
+            }
+            Some((IpAddr::V6(address), index)) => {
+                let from = libc::in6_addr { s6_addr: address.octets() };
+                let info = libc::in6_pktinfo { ipi6_addr: from, ipi6_ifindex: index };
+                used += put(next, libc::SOL_IPV6, libc::IPV6_PKTINFO, info);
+            }
+            None => {}
+        }
+    }
+    header.msg_controllen = used as _;
+}
+
+/// Writes one control message: how much room it took.
+///
+/// # Safety
+/// At `message` there is room for one that holds a `T`.
+unsafe fn put<T>(message: *mut libc::cmsghdr, level: libc::c_int, kind: libc::c_int, value: T) -> usize {
+    let size = mem::size_of::<T>() as libc::c_uint;
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*message).cmsg_level = level;
+        (*message).cmsg_type = kind;
         (*message).cmsg_len = libc::CMSG_LEN(size) as _;
-        ptr::write_unaligned(libc::CMSG_DATA(message).cast(), segment);
+        ptr::write_unaligned(libc::CMSG_DATA(message).cast(), value);
+        libc::CMSG_SPACE(size) as usize
     }
 }
 
@@ -254,6 +306,7 @@ mod tests {
     use super::*;
     use crate::udp::{Udp, UdpConfig};
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use ntm_protocol::data::Way;
 
     fn socket(address: &str, offload: bool) -> (Udp, SocketAddr) {
         let config = UdpConfig { bind: address.parse().expect("an address"), offload };
@@ -265,7 +318,7 @@ mod tests {
     fn send_all(socket: &Udp, buffer: &[u8], trains: &Trains) {
         let mut rest = trains.as_slice();
         while !rest.is_empty() {
-            let sent = send(socket, buffer, trains, rest).expect("sent");
+            let sent = send(socket, buffer, trains, rest, &mut Interfaces::default()).expect("sent");
             assert!(sent > 0);
             rest = &rest[sent..];
         }
@@ -305,7 +358,7 @@ mod tests {
             for (n, len) in lens.into_iter().enumerate() {
                 let start = buffer.len();
                 buffer.resize(start + len, n as u8);
-                trains.push(start..start + len, to, [0; 16]);
+                trains.push(start..start + len, to.into(), [0; 16]);
             }
             send_all(&a, &buffer, &trains);
             let (datagrams, _) = receive_all(&b, lens.len());
@@ -330,11 +383,36 @@ mod tests {
         let (b, to) = socket("127.0.0.1:0", true);
         let buffer: Vec<u8> = (0..100).collect();
         let mut trains = Trains::new(false);
-        (0..100).for_each(|n| trains.push(n..n + 1, to, [0; 16]));
+        (0..100).for_each(|n| trains.push(n..n + 1, to.into(), [0; 16]));
         send_all(&a, &buffer, &trains);
         let (datagrams, calls) = receive_all(&b, 100);
         assert!(datagrams.iter().map(|(bytes, _)| bytes[0]).eq(0..100));
         assert!(calls >= 100 / SLOTS);
+    }
+
+    /// Datagrams leave from the address that their way names, trains too, whichever one the system would take.
+    #[test]
+    fn a_way_may_name_the_address_that_datagrams_come_from() {
+        let (b, _) = socket("127.0.0.1:0", true);
+        let to = b.local_addr().expect("an address");
+        for (offload, bind) in [(true, "0.0.0.0:0"), (false, "0.0.0.0:0"), (true, "[::1]:0")] {
+            let (a, _) = socket(bind, offload);
+            let port = a.local_addr().expect("an address").port();
+            let (b, to, local): (_, _, IpAddr) = if bind.starts_with('[') {
+                let (b, to) = socket(bind, true);
+                (b, to, "::1".parse().expect("an address"))
+            } else {
+                (b.clone(), to, [127, 0, 0, 1].into())
+            };
+            let buffer = [7; 30];
+            let mut trains = Trains::new(offload && a.has_gso());
+            for place in [0..10, 10..20, 20..30] {
+                trains.push(place, Way { remote: to, local: Some(local) }, [0; 16]);
+            }
+            send_all(&a, &buffer, &trains);
+            let from: Vec<_> = receive_all(&b, 3).0.into_iter().map(|(_, from)| from).collect();
+            assert_eq!(from, [SocketAddr::new(local, port); 3], "{bind}, offload {offload}");
+        }
     }
 
     #[test]
@@ -351,7 +429,7 @@ mod tests {
         let mut trains = Trains::new(true);
         let buffer: Vec<u8> = (0..250).collect();
         for place in [0..10, 100..110, 200..205] {
-            trains.push(place, to, [0; 16]);
+            trains.push(place, to.into(), [0; 16]);
         }
         assert_eq!(trains.as_slice().len(), 1);
         send_all(&a, &buffer, &trains);

@@ -1,10 +1,12 @@
 //! Sending trains, with the way back where the kernel refuses one.
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 
+use ntm_protocol::data::Way;
+
 use crate::counters::Counters;
+use crate::interfaces::Interfaces;
 use crate::mmsg;
 use crate::trains::{Train, Trains};
 use crate::udp::Udp;
@@ -22,6 +24,7 @@ const PATH_ID: Range<usize> = 16..32;
 pub(crate) struct Outlet {
     trains: Trains,
     udp: Udp,
+    interfaces: Interfaces,
     /// Batches yet to be sent plainly.
     plain: u32,
 }
@@ -35,16 +38,21 @@ pub(crate) struct Sent {
 
 impl Outlet {
     pub(crate) fn new(udp: Udp) -> Self {
-        Self { trains: Trains::new(udp.has_gso()), udp, plain: 0 }
+        Self { trains: Trains::new(udp.has_gso()), udp, interfaces: Interfaces::default(), plain: 0 }
     }
 
     /// Adds the datagram at `place` of `buffer`.
-    pub(crate) fn push(&mut self, buffer: &[u8], place: Range<usize>, to: SocketAddr) {
+    pub(crate) fn push(&mut self, buffer: &[u8], place: Range<usize>, way: Way) {
         let mut path = [0; 16];
         if let Some(id) = buffer[place.clone()].get(PATH_ID) {
             path.copy_from_slice(id);
         }
-        self.trains.push(place, to, path);
+        self.trains.push(place, way, path);
+    }
+
+    /// Forgets which interface has which address: it may be another by now.
+    pub(crate) fn forget_interfaces(&mut self) {
+        self.interfaces.forget();
     }
 
     /// Sends all that was added. What the kernel does not send is dropped and counted.
@@ -53,7 +61,15 @@ impl Outlet {
         let mut at = 0;
         while let Some(train) = self.trains.as_slice().get(at) {
             if self.plain > 0 && train.count > 1 {
-                sent += one_by_one(&self.udp, buffer, &self.trains, train, waiter, counters);
+                sent += one_by_one(
+                    &self.udp,
+                    buffer,
+                    &self.trains,
+                    train,
+                    &mut self.interfaces,
+                    waiter,
+                    counters,
+                );
                 at += 1;
                 continue;
             }
@@ -64,7 +80,8 @@ impl Outlet {
             } else {
                 rest.len()
             };
-            match send(&self.udp, buffer, &self.trains, &rest[..run], waiter, counters) {
+            match send(&self.udp, buffer, &self.trains, &rest[..run], &mut self.interfaces, waiter, counters)
+            {
                 Ok(taken) => {
                     for train in &rest[..taken] {
                         sent += Sent { packets: train.count, bytes: train.bytes };
@@ -72,7 +89,7 @@ impl Outlet {
                     at += taken;
                 }
                 Err(error) if train.count > 1 && refuses_trains(&error) => {
-                    tracing::debug!("{}: no trains for now ({error})", train.to);
+                    tracing::debug!("{}: no trains for now ({error})", train.way.remote);
                     counters.trains_resent.add(1);
                     self.plain = PLAIN_BATCHES;
                 }
@@ -107,7 +124,7 @@ fn refuses_trains(error: &io::Error) -> bool {
 }
 
 fn drop_train(train: &Train, error: &io::Error, counters: &Counters) {
-    tracing::trace!("{}: {} datagrams are not sent: {error}", train.to, train.count);
+    tracing::trace!("{}: {} datagrams are not sent: {error}", train.way.remote, train.count);
     counters.drop_not_sent.add(train.count);
 }
 
@@ -117,12 +134,13 @@ fn send(
     buffer: &[u8],
     all: &Trains,
     trains: &[Train],
+    interfaces: &mut Interfaces,
     waiter: &Waiter,
     counters: &Counters,
 ) -> io::Result<usize> {
     loop {
         counters.udp_sends.add(1);
-        match mmsg::send(udp, buffer, all, trains) {
+        match mmsg::send(udp, buffer, all, trains, interfaces) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => match waiter.writable(udp)? {
                 Waited::Again => {}
                 Waited::Stopped => return Err(error),
@@ -140,15 +158,16 @@ fn one_by_one(
     buffer: &[u8],
     trains: &Trains,
     train: &Train,
+    interfaces: &mut Interfaces,
     waiter: &Waiter,
     counters: &Counters,
 ) -> Sent {
     let mut alone = Trains::new(false);
-    trains.datagrams(train).for_each(|place| alone.push(place, train.to, [0; 16]));
+    trains.datagrams(train).for_each(|place| alone.push(place, train.way, [0; 16]));
     let mut sent = Sent::default();
     let mut rest = alone.as_slice();
     while let Some(first) = rest.first() {
-        match send(udp, buffer, &alone, rest, waiter, counters) {
+        match send(udp, buffer, &alone, rest, interfaces, waiter, counters) {
             Ok(taken) => {
                 for train in &rest[..taken] {
                     sent += Sent { packets: 1, bytes: train.bytes };

@@ -69,7 +69,7 @@ impl<E: Egress> Outward<E> {
                 match self.tun.read(&mut read) {
                     Ok(len) => {
                         // After the read: a packet that is read after an update sees it.
-                        self.pending.drain(|update| self.sealer.table.apply(update));
+                        self.pending.drain(|update| self.sealer.apply(update));
                         reads += 1;
                         self.packet(&mut read[..len], &mut scratch);
                     }
@@ -97,10 +97,10 @@ impl<E: Egress> Outward<E> {
 
     /// Lets packets wait in the TUN while the table is paused; true where the end was told meanwhile.
     fn is_stopped_while_paused(&mut self) -> Result<bool, Failed> {
-        self.pending.drain(|update| self.sealer.table.apply(update));
+        self.pending.drain(|update| self.sealer.apply(update));
         while self.sealer.table.is_paused() {
             match self.waiter.rung(&self.pending.bell) {
-                Ok(Waited::Again) => self.pending.drain(|update| self.sealer.table.apply(update)),
+                Ok(Waited::Again) => self.pending.drain(|update| self.sealer.apply(update)),
                 Ok(Waited::Stopped) => return Ok(true),
                 Err(source) => return Err(Failed { what: "waiting for an update", source }),
             }
@@ -128,6 +128,11 @@ impl<E: Egress> Outward<E> {
 }
 
 impl<E: Egress> Sealer<E> {
+    fn apply(&mut self, update: &E::Update) {
+        self.table.apply(update);
+        self.outlet.forget_interfaces();
+    }
+
     fn seal(&mut self, inner: &[u8], waiter: &Waiter) {
         let counters = &self.notify.counters;
         counters.tun_in_packets.add(1);
@@ -138,10 +143,10 @@ impl<E: Egress> Sealer<E> {
         }
         let room = &mut self.buffer[self.used..];
         match self.table.seal(inner, room) {
-            Ok((len, to)) => {
+            Ok((len, way)) => {
                 let place: Range<usize> = self.used..self.used + len;
                 self.used = place.end;
-                self.outlet.push(&self.buffer, place, to);
+                self.outlet.push(&self.buffer, place, way);
             }
             Err(why) => self.dropped(why),
         }

@@ -256,7 +256,7 @@ impl Notify {
 mod tests {
     use super::*;
     use crate::udp::UdpConfig;
-    use ntm_protocol::data::Verdict;
+    use ntm_protocol::data::{Verdict, Way};
     use ntm_protocol::wire::Reason;
     use std::net::UdpSocket;
 
@@ -288,7 +288,7 @@ mod tests {
 
         fn apply(&mut self, _update: &SocketAddr) {}
 
-        fn seal(&mut self, _inner: &[u8], _out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent> {
+        fn seal(&mut self, _inner: &[u8], _out: &mut [u8]) -> Result<(usize, Way), NotSent> {
             Err(NotSent::Malformed)
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict};
+use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict, Way};
 
 use crate::wake::Bell;
 
@@ -23,9 +23,9 @@ pub trait Egress: Send + 'static {
         false
     }
 
-    /// Seals the IPv4 packet `inner` into `out`, which has room for 128 bytes more than `inner` has: the datagram's length and where it
-    /// goes.
-    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent>;
+    /// Seals the IPv4 packet `inner` into `out`, which has room for 128 bytes more than `inner` has: the datagram's length and the way
+    /// that it takes.
+    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent>;
 }
 
 /// The table of the thread from the network to the TUN.
@@ -51,7 +51,7 @@ impl Egress for Outbound {
         Outbound::is_paused(self)
     }
 
-    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent> {
+    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
         Outbound::seal(self, inner, out)
     }
 }

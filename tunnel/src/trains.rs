@@ -1,8 +1,9 @@
-//! Which datagrams go out together: consecutive ones of one path to one address, all of one size but the last, are a train, which the
+//! Which datagrams go out together: consecutive ones of one path that take one way, all of one size but the last, are a train, which the
 //! kernel takes as one and splits as late as it can (`UDP_SEGMENT`).
 
-use std::net::SocketAddr;
 use std::ops::Range;
+
+use ntm_protocol::data::Way;
 
 /// `UDP_MAX_SEGMENTS` of the oldest kernels that have it.
 const MAX_SEGMENTS: usize = 64;
@@ -20,8 +21,8 @@ pub(crate) struct Trains {
 /// Datagrams that go out by one message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Train {
-    /// Where to.
-    pub(crate) to: SocketAddr,
+    /// Where to, and from where.
+    pub(crate) way: Way,
     /// Length of each datagram but the last, in bytes.
     pub(crate) segment: usize,
     /// How many there are.
@@ -39,10 +40,10 @@ impl Trains {
     }
 
     /// Adds the datagram at `place` of the buffer. A train has one `path`, because a relay may look at its first datagram only.
-    pub(crate) fn push(&mut self, place: Range<usize>, to: SocketAddr, path: [u8; 16]) {
+    pub(crate) fn push(&mut self, place: Range<usize>, way: Way, path: [u8; 16]) {
         let len = place.len();
         if let Some(train) = self.trains.last_mut().filter(|_| self.enabled)
-            && train.to == to
+            && train.way == way
             && train.path == path
             && train.bytes == train.count * train.segment
             && len <= train.segment
@@ -63,7 +64,7 @@ impl Trains {
         }
         let parts = self.parts.len()..self.parts.len() + 1;
         self.parts.push(place);
-        self.trains.push(Train { to, segment: len, count: 1, bytes: len, path, parts });
+        self.trains.push(Train { way, segment: len, count: 1, bytes: len, path, parts });
     }
 
     /// The trains, in order.
@@ -100,9 +101,10 @@ impl Trains {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::SocketAddr;
 
-    fn to(port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], port))
+    fn to(port: u16) -> Way {
+        SocketAddr::from(([192, 0, 2, 1], port)).into()
     }
 
     fn shapes(trains: &Trains) -> Vec<(usize, usize, usize)> {
@@ -131,6 +133,10 @@ mod tests {
         let mut alone = Trains::new(false);
         (0..3).for_each(|n| alone.push(n..n + 1, to(1), [0; 16]));
         assert_eq!(shapes(&alone), [(1, 1, 1); 3]);
+        let mut trains = Trains::new(true);
+        trains.push(0..10, to(1), [0; 16]);
+        trains.push(10..20, Way { local: Some([192, 0, 2, 9].into()), ..to(1) }, [0; 16]);
+        assert_eq!(shapes(&trains), [(10, 1, 10); 2], "another interface");
     }
 
     proptest! {
@@ -153,7 +159,7 @@ mod tests {
                 let total: usize = trains.parts(train).iter().map(|part| part.len()).sum();
                 prop_assert_eq!(total, train.bytes);
                 prop_assert_eq!(train.bytes.div_ceil(train.segment), train.count);
-                sent.extend(trains.datagrams(train).map(|place| (place, train.to)));
+                sent.extend(trains.datagrams(train).map(|place| (place, train.way)));
             }
             prop_assert_eq!(sent, pushed);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ntm_protocol::addr::PathId;
 use ntm_protocol::crypto::{DataKeys, SharedKey, Suite};
-use ntm_protocol::data::{DataUpdate, Flow, Inbound, NotSent, Outbound, Verdict};
+use ntm_protocol::data::{DataUpdate, Flow, Inbound, NotSent, Outbound, Verdict, Way};
 use ntm_protocol::wire::{Reason, Refusal, Role};
 use ntm_tunnel::{
     Egress, Event, Ingress, Plane, PlaneError, PlaneOptions, Tun, TunConfig, TunError, Udp, UdpConfig,
@@ -29,14 +29,14 @@ impl Egress for Wrap {
 
     fn apply(&mut self, _update: &()) {}
 
-    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, SocketAddr), NotSent> {
+    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
         if inner[0] >> 4 != 4 {
             return Err(NotSent::Malformed);
         }
         let room = out.get_mut(..PREFIX + inner.len()).ok_or(NotSent::TooLarge)?;
         room[..PREFIX].fill(0xa5);
         room[PREFIX..].copy_from_slice(inner);
-        Ok((room.len(), self.peer))
+        Ok((room.len(), self.peer.into()))
     }
 }
 

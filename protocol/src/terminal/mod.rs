@@ -105,6 +105,8 @@ pub struct Terminal {
     paths: BTreeMap<PathId, Path>,
     /// Paths to be directed anew at some time, because it failed before.
     renewals: Expiry<PathId>,
+    /// Whether every path is to be directed anew once the DC has registered this terminal.
+    moved: bool,
     /// Whether packets wait for a way in a new network.
     paused: bool,
     early: Early,
@@ -155,6 +157,7 @@ impl Terminal {
             requests: Pending::default(),
             paths: BTreeMap::new(),
             renewals: Expiry::default(),
+            moved: false,
             paused: false,
             early: Early::default(),
             mail: Mail::new(config.seed, config.first_sequence),
@@ -204,14 +207,25 @@ impl Terminal {
         self.mail.journal.refuse(now, from, refusal);
     }
 
-    /// The terminal's usable real addresses are these now, the preferred first. A change is a handover.
+    /// The terminal's usable real addresses are these now, the preferred first. Another preferred one is a handover: every path is
+    /// directed anew, and keeps to the old address meanwhile if that is still there, so that nothing is lost. Any other change is for
+    /// the DC to know.
     pub fn handle_addresses(&mut self, addresses: &[IpAddr], now: Instant) {
         if addresses == self.addresses {
             return;
         }
-        self.addresses = addresses.to_vec();
+        let old = std::mem::replace(&mut self.addresses, addresses.to_vec());
         self.mail.journal.note(now, What::Addresses { addresses: addresses.to_vec() });
-        self.requests = Pending::default();
+        let ids: Vec<PathId> = self.paths.keys().copied().collect();
+        if old.first() != addresses.first() {
+            self.requests = Pending::default();
+            self.moved = true;
+            if let Some(old) = old.first().filter(|old| addresses.contains(old)) {
+                self.paths.values_mut().for_each(|path| path.keep_to(*old));
+            }
+        }
+        self.paths.values_mut().for_each(|path| path.keep_within(addresses));
+        ids.into_iter().for_each(|id| self.heed(id, now));
         if addresses.is_empty() {
             self.events.push_back(Event::Data(DataUpdate::Pause));
             self.paused = true;
@@ -384,13 +398,16 @@ impl Terminal {
                     .filter(|(_, wish)| wish.path.is_none())
                     .map(|(name, _)| name.clone())
                     .collect();
-                let paths: Vec<PathId> = self.paths.keys().copied().collect();
+                let moved = std::mem::take(&mut self.moved);
+                let stale = self.paths.values().filter(|path| moved || path.is_broken());
+                let paths: Vec<PathId> = stale.map(|path| path.id).collect();
                 paths.into_iter().for_each(|path| self.request(Errand::Renewal(path), now));
                 names.into_iter().for_each(|name| self.request(Errand::Name(name), now));
             }
             Outcome::Relays => self.measure(now),
             // Paths hold themselves open; what the DC sees is for the next direction.
-            Outcome::Moved | Outcome::Lost => {}
+            Outcome::Moved => {}
+            Outcome::Lost => self.moved = true,
         }
     }
 

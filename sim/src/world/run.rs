@@ -151,9 +151,11 @@ impl World {
         }
     }
 
-    fn send(&mut self, id: HostId, Outgoing { protocol, port, to, bytes }: Outgoing) {
+    fn send(&mut self, id: HostId, Outgoing { protocol, port, to, local, bytes }: Outgoing) {
+        let interfaces = &self.hosts[id.0].interfaces;
+        let kept = interfaces.iter().find(|interface| Some(interface.address) == local);
         // Where there is no address there is no way out.
-        let Some(Interface { network, address, .. }) = self.hosts[id.0].interfaces.first().copied() else {
+        let Some(Interface { network, address, .. }) = kept.or(interfaces.first()).copied() else {
             return;
         };
         let source = SocketAddr::new(address, port);

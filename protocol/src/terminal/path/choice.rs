@@ -1,6 +1,6 @@
 //! Which way packets take: directly where both directions are proved, else through the relay (T4.1.2-b); and why.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::direct::Direct;
 use super::{Path, Signal};
@@ -45,6 +45,10 @@ impl Path {
     /// From now on packets go to `remote`.
     pub(super) fn send_to(&mut self, remote: SocketAddr) {
         let flow = self.flow();
+        // Fresh keys keep to nothing.
+        if !self.sending {
+            self.kept = None;
+        }
         let update = if std::mem::replace(&mut self.sending, true) {
             DataUpdate::Remote { flow, path: self.id, remote }
         } else {
@@ -52,6 +56,25 @@ impl Path {
             DataUpdate::Send { flow, remote, keys: Box::new(keys) }
         };
         self.signals.push_back(Signal::Data(update));
+    }
+
+    /// The preferred address is another one now, and `old` is still there: packets keep to it until the path is directed anew.
+    pub(in crate::terminal) fn keep_to(&mut self, old: IpAddr) {
+        if self.stands() && self.kept.is_none() {
+            self.set_kept(Some(old));
+        }
+    }
+
+    /// Packets keep to no address that is not one of `addresses`.
+    pub(in crate::terminal) fn keep_within(&mut self, addresses: &[IpAddr]) {
+        if self.kept.is_some_and(|kept| !addresses.contains(&kept)) {
+            self.set_kept(None);
+        }
+    }
+
+    fn set_kept(&mut self, local: Option<IpAddr>) {
+        self.kept = local;
+        self.signals.push_back(Signal::Data(DataUpdate::Keep { path: self.id, local }));
     }
 
     /// The way in use, and where packets go.

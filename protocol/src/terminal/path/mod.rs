@@ -10,7 +10,7 @@ mod direct;
 mod leg;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::addr::{Fqdn, PathId, Vip};
 use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
@@ -108,6 +108,8 @@ pub(super) struct Path {
     data_key: SharedKey,
     /// Whether the data table sends under that key.
     sending: bool,
+    /// The address of this end that packets keep to.
+    kept: Option<IpAddr>,
     /// Whether packets ever flowed.
     stood: bool,
     route: RouteName,
@@ -141,6 +143,7 @@ impl Path {
             directed_key: SharedKey::new([0; 32]),
             data_key: SharedKey::new([0; 32]),
             sending: false,
+            kept: None,
             stood: false,
             route: RouteName::None,
             remote: None,
@@ -274,6 +277,11 @@ impl Path {
     /// Whether packets can flow.
     pub(super) fn stands(&self) -> bool {
         self.remote.is_some()
+    }
+
+    /// Whether packets could flow before, and cannot now.
+    pub(super) fn is_broken(&self) -> bool {
+        self.stood && !self.stands()
     }
 
     /// What a Direction Request says of this path.
