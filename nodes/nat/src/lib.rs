@@ -6,6 +6,7 @@
 //! * [`flow`]: what a NAT sees of a packet.
 //! * [`translator`]: the NAT as a machine.
 //! * [`direct`]: whether two hosts behind two NATs can speak directly.
+//! * [`probe`]: finds out from inside how a router really behaves.
 //!
 //! With the feature `router`, there is also the router that behaves so on real packets:
 //!
@@ -16,6 +17,7 @@ pub mod direct;
 mod duration;
 pub mod flow;
 mod names;
+pub mod probe;
 #[cfg(feature = "router")]
 pub mod router;
 pub mod translator;
