@@ -8,7 +8,7 @@
 //! * [`scenario`]: the file: schema, units, and every mistake with its line.
 //! * [`plan`]: PURE. From a scenario to addresses, zones and configurations.
 //! * [`world`]: private namespaces, links, addresses, routes. [`daemons`]: the processes in it.
-//! * [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
+//! * [`probe`]: whether each NAT is what the scenario says. [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
 //! * [`transitions`]: PURE. The addresses of packets at every hop, as the thesis's figures have them.
@@ -32,6 +32,7 @@ pub mod flow;
 pub mod judge;
 pub mod measure;
 pub mod plan;
+pub mod probe;
 pub mod report;
 pub mod run;
 pub mod scenario;

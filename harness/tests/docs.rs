@@ -158,6 +158,8 @@ name = "all"
 about = "one of each that is measured"
 [router.r]
 nat = "none"
+[router.s]
+nat = "symmetric"
 [node]
 b = { role = "general", at = "r", name = "b.test" }
 a = { role = "general", eth0 = { at = "internet" }, eth1 = { at = "r", state = "down" } }
@@ -186,6 +188,8 @@ handover = { node = "a", from = "eth0", to = "eth1" }
                 .replace("node.a.", "node.NAME.")
                 .replace("node.b.", "node.NAME.")
                 .replace("router.r.", "router.NAME.")
+                .replace("router.s.", "router.NAME.")
+                .replace("nat.s.", "nat.NAME.")
                 .replace("handover.1.", "handover.N.");
             rows.insert(format!("| `{name}` | {kind} | {about} |"));
         }

@@ -70,6 +70,16 @@ const HANDOVER: &[Entry] = &[
     ("gap_ms", Kind::Number, "from leaving the old network to the new address, as it was"),
 ];
 
+/// The entries of a router that translates, without its name.
+pub const NAT: &[Entry] = &[
+    ("mapping", Kind::Text, "its mapping, as the probe before the run found it: a word of RFC 4787 as above"),
+    ("filtering", Kind::Text, "its filtering, the same"),
+    ("hairpin", Kind::Truth, "inner hosts reach each other by their outer addresses"),
+    ("allocation", Kind::Text, "how it chooses ports: `preserve` or `random`"),
+    ("ports", Kind::Text, "from the least to the greatest port that the probe was given"),
+    ("udp_timeout_s", Kind::Number, "how long it keeps a UDP mapping"),
+];
+
 const RUN: &[Entry] = &[
     ("run.ready_ms", Kind::Number, "from the start of the harness to the moment all daemons were ready"),
     (
@@ -120,8 +130,11 @@ pub fn of(scenario: &Scenario) -> Catalogue {
             );
         }
     }
-    for name in scenario.routers.keys() {
+    for (name, router) in &scenario.routers {
         out.insert(format!("router.{name}.address"), (Kind::Text, "its outer address"));
+        for (what, kind, about) in NAT.iter().filter(|_| router.nat.get_ref().axes().is_some()) {
+            out.insert(format!("nat.{name}.{what}"), (*kind, *about));
+        }
     }
     out
 }

@@ -5,12 +5,15 @@
 
 pub mod address;
 pub mod config;
+mod probe;
 pub mod zones;
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ntm_nat::Behaviour;
 use ntm_protocol::addr::Fqdn;
+
+pub use probe::ProbeNet;
 
 use crate::judge::sequence::Owners;
 use crate::scenario::model::{Link, Place, Role};

@@ -21,6 +21,7 @@ use crate::judge::verdict::{Evidence, judge};
 use crate::measure::{self, Recordings};
 use crate::plan::Plan;
 use crate::plan::config::{OUTSIDE, TUN};
+use crate::probe::{self, Probes};
 use crate::report::topology::Topology;
 use crate::report::{Report, breakdown, events, junit, page, relay_table, split, summary, text};
 use crate::scenario::model::FlowKind;
@@ -44,6 +45,8 @@ pub struct Record {
     pub recordings: Recordings,
     /// The harness's own observations.
     pub own: Vec<Json>,
+    /// What is known of the NATs.
+    pub probes: Probes,
     /// Where the daemons' traces are.
     pub trace: Option<PathBuf>,
     /// Where the flows' output is.
@@ -180,6 +183,7 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
 
 fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
     let mut out = fixed(&job.plan);
+    out.extend(probe::quantities(&job.plan, &record.probes));
     for (index, flow) in job.scenario.flows.iter().enumerate() {
         let id = flow.id.get_ref();
         let Some((_, measured)) = record.flows.iter().find(|(name, _)| name == id) else {

@@ -14,10 +14,11 @@ use super::Job;
 use super::result::{self, Ending, Record};
 use crate::capture::Point;
 use crate::capture::point::Framing;
-use crate::daemons::{self, Daemons, control};
+use crate::daemons::{self, Daemons, Started, control};
 use crate::exit::{Exit, Failure};
 use crate::flow::{self, Place, Quantities, Server};
 use crate::plan::config::{self, Folders, SharedKey, TUN};
+use crate::probe::{self, Probes};
 use crate::report::environment;
 use crate::scenario::model::Role;
 use crate::timeline;
@@ -97,9 +98,8 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         () = interrupted.next() => return Ok(Exit::Interrupted),
     };
     progress.say("the world is built");
-    lab.capture_links(&world).await?;
     let started = tokio::select! {
-        started = lab.start(&world) => started,
+        started = lab.set_up(&world, &mut record) => started,
         () = interrupted.next() => Err(Failure { exit: Exit::Interrupted, message: "interrupted during set-up".into() }),
     };
     let ending = match started {
@@ -114,7 +114,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     };
     progress.say("ending");
     let (recordings, lost, mut problems) = lab.end_captures();
-    let status = lab.status().await;
+    let status = lab.status(&record.probes).await;
     let links = world.achieved().map(|links| json!(links));
     problems.extend(lab.daemons.end().await);
     record.recordings = recordings;
@@ -161,24 +161,46 @@ struct Lab<'a> {
 type Prepared = Vec<(Place, Server)>;
 
 impl Lab<'_> {
+    /// Starts the routers and probes them, and then everything else, with links as the scenario has them.
+    async fn set_up(&mut self, world: &World, record: &mut Record) -> Result<Prepared, Failure> {
+        let plan = &self.job.plan;
+        let all = config::daemons(plan, &keys(plan)?, &self.paths.daemons).map_err(Failure::error)?;
+        let (routers, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|daemon| plan.routers.iter().any(|router| router.name == daemon.node));
+        self.start_all(world, routers).await?;
+        record.probes = probe::probe(world, plan, self.job.scenario.seed, &self.paths.daemons).await?;
+        world.shape_all(plan).await?;
+        self.capture_links(world).await?;
+        self.start(world, others).await
+    }
+
     /// Starts daemons and the flows' servers, as far as possible at once, and waits until all are ready.
-    async fn start(&mut self, world: &World) -> Result<Prepared, Failure> {
-        let keys = keys(&self.job.plan)?;
-        let all = config::daemons(&self.job.plan, &keys, &self.paths.daemons).map_err(Failure::error)?;
+    async fn start(&mut self, world: &World, all: Vec<config::Daemon>) -> Result<Prepared, Failure> {
         let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|daemon| daemon.last);
         let servers = self.servers(world);
+        let started = self.started(world, first);
+        let (started, servers) = tokio::try_join!(started, servers)?;
+        started.into_iter().for_each(|started| self.daemons.watch(started));
+        self.start_all(world, last).await?;
+        self.capture_tuns(world).await?;
+        Ok(servers)
+    }
+
+    /// Starts some daemons at once, and watches them from when all are ready.
+    async fn start_all(&mut self, world: &World, daemons: Vec<config::Daemon>) -> Result<(), Failure> {
+        let started = self.started(world, daemons).await?;
+        started.into_iter().for_each(|started| self.daemons.watch(started));
+        Ok(())
+    }
+
+    /// Some daemons, once all are ready.
+    async fn started(&self, world: &World, daemons: Vec<config::Daemon>) -> Result<Vec<Started>, Failure> {
         let (paths, binaries) = (&self.paths, &self.job.binaries);
         let start = |daemon: config::Daemon| async move {
             let space = world.space(&daemon.node)?;
             daemons::start(daemon, binaries, space, &paths.daemons, &paths.logs).await
         };
-        let (started, servers) = tokio::try_join!(try_join_all(first.into_iter().map(start)), servers)?;
-        let terminals = try_join_all(last.into_iter().map(start)).await?;
-        for started in started.into_iter().chain(terminals) {
-            self.daemons.watch(started);
-        }
-        self.capture_tuns(world).await?;
-        Ok(servers)
+        try_join_all(daemons.into_iter().map(start)).await
     }
 
     async fn servers(&self, world: &World) -> Result<Prepared, Failure> {
@@ -298,11 +320,15 @@ impl Lab<'_> {
         }
     }
 
-    /// What every daemon says of itself.
-    async fn status(&self) -> Json {
+    /// What every daemon says of itself, and of routers what was found out before the run.
+    async fn status(&self, probes: &Probes) -> Json {
         let asked = self.daemons.nodes().into_iter().map(|node| async move {
             let answer = control::ask(&self.paths.daemons.control_of(&node), "status").await;
-            (node, answer.unwrap_or_else(|error| json!({ "error": error })))
+            let mut status = answer.unwrap_or_else(|error| json!({ "error": error }));
+            if let (Some(probed), Some(status)) = (probes.get(&node), status.as_object_mut()) {
+                status.insert("probed".to_owned(), json!(probed));
+            }
+            (node, status)
         });
         Json::Object(join_all(asked).await.into_iter().collect())
     }

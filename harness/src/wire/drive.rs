@@ -23,6 +23,8 @@ use crate::clock;
 pub(super) enum Command {
     /// A direction does this to packets from now on.
     Set(usize, Impairment),
+    /// What was achieved so far does not count.
+    Forget,
     /// Somebody wants to know.
     Report(Sender<Report>),
 }
@@ -225,6 +227,13 @@ impl Driver {
                 Ok(Command::Set(direction, asked)) => {
                     if let Some(way) = self.ways.get_mut(direction) {
                         way.line.set(asked);
+                    }
+                }
+                Ok(Command::Forget) => {
+                    for way in &mut self.ways {
+                        // Reading it sets the kernel's count back.
+                        let _ = way.end.unread();
+                        way.tally = Achieved::default();
                     }
                 }
                 Ok(Command::Report(to)) => {

@@ -159,6 +159,11 @@ impl Wire {
         self.command(Command::Set(link * 2 + usize::from(direction == Direction::Down), asked))
     }
 
+    /// Begins to count anew what is achieved.
+    pub fn forget(&self) -> Result<(), WireError> {
+        self.command(Command::Forget)
+    }
+
     /// What was achieved so far. Waits for the thread, which takes well under a millisecond.
     pub fn report(&self) -> Result<Report, WireError> {
         let (to, from) = channel();

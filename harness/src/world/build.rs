@@ -28,7 +28,7 @@ const WIRE: &str = "-wire";
 const MTU: u32 = 1500;
 
 /// Each namespace: one protocol, no help from the kernel, nothing inherited from the host.
-const COMMON: &[(&str, &str)] = &[
+pub(super) const COMMON: &[(&str, &str)] = &[
     ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/conf/all/rp_filter", "0"),
@@ -43,11 +43,11 @@ const COMMON: &[(&str, &str)] = &[
 /// A world that was built.
 pub struct World {
     /// The outer network.
-    core: Space,
+    pub(super) core: Space,
     /// Routers and hosts, by name.
     spaces: BTreeMap<String, Arc<Space>>,
     /// Their netlink sockets.
-    nets: BTreeMap<String, Net>,
+    pub(super) nets: BTreeMap<String, Net>,
     /// How delays are made.
     pub impairment: Impairment,
     /// The links with delays, where the kernel does not make them.
@@ -62,7 +62,8 @@ pub struct World {
 const SECOND: u32 = 1024;
 
 impl World {
-    /// Builds `plan`, which is that of `scenario`. Needs a tokio runtime of one thread.
+    /// Builds `plan`, which is that of `scenario`. Needs a tokio runtime of one thread. Its links do nothing to packets until
+    /// [`shape_all`](Self::shape_all).
     pub async fn build(plan: &Plan, scenario: &Scenario) -> Result<Self, Failure> {
         let (core, wire, spaces) = spaces(plan)?;
         let impairment = Impairment::detect(&wire).await?;
@@ -126,7 +127,7 @@ impl World {
                         Port { net, bridge, name }
                     }
                 };
-                connect(lines, &space, &interface.name, port, &interface.link).await?;
+                connect(lines, &space, &interface.name, port).await?;
                 if interface.up {
                     self.join(&host.name, interface).await?;
                 }
@@ -135,7 +136,6 @@ impl World {
         if let Some(lines) = &mut self.lines {
             lines.start()?;
         }
-        self.shape_all(plan).await?;
         // Last, all at once: the kernel says when each link carries packets.
         let mut waits = Vec::new();
         for (name, net) in &mut self.nets {
@@ -171,7 +171,7 @@ impl World {
         let port = Port { net: core, bridge, name: &port_name(&router.name, OUTSIDE) };
         let is_impaired = self.is_impaired(&router.link, router.link_name.as_deref());
         let lines = self.lines.as_mut().filter(|_| is_impaired);
-        connect(lines, &space, OUTSIDE, port, &router.link).await?;
+        connect(lines, &space, OUTSIDE, port).await?;
         let net = self.net(&router.name)?;
         net.set_up(1, true).await?;
         let wan = net.index(OUTSIDE).await?;
@@ -244,8 +244,11 @@ impl World {
         Ok(())
     }
 
-    /// Shapes both ends of every link.
-    async fn shape_all(&self, plan: &Plan) -> Result<(), Failure> {
+    /// Shapes both ends of every link. What passed before does not count in [`achieved`](Self::achieved).
+    pub async fn shape_all(&self, plan: &Plan) -> Result<(), Failure> {
+        if let Some(lines) = &self.lines {
+            lines.forget()?;
+        }
         let routers = plan
             .routers
             .iter()
@@ -292,10 +295,9 @@ async fn connect(
     node: &Space,
     interface: &str,
     port: Port<'_>,
-    shape: &Link,
 ) -> Result<(), Failure> {
     match lines {
-        Some(lines) => lines.connect(node, interface, port, shape).await,
+        Some(lines) => lines.connect(node, interface, port).await,
         None => port.net.add_pair(port.name, Some(port.bridge), interface, node.network()).await,
     }
 }

@@ -7,6 +7,8 @@ use super::net::Net;
 use super::space::Space;
 use crate::exit::Failure;
 use crate::scenario::model::Link;
+use ntm_sim::impair::Impairment;
+
 use crate::wire::{Direction, Inner, LinkSpec, Report, Wire};
 
 /// Who a link belongs to: a node and its interface.
@@ -46,7 +48,6 @@ impl Lines {
         node: &Space,
         interface: &str,
         port: Port<'_>,
-        shape: &Link,
     ) -> Result<(), Failure> {
         let number = self.numbers.len();
         let (a, b) = (format!("in{number}a"), format!("in{number}b"));
@@ -64,8 +65,8 @@ impl Lines {
             name: format!("{}.{interface}", node.name),
             a: inner(a)?,
             b: inner(b)?,
-            up: link::line(&shape.up),
-            down: link::line(&shape.down),
+            up: Impairment::default(),
+            down: Impairment::default(),
             seed: self.seed,
         });
         self.numbers.insert((node.name.clone(), interface.to_owned()), number);
@@ -90,6 +91,12 @@ impl Lines {
             set.map_err(|error| Failure::error(format!("link of {interface} of `{node}`: {error}")))?;
         }
         Ok(true)
+    }
+
+    /// Counts anew.
+    pub(super) fn forget(&self) -> Result<(), Failure> {
+        let forgotten = self.wire.as_ref().map_or(Ok(()), Wire::forget);
+        forgotten.map_err(|error| Failure::error(error.to_string()))
     }
 
     /// What the links achieved; `None` if there are none.

@@ -8,4 +8,5 @@ pub mod enter;
 mod lines;
 pub mod link;
 pub mod net;
+pub mod probing;
 pub mod space;

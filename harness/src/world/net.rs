@@ -84,6 +84,11 @@ impl Net {
         self.handle.link().add(pair).execute().await.map_err(self.during(format!("links {port} and {link}")))
     }
 
+    /// Removes a link, and the other end with it.
+    pub async fn remove_link(&self, index: u32) -> Result<(), Failure> {
+        self.handle.link().del(index).execute().await.map_err(self.during("removing a link"))
+    }
+
     /// Switches a link on or off.
     pub async fn set_up(&self, index: u32, up: bool) -> Result<(), Failure> {
         let message = LinkUnspec::new_with_index(index);

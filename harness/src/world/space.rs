@@ -58,6 +58,14 @@ impl Space {
         Ok(Self { name: name.to_owned(), netns, mounts })
     }
 
+    /// Takes the namespaces away, as soon as nothing is left in them.
+    pub fn remove(self) -> Result<(), Failure> {
+        let during = Failure::during(format!("removing the namespaces of `{}`", self.name));
+        // The file system under its files ends with its last user.
+        drop(self.mounts);
+        self.netns.remove().map_err(during)
+    }
+
     /// The network namespace, as a file.
     pub fn network(&self) -> &File {
         self.netns.file()

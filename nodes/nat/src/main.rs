@@ -54,13 +54,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::pin!(stop);
 
     let external = system::external_address(&config)?;
-    let installed = Installed::new(&Router {
+    let router = Router {
         inside: &config.inside,
         outside: &config.outside,
         external,
         behaviour,
         forwards: &config.forwards,
-    })?;
+    };
+    let installed = Installed::new(&router)?;
     let observe =
         |what, table| Observed { t: clock::now().as_nanos(), node: name, what, behaviour, external, table };
     trace.write(&observe("nat-ready", None));
@@ -75,7 +76,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
                     Ok(table) => request.answer(&Status { name, behaviour, external, table }),
                     Err(error) => request.refuse(&format!("{error:#}")),
                 },
-                _ => request.refuse_unknown(&["status"]),
+                "forget" => match system::forget(&router) {
+                    Ok(()) => request.answer(&serde_json::json!({})),
+                    Err(failure) => request.refuse(&failure.to_string()),
+                },
+                _ => request.refuse_unknown(&["status", "forget"]),
             },
         }
     }

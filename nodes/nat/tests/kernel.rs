@@ -448,6 +448,22 @@ fn what_a_killed_router_left_is_replaced() {
 }
 
 #[test]
+fn told_to_forget_it_begins_anew() {
+    let world = World::new();
+    let router = world.start("nat = 'port-restricted'");
+    let (a, b) = (world.udp(Host::A, 4330), world.udp(Host::B, 4330));
+    let (x, y) = (world.udp(Host::X, 3478), world.udp(Host::Y, 3478));
+    let mapped = seen(&a, &x);
+    assert_ne!(seen(&b, &x), mapped);
+    assert!(!passes(&router, &y, &a, mapped));
+    router.ask("forget");
+    let status = router.status();
+    assert_eq!((&status["mappings"], &status["refusals"]), (&serde_json::json!([]), &serde_json::json!({})));
+    assert!(!passes(&router, &x, &a, mapped), "no connection of the kernel's is left either");
+    assert_eq!(seen(&b, &x), mapped, "the port is free");
+}
+
+#[test]
 fn mistakes_are_told() {
     let world = World::new();
     let fails = |config: &str, path: Option<&str>| {

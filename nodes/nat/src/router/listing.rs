@@ -31,6 +31,8 @@ pub struct Line {
     pub external: SocketAddr,
     /// The destinations that it serves.
     pub scope: Scope,
+    /// The whole seconds that it lives when it is not renewed; `None` for a forward, which stays.
+    pub timeout: Option<u64>,
     /// The seconds after which it ends unless it is renewed; `None` for a forward, which stays.
     pub expires_in: Option<u64>,
 }
@@ -72,11 +74,12 @@ impl Listing {
 /// One `[key, value]` of a map; what expires is wrapped as `{"elem": {"val": key, "expires": seconds}}`.
 fn line(element: &Value, protocol: Protocol, external: Ipv4Addr) -> anyhow::Result<Line> {
     let (Some(key), Some(port)) = (element.get(0), element.get(1)) else { bail!("is no pair") };
-    let (key, expires_in) = match key.get("elem") {
+    let (key, timeout, expires_in) = match key.get("elem") {
         Some(wrapped) => {
-            (wrapped.get("val").context("has no 'val'")?, wrapped.get("expires").and_then(Value::as_u64))
+            let seconds = |name| wrapped.get(name).and_then(Value::as_u64);
+            (wrapped.get("val").context("has no 'val'")?, seconds("timeout"), seconds("expires"))
         }
-        None => (key, None),
+        None => (key, None, None),
     };
     let parts = key.get("concat").and_then(Value::as_array).context("has no 'concat'")?;
     let address = |at: usize| -> anyhow::Result<IpAddr> {
@@ -93,7 +96,7 @@ fn line(element: &Value, protocol: Protocol, external: Ipv4Addr) -> anyhow::Resu
         other => bail!("has a key of {other} parts"),
     };
     let external = SocketAddr::new(external.into(), number(Some(port))?);
-    Ok(Line { protocol, inside: end(0)?, external, scope, expires_in })
+    Ok(Line { protocol, inside: end(0)?, external, scope, timeout, expires_in })
 }
 
 fn number(port: Option<&Value>) -> anyhow::Result<u16> {

@@ -113,12 +113,22 @@ fn settings(router: &Router<'_>) -> Vec<(String, String)> {
     settings
 }
 
+/// Empties the tables of an installed router, as if it began now: mappings, counters, and the kernel's connections.
+pub fn forget(router: &Router<'_>) -> Result<(), Failure> {
+    nft::apply(&ruleset::ruleset(router), NEEDS)?;
+    conntrack::forget_all().context("conntrack forgets nothing")?;
+    Ok(())
+}
+
+/// The kernel's parts that the rules need.
+const NEEDS: &str = "nf_tables, nft_nat and nft_ct";
+
 #[derive(Debug)]
 struct Table;
 
 impl Table {
     fn apply(rules: &str) -> Result<Self, Failure> {
-        nft::apply(rules, "nf_tables, nft_nat and nft_ct").map(|()| Self)
+        nft::apply(rules, NEEDS).map(|()| Self)
     }
 }
 

@@ -217,13 +217,18 @@ pub(crate) struct Router {
 impl Router {
     /// Its answer to `status`.
     pub(crate) fn status(&self) -> Value {
+        self.ask("status")
+    }
+
+    /// Its answer to a command.
+    pub(crate) fn ask(&self, command: &str) -> Value {
         let mut stream = UnixStream::connect(self.folder.join("control")).expect("the control socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.write_all(b"{\"command\":\"status\"}\n").expect("a request");
+        stream.write_all(format!("{{\"command\":\"{command}\"}}\n").as_bytes()).expect("a request");
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).expect("an answer");
         let answer: Value = serde_json::from_str(&line).expect("an answer in JSON");
-        answer.get("ok").unwrap_or_else(|| panic!("status was refused: {line}")).clone()
+        answer.get("ok").unwrap_or_else(|| panic!("{command} was refused: {line}")).clone()
     }
 
     /// How many packets it has refused.
