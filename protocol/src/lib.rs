@@ -6,6 +6,7 @@
 //! # The map
 //!
 //! * [`addr`], [`time`]: the values everything speaks of — names, virtual addresses, Path IDs, instants.
+//! * [`family`]: IPv4 and IPv6 outside the tunnels: who can reach whom.
 //! * [`wire`]: the NTM header, every message, and the codec (round trips; a refusal names the field).
 //! * [`crypto`]: keys and their derivation, control and data ciphers, MAC, replay window.
 //! * [`data`]: the data tables: seal, open and switch data packets without allocating.
@@ -32,6 +33,7 @@ pub mod coordinator;
 pub mod crypto;
 pub mod data;
 pub mod expiry;
+pub mod family;
 pub mod inner;
 pub mod observe;
 pub mod registration;

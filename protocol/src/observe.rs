@@ -134,6 +134,15 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         relay: Option<Fqdn>,
     },
+    /// The DC directs no path to a name, for a reason that it found itself.
+    Undirected {
+        /// The name.
+        fqdn: Fqdn,
+        /// The DNS answer that the application gets.
+        error: DnsError,
+        /// Why.
+        reason: String,
+    },
     /// A terminal sends a path's packets another way from now on.
     PathChanged {
         /// The path.

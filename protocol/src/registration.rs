@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::addr::{Fqdn, NodeId};
 use crate::crypto::SharedKey;
 use crate::expiry::earliest;
+use crate::family::Families;
 use crate::observe::What;
 use crate::session::{Expired, Mail, Pending, Rtt, Session};
 use crate::time::{Duration, Instant};
@@ -30,7 +31,11 @@ pub enum Outcome {
 pub struct Registrar {
     fqdn: Fqdn,
     kind: NodeKind,
-    coordinator: SocketAddr,
+    /// The DC's addresses, and the one in use: of a family that the node has.
+    coordinators: Addresses,
+    coordinator: Option<SocketAddr>,
+    /// How often the DC did not answer at one of its addresses since the node's own changed: each time another is tried.
+    unanswered: usize,
     /// The conversation with the DC; other requests travel in it, too.
     pub session: Session,
     /// The round-trip time to the DC.
@@ -55,8 +60,8 @@ pub struct RegistrarConfig {
     pub kind: NodeKind,
     /// The DC's name.
     pub coordinator: Fqdn,
-    /// The DC's real address and port.
-    pub address: SocketAddr,
+    /// The DC's real addresses and port, of one family or both.
+    pub coordinator_addresses: Addresses,
     /// The key shared with the DC.
     pub key: SharedKey,
     /// The first sequence number: above all that were used before.
@@ -71,7 +76,9 @@ impl Registrar {
             session: Session::new(&config.key, local, peer, config.first_sequence),
             fqdn: config.fqdn,
             kind: config.kind,
-            coordinator: config.address,
+            coordinators: config.coordinator_addresses,
+            coordinator: None,
+            unanswered: 0,
             rtt: Rtt::default(),
             addresses: Addresses::default(),
             first_sequence: config.first_sequence.max(1),
@@ -83,9 +90,16 @@ impl Registrar {
         }
     }
 
-    /// The DC's real address and port.
-    pub fn coordinator(&self) -> SocketAddr {
+    /// The DC's real address and port in use; `None` where the node has no address of a family that the DC has.
+    pub fn coordinator(&self) -> Option<SocketAddr> {
         self.coordinator
+    }
+
+    /// Sends `message` to the DC, for the `attempt`th time; nowhere while there is no way to it.
+    pub fn tell(&mut self, message: &Message, attempt: u32, now: Instant, mail: &mut Mail) {
+        if let Some(to) = self.coordinator {
+            mail.send(&mut self.session, to, message, attempt, now);
+        }
     }
 
     /// What the DC granted, while the node is registered.
@@ -93,13 +107,19 @@ impl Registrar {
         self.granted.as_ref()
     }
 
-    /// Registers `addresses`, whatever was under way before; without an address it waits for one.
+    /// Registers `addresses`, whatever was under way before; without an address in which the DC can be reached it waits for one.
     pub fn register(&mut self, addresses: Addresses, now: Instant, mail: &mut Mail) {
+        if addresses != self.addresses {
+            self.unanswered = 0;
+        }
         self.addresses = addresses;
         self.granted = None;
         self.next_keep_alive = None;
         self.pending = Pending::default();
-        if self.addresses.is_empty() {
+        let families: Families = self.addresses.iter().collect();
+        let usable = families.usable(self.coordinators.iter().copied());
+        self.coordinator = usable.get(self.unanswered % usable.len().max(1)).copied();
+        if self.coordinator.is_none() {
             return;
         }
         let request = RegistrationRequest {
@@ -114,7 +134,7 @@ impl Registrar {
     }
 
     fn ask(&mut self, id: crate::wire::RequestId, message: Message, now: Instant, mail: &mut Mail) {
-        mail.send(&mut self.session, self.coordinator, &message, 1, now);
+        self.tell(&message, 1, now, mail);
         self.pending.sent(id, message, now, self.rtt.timeout());
     }
 
@@ -236,15 +256,18 @@ impl Registrar {
                     if attempt == 2 {
                         self.rtt.timed_out();
                     }
-                    if let Some(message) = self.pending.get(id) {
-                        mail.send(&mut self.session, self.coordinator, message, attempt, now);
+                    if let Some(message) = self.pending.get(id).cloned() {
+                        self.tell(&message, attempt, now, mail);
                     }
                 }
                 Expired::GaveUp(_, message) => {
-                    mail.journal.note(now, What::GaveUp { message: message.kind(), to: self.coordinator });
+                    if let Some(to) = self.coordinator {
+                        mail.journal.note(now, What::GaveUp { message: message.kind(), to });
+                    }
                     // A DC whose store was lost starts its numbers anew: take its next answer as the first.
                     self.session.close();
                     self.rtt = Rtt::default();
+                    self.unanswered += 1;
                     return Some(self.lose(now, mail));
                 }
             }

@@ -6,7 +6,6 @@ use ntm_protocol::time::Instant;
 
 use crate::HostId;
 use crate::network::Datagram;
-use crate::packet::Packet;
 use crate::world::World;
 
 /// Where a packet was seen.
@@ -51,12 +50,9 @@ impl World {
     }
 
     /// As [`capture`](Self::capture), at the virtual interface, where the host has one.
-    pub(crate) fn capture_virtual(&mut self, host: HostId, outgoing: bool, packet: &Packet) {
-        if self.captures.is_some() && self.is_terminal(host) {
-            let Packet { protocol, source, destination, payload } = packet.clone();
-            let packet =
-                Datagram { protocol, source: source.into(), destination: destination.into(), payload };
-            self.capture(host, Point::Virtual, outgoing, &packet);
+    pub(crate) fn capture_virtual(&mut self, host: HostId, outgoing: bool, packet: &Datagram) {
+        if self.is_terminal(host) {
+            self.capture(host, Point::Virtual, outgoing, packet);
         }
     }
 }

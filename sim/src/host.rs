@@ -1,7 +1,7 @@
 //! A host: its interfaces, and the role machine that it runs.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use ntm_protocol::addr::{Fqdn, NTM_PORT, Vip, VipRange};
 use ntm_protocol::coordinator::lookup::{Lookup, LookupId};
@@ -13,7 +13,7 @@ use ntm_protocol::observe::What;
 use ntm_protocol::relay::{self, Relay, RelayConfig};
 use ntm_protocol::terminal::{self, QueryId, Terminal, TerminalConfig};
 use ntm_protocol::time::Instant;
-use ntm_protocol::wire::{DnsError, NodeKind};
+use ntm_protocol::wire::{Addresses, DnsError, NodeKind};
 
 use crate::link::Link;
 use crate::masquerade::Masquerade;
@@ -22,7 +22,7 @@ use crate::packet::{Packet, Protocol};
 use crate::store::Store;
 use crate::world::Settings;
 
-/// Where a host is attached to a network.
+/// Where a host is attached to a network, with one address: an interface with addresses of both families is two of these.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Interface {
     /// The network.
@@ -37,8 +37,8 @@ pub struct Interface {
 #[derive(Clone)]
 pub(crate) enum Part {
     Coordinator { zone: Fqdn, vips: VipRange, acquaintances: Vec<(Fqdn, NodeKind)> },
-    Relay { coordinators: Vec<(Fqdn, SocketAddr)> },
-    Terminal { coordinator: (Fqdn, SocketAddr) },
+    Relay { coordinators: Vec<(Fqdn, Addresses)> },
+    Terminal { coordinator: (Fqdn, Addresses) },
     General,
 }
 
@@ -95,10 +95,10 @@ impl Outgoing {
         Self { protocol: Protocol::Udp, port: NTM_PORT, to, local: None, bytes }
     }
 
-    /// A packet as it is; the host's own address becomes its source.
-    fn plain(packet: Packet) -> Self {
-        let Packet { protocol, source, destination, payload } = packet;
-        Self { protocol, port: source.port(), to: destination.into(), local: None, bytes: payload }
+    /// A datagram as it is; the host's own address becomes its source.
+    fn plain(datagram: Datagram) -> Self {
+        let Datagram { protocol, source, destination, payload } = datagram;
+        Self { protocol, port: source.port(), to: destination, local: None, bytes: payload }
     }
 }
 
@@ -112,8 +112,8 @@ pub(crate) struct Output {
     /// Translations that the relay asked for, and whether its machine can do them.
     pub(crate) translated: Vec<(Vip, bool)>,
     pub(crate) answers: Vec<(QueryId, Result<Vip, DnsError>)>,
-    /// Packets for the host's applications.
-    pub(crate) delivered: Vec<Packet>,
+    /// Datagrams for the host's applications.
+    pub(crate) delivered: Vec<Datagram>,
     /// How many events the machine emitted.
     pub(crate) events: usize,
 }
@@ -154,6 +154,11 @@ impl Host {
         self.interfaces.iter().map(|interface| interface.address).collect()
     }
 
+    /// The same with NTMobile's port.
+    pub(crate) fn sockets(&self) -> Addresses {
+        self.addresses().into_iter().map(|address| SocketAddr::new(address, NTM_PORT)).collect()
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         !matches!(self.machine, Machine::Off)
     }
@@ -169,7 +174,7 @@ impl Host {
         self.boots += 1;
         // Above every number of the boots before, each of which has 2^40 of its own.
         let first_sequence = self.boots << 40;
-        let fqdn = self.fqdn.clone();
+        let (fqdn, sockets) = (self.fqdn.clone(), self.sockets());
         self.machine = match &self.part {
             Part::Coordinator { zone, vips, acquaintances } => {
                 let acquaintances = acquaintances.iter().map(|(fqdn, kind)| Acquaintance {
@@ -179,7 +184,7 @@ impl Host {
                 });
                 Machine::Coordinator(Box::new(Coordinator::new(CoordinatorConfig {
                     fqdn,
-                    address: SocketAddr::new(self.interfaces[0].address, NTM_PORT),
+                    addresses: sockets,
                     zone: zone.clone(),
                     vips: *vips,
                     keep_alive: settings.keep_alive,
@@ -194,22 +199,18 @@ impl Host {
                 })))
             }
             Part::Relay { coordinators } => {
-                let addresses: Vec<_> = self.addresses();
-                let coordinators = coordinators.iter().map(|(fqdn, at)| (fqdn.clone(), *at, key(fqdn)));
+                let coordinators =
+                    coordinators.iter().map(|(fqdn, at)| (fqdn.clone(), at.clone(), key(fqdn)));
                 let config = RelayConfig {
                     fqdn,
-                    addresses: addresses.iter().map(|ip| SocketAddr::new(*ip, NTM_PORT)).collect(),
+                    addresses: sockets,
                     coordinators: coordinators.collect(),
                     lifetime: settings.lifetime,
                     capacity: settings.capacity,
                     seed,
                     first_sequence,
                 };
-                let outer = addresses.iter().find_map(|ip| match ip {
-                    IpAddr::V4(ip) => Some(*ip),
-                    IpAddr::V6(_) => None,
-                });
-                let masquerade = Masquerade::new(outer.unwrap_or(Ipv4Addr::UNSPECIFIED));
+                let masquerade = Masquerade::new(self.addresses());
                 Machine::Relay(Box::new(Relay::new(config, now)), Tables::default(), masquerade)
             }
             Part::Terminal { coordinator: (coordinator, at) } => {
@@ -217,7 +218,7 @@ impl Host {
                     fqdn,
                     port: NTM_PORT,
                     coordinator: coordinator.clone(),
-                    coordinator_address: *at,
+                    coordinator_addresses: at.clone(),
                     key: key(coordinator),
                     patience: settings.patience,
                     seed,
@@ -231,58 +232,60 @@ impl Host {
     }
 
     /// A datagram came in.
-    pub(crate) fn receive(&mut self, datagram: Datagram, now: Instant, output: &mut Output) {
-        let Datagram { protocol, source: from, destination: to, payload: mut bytes } = datagram;
-        let packet = |payload| match (from, to) {
-            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-                Some(Packet { protocol, source, destination, payload })
-            }
-            _ => None,
-        };
-        let is_ntm = protocol == Protocol::Udp && to.port() == NTM_PORT;
+    pub(crate) fn receive(&mut self, mut datagram: Datagram, now: Instant, output: &mut Output) {
+        let (from, to) = (datagram.source, datagram.destination);
+        let is_ntm = datagram.protocol == Protocol::Udp && to.port() == NTM_PORT;
+        let bytes = &mut datagram.payload;
         match &mut self.machine {
             Machine::Off => {}
-            Machine::General => output.delivered.extend(packet(bytes)),
-            Machine::Coordinator(dc) if is_ntm => dc.handle_datagram(from, &bytes, now),
+            Machine::General => output.delivered.push(datagram),
+            Machine::Coordinator(dc) if is_ntm => dc.handle_datagram(from, bytes, now),
             Machine::Terminal(terminal, tables) if is_ntm => {
-                match tables.inbound.judge(&mut bytes) {
-                    Verdict::Deliver(at) => output.delivered.extend(Packet::parse(&bytes[at])),
-                    Verdict::Control => terminal.handle_datagram(from, &bytes, now),
+                match tables.inbound.judge(bytes) {
+                    Verdict::Deliver(at) => {
+                        output.delivered.extend(Packet::parse(&bytes[at]).map(Datagram::from));
+                    }
+                    Verdict::Control => terminal.handle_datagram(from, bytes, now),
                     Verdict::Refused(refusal) => terminal.refuse(from, &refusal, now),
                     // A terminal's table switches nothing.
                     Verdict::Forward(_) => {}
                 }
             }
             Machine::Relay(_, tables, masquerade) if masquerade.expects(from, to) => {
-                let back = packet(bytes).and_then(|packet| masquerade.come(packet, now));
+                let back = masquerade.come(datagram, now);
                 output.sent.extend(back.and_then(|packet| tables.seal(&packet).ok()));
             }
-            Machine::Relay(relay, tables, masquerade) if is_ntm => match tables.inbound.judge(&mut bytes) {
+            Machine::Relay(relay, tables, masquerade) if is_ntm => match tables.inbound.judge(bytes) {
                 Verdict::Deliver(at) => {
-                    let left = Packet::parse(&bytes[at]).and_then(|packet| masquerade.leave(packet, now));
+                    let inner = Packet::parse(&bytes[at]);
+                    let left = inner.and_then(|packet| masquerade.leave(packet, now));
                     output.sent.extend(left.map(Outgoing::plain));
                 }
-                Verdict::Forward(to) => output.sent.push(Outgoing::ntm(to, bytes)),
-                Verdict::Control => relay.handle_datagram(from, &bytes, now),
+                Verdict::Forward(to) => output.sent.push(Outgoing::ntm(to, datagram.payload)),
+                Verdict::Control => relay.handle_datagram(from, bytes, now),
                 Verdict::Refused(refusal) => relay.refuse(from, &refusal, now),
             },
             Machine::Coordinator(_) | Machine::Terminal(..) | Machine::Relay(..) => {}
         }
     }
 
-    /// An application sends a packet: whether there was a way.
-    pub(crate) fn send_packet(&mut self, packet: &Packet, output: &mut Output) -> bool {
+    /// An application sends a datagram: whether there was a way.
+    pub(crate) fn send_from_application(&mut self, datagram: Datagram, output: &mut Output) -> bool {
         match &mut self.machine {
-            Machine::Terminal(_, tables) if tables.outbound.is_paused() => {
-                if tables.waiting.len() < QUEUE {
-                    tables.waiting.push_back(packet.clone());
+            Machine::Terminal(_, tables) => {
+                let Some(packet) = Packet::of(datagram) else { return false };
+                if tables.outbound.is_paused() {
+                    if tables.waiting.len() < QUEUE {
+                        tables.waiting.push_back(packet);
+                    }
+                    return true;
+                }
+                match tables.seal(&packet) {
+                    Ok(outgoing) => output.sent.push(outgoing),
+                    Err(_) => return false,
                 }
             }
-            Machine::Terminal(_, tables) => match tables.seal(packet) {
-                Ok(outgoing) => output.sent.push(outgoing),
-                Err(_) => return false,
-            },
-            Machine::General => output.sent.push(Outgoing::plain(packet.clone())),
+            Machine::General => output.sent.push(Outgoing::plain(datagram)),
             Machine::Off | Machine::Coordinator(_) | Machine::Relay(..) => return false,
         }
         true

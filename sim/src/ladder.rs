@@ -80,6 +80,7 @@ impl Names<'_> {
                 let relay = relay.as_ref().map(|relay| format!(" through {relay}")).unwrap_or_default();
                 format!("directed {}{relay}: {reason} [{}]", route_name(*route), self.path(*path))
             }
+            What::Undirected { fqdn, error, reason } => format!("undirected {fqdn}: {error:?}, {reason}"),
             What::PathChanged { path, route, remote, epoch, reason } => {
                 let to = remote.map(|remote| format!(" → {}", self.socket(remote))).unwrap_or_default();
                 let (route, path) = (route_name(*route), self.path(*path));

@@ -2,45 +2,51 @@
 //! is remembered, so that answers find back (T5.4.1-a).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use ntm_protocol::addr::Vip;
 use ntm_protocol::time::{Duration, Instant};
 
+use crate::network::Datagram;
 use crate::packet::Packet;
 
 /// How long an idle connection is remembered: Linux's `nf_conntrack_udp_timeout_stream`.
 const REMEMBERED: Duration = Duration::from_secs(120);
 
-/// Source and destination of packets in one direction.
-type Ends = (SocketAddrV4, SocketAddrV4);
+/// Source and destination of packets on MN's side.
+type Inner = (SocketAddrV4, SocketAddrV4);
+/// Source and destination of packets on the general node's side, in either family (T3.1-d).
+type Outer = (SocketAddr, SocketAddr);
 
 /// The translations of one relay.
 #[derive(Debug)]
 pub(crate) struct Masquerade {
-    outer: Ipv4Addr,
-    general: BTreeMap<Vip, Ipv4Addr>,
+    outer: Vec<IpAddr>,
+    general: BTreeMap<Vip, IpAddr>,
     /// As MN sends it → as it leaves, and when it was used last.
-    leaving: BTreeMap<Ends, (Ends, Instant)>,
+    leaving: BTreeMap<Inner, (Outer, Instant)>,
     /// As GN's answer comes → as MN sends it.
-    coming: BTreeMap<Ends, Ends>,
+    coming: BTreeMap<Outer, Inner>,
 }
 
 impl Masquerade {
     /// No translation yet, by a relay at `outer`.
-    pub(crate) fn new(outer: Ipv4Addr) -> Self {
+    pub(crate) fn new(outer: Vec<IpAddr>) -> Self {
         Self { outer, general: BTreeMap::new(), leaving: BTreeMap::new(), coming: BTreeMap::new() }
     }
 
     /// Packets to `general` go to `real`; false where that cannot be done.
     pub(crate) fn add(&mut self, general: Vip, real: IpAddr) -> bool {
-        match real {
-            IpAddr::V4(real) => {
-                self.general.insert(general, real);
-                true
-            }
-            IpAddr::V6(_) => false,
+        let possible = self.outer_for(real).is_some();
+        if possible {
+            self.general.insert(general, real);
         }
+        possible
+    }
+
+    /// The relay's own address towards `real`.
+    fn outer_for(&self, real: IpAddr) -> Option<IpAddr> {
+        self.outer.iter().copied().find(|outer| outer.is_ipv4() == real.is_ipv4())
     }
 
     /// Packets to `general` go nowhere.
@@ -49,45 +55,42 @@ impl Masquerade {
     }
 
     /// A packet from MN, as it leaves for the general node.
-    pub(crate) fn leave(&mut self, packet: Packet, now: Instant) -> Option<Packet> {
+    pub(crate) fn leave(&mut self, packet: Packet, now: Instant) -> Option<Datagram> {
         let inner = (packet.source, packet.destination);
         self.forget_if_idle(inner, now);
         let outer = match self.leaving.get(&inner) {
             Some((outer, _)) => *outer,
             None => {
                 let real = *self.general.get(&Vip(*inner.1.ip()))?;
-                let destination = SocketAddrV4::new(real, inner.1.port());
+                let (own, destination) = (self.outer_for(real)?, SocketAddr::new(real, inner.1.port()));
                 // The source port stays where that is unambiguous, else the next free one serves.
                 let ports = (inner.0.port()..=u16::MAX).chain(1024..inner.0.port());
-                let mut sources = ports.map(|port| SocketAddrV4::new(self.outer, port));
+                let mut sources = ports.map(|port| SocketAddr::new(own, port));
                 let source = sources.find(|source| !self.coming.contains_key(&(destination, *source)))?;
                 self.coming.insert((destination, source), inner);
                 (source, destination)
             }
         };
         self.leaving.insert(inner, (outer, now));
-        Some(Packet { source: outer.0, destination: outer.1, ..packet })
+        let Packet { protocol, payload, .. } = packet;
+        Some(Datagram { protocol, source: outer.0, destination: outer.1, payload })
     }
 
     /// An answer from a general node, as MN expects it.
-    pub(crate) fn come(&mut self, packet: Packet, now: Instant) -> Option<Packet> {
-        let inner = *self.coming.get(&(packet.source, packet.destination))?;
+    pub(crate) fn come(&mut self, datagram: Datagram, now: Instant) -> Option<Packet> {
+        let inner = *self.coming.get(&(datagram.source, datagram.destination))?;
         self.forget_if_idle(inner, now);
         self.leaving.get_mut(&inner)?.1 = now;
-        Some(Packet { source: inner.1, destination: inner.0, ..packet })
+        let Datagram { protocol, payload, .. } = datagram;
+        Some(Packet { protocol, source: inner.1, destination: inner.0, payload })
     }
 
     /// Whether a datagram answers a translated one.
     pub(crate) fn expects(&self, source: SocketAddr, destination: SocketAddr) -> bool {
-        match (source, destination) {
-            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-                self.coming.contains_key(&(source, destination))
-            }
-            _ => false,
-        }
+        self.coming.contains_key(&(source, destination))
     }
 
-    fn forget_if_idle(&mut self, inner: Ends, now: Instant) {
+    fn forget_if_idle(&mut self, inner: Inner, now: Instant) {
         if let Some(((source, destination), used)) = self.leaving.get(&inner).copied()
             && now.since(used) > REMEMBERED
         {
@@ -110,23 +113,48 @@ mod tests {
         Packet { protocol, source: at(source), destination: at(destination), payload }
     }
 
+    fn answer(source: &str, destination: &str) -> Datagram {
+        let at = |text: &str| text.parse().unwrap();
+        let protocol = crate::packet::Protocol::Udp;
+        Datagram { protocol, source: at(source), destination: at(destination), payload: vec![1] }
+    }
+
     #[test]
     fn both_addresses_are_translated_and_answers_find_back() {
-        let mut rs = Masquerade::new([203, 0, 113, 5].into());
+        let mut rs = Masquerade::new(vec![[203, 0, 113, 5].into()]);
         let gn = Vip([198, 18, 128, 1].into());
         let now = Instant::ZERO;
         assert_eq!(rs.leave(packet("198.18.0.1:4000", "198.18.128.1:7"), now), None, "not translated yet");
         assert!(rs.add(gn, [192, 0, 2, 9].into()) && !rs.add(gn, "2001:db8::1".parse().unwrap()));
         let left = rs.leave(packet("198.18.0.1:4000", "198.18.128.1:7"), now).unwrap();
-        assert_eq!((left.source, left.destination), (at("203.0.113.5:4000"), at("192.0.2.9:7")));
+        assert_eq!(
+            (left.source, left.destination),
+            (at("203.0.113.5:4000").into(), at("192.0.2.9:7").into())
+        );
         let other = rs.leave(packet("198.18.0.2:4000", "198.18.128.1:7"), now).unwrap();
-        assert_eq!(other.source, at("203.0.113.5:4001"), "two terminals never share a port to one node");
-        let back = rs.come(packet("192.0.2.9:7", "203.0.113.5:4001"), now).unwrap();
+        assert_eq!(
+            other.source,
+            at("203.0.113.5:4001").into(),
+            "two terminals never share a port to one node"
+        );
+        let back = rs.come(answer("192.0.2.9:7", "203.0.113.5:4001"), now).unwrap();
         assert_eq!((back.source, back.destination), (at("198.18.128.1:7"), at("198.18.0.2:4000")));
-        assert_eq!(rs.come(packet("192.0.2.8:7", "203.0.113.5:4001"), now), None, "from someone else");
+        assert_eq!(rs.come(answer("192.0.2.8:7", "203.0.113.5:4001"), now), None, "from someone else");
         let late = now + REMEMBERED + Duration::from_secs(1);
-        assert_eq!(rs.come(packet("192.0.2.9:7", "203.0.113.5:4001"), late), None, "forgotten");
+        assert_eq!(rs.come(answer("192.0.2.9:7", "203.0.113.5:4001"), late), None, "forgotten");
         rs.remove(gn);
         assert_eq!(rs.leave(packet("198.18.0.2:4000", "198.18.128.1:7"), late), None);
+    }
+
+    /// T3.1-d: a general node that has only IPv6 is reached from the relay's IPv6 address.
+    #[test]
+    fn an_ipv6_general_node_sees_the_relays_ipv6_address() {
+        let mut rs = Masquerade::new(vec![[203, 0, 113, 5].into(), "2001:db8::5".parse().unwrap()]);
+        let (gn, now) = (Vip([198, 18, 128, 1].into()), Instant::ZERO);
+        assert!(rs.add(gn, "2001:db8::50".parse().unwrap()));
+        let left = rs.leave(packet("198.18.0.1:4000", "198.18.128.1:7"), now).unwrap();
+        assert_eq!(left, answer("[2001:db8::5]:4000", "[2001:db8::50]:7"));
+        let back = rs.come(answer("[2001:db8::50]:7", "[2001:db8::5]:4000"), now).unwrap();
+        assert_eq!(back, packet("198.18.128.1:7", "198.18.0.1:4000"));
     }
 }

@@ -1,4 +1,4 @@
-//! Networks and the NATs between them: where a datagram goes next.
+//! Networks and the NATs between them: where a datagram goes next. In IPv6 a router translates nothing: what is behind it is reachable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +39,11 @@ impl Datagram {
     fn flow(&self) -> Flow {
         let Self { protocol, source, destination, .. } = *self;
         Flow { protocol, source, destination, segment: Segment::Data }
+    }
+
+    /// What an echo application answers with: the same, turned round.
+    pub(crate) fn turned(self) -> Self {
+        Self { source: self.destination, destination: self.source, ..self }
     }
 
     /// The same with the addresses and ports that a NAT gave it.
@@ -220,7 +225,15 @@ impl Networks {
             Some(Owner::Router(router)) => return Next::Down(*router),
             None => {}
         }
+        if destination.is_ipv6()
+            && let Some(router) = self.towards(network, destination.ip())
+        {
+            return Next::Down(router);
+        }
         let Some(id) = self.networks[network.0].gateway else { return Next::Lost };
+        if destination.is_ipv6() {
+            return Next::Up(id, self.routers[id.0].outside, datagram.clone());
+        }
         let router = &mut self.routers[id.0];
         match router.nat.outbound(datagram.flow(), now) {
             Ok(translated) => {
@@ -234,6 +247,16 @@ impl Networks {
         }
     }
 
+    /// The router on `network` behind which `address` is, at whatever depth.
+    fn towards(&self, network: NetworkId, address: IpAddr) -> Option<RouterId> {
+        let on_it = self.routers.iter().enumerate().filter(|(_, router)| router.outside == network);
+        let is_behind = |router: &Router| {
+            let inside = &self.networks[router.inside.0];
+            inside.owners.contains_key(&address) || self.towards(router.inside, address).is_some()
+        };
+        on_it.filter(|(_, router)| is_behind(router)).map(|(id, _)| RouterId(id)).next()
+    }
+
     /// A datagram that came to the outer side of `router`: as it goes on inside, if the NAT lets it in.
     pub(crate) fn inward(
         &mut self,
@@ -242,6 +265,9 @@ impl Networks {
         now: Instant,
     ) -> Option<(NetworkId, Datagram)> {
         let router = &mut self.routers[router.0];
+        if datagram.destination.is_ipv6() {
+            return Some((router.inside, datagram));
+        }
         let flow = router.nat.inbound(datagram.flow(), now).ok()?.flow;
         // Nothing but its own network is behind a router that does not translate.
         let inside = &self.networks[router.inside.0];

@@ -1,6 +1,8 @@
 //! What applications send: UDP and ICMP echo in IPv4 (RFC 768, RFC 791, RFC 792), with checksums that are checked.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
+
+use crate::network::Datagram;
 
 pub use ntm_nat::Protocol;
 
@@ -26,7 +28,23 @@ pub struct Packet {
     pub payload: Vec<u8>,
 }
 
+impl From<Packet> for Datagram {
+    fn from(Packet { protocol, source, destination, payload }: Packet) -> Self {
+        Self { protocol, source: source.into(), destination: destination.into(), payload }
+    }
+}
+
 impl Packet {
+    /// `datagram`, if it is in IPv4, as all is inside a tunnel.
+    pub fn of(Datagram { protocol, source, destination, payload }: Datagram) -> Option<Self> {
+        match (source, destination) {
+            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
+                Some(Self { protocol, source, destination, payload })
+            }
+            _ => None,
+        }
+    }
+
     /// The packet as bytes.
     ///
     /// # Panics
@@ -104,11 +122,6 @@ impl Packet {
             destination: SocketAddrV4::new(address(16), ports.1),
             payload: bytes.get(IP + header..)?.to_vec(),
         })
-    }
-
-    /// The packet that an echo application answers with: the same, turned round.
-    pub(crate) fn turned(self) -> Self {
-        Self { source: self.destination, destination: self.source, ..self }
     }
 }
 

@@ -7,6 +7,7 @@ use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::DnsError;
 
 use crate::HostId;
+use crate::network::Datagram;
 use crate::packet::{Packet, Protocol};
 
 /// The port on which every host's application sends back what comes (RFC 862).
@@ -143,7 +144,7 @@ impl Talk {
 }
 
 /// The conversation and the number of what [`Talk::packet`] made.
-pub(crate) fn parse(packet: &Packet) -> Option<(TalkId, usize)> {
+pub(crate) fn parse(packet: &Datagram) -> Option<(TalkId, usize)> {
     let named = match packet.protocol {
         Protocol::Icmp => packet.payload.get(2..)?,
         _ => &packet.payload,
@@ -154,7 +155,7 @@ pub(crate) fn parse(packet: &Packet) -> Option<(TalkId, usize)> {
 }
 
 /// Whether a packet asks for an echo.
-pub(crate) fn is_request(packet: &Packet) -> bool {
+pub(crate) fn is_request(packet: &Datagram) -> bool {
     let asked = if packet.protocol == Protocol::Icmp { 0 } else { ECHO };
     packet.destination.port() == asked
 }

@@ -7,7 +7,7 @@ use crate::crypto::SharedKey;
 use crate::observe::{RouteName, What};
 use crate::time::Instant;
 use crate::wire::{
-    Addresses, DirectionRefusal, DirectionRequest, DnsError, Epoch, Error, ErrorCode, InformationRequest,
+    DirectionRefusal, DirectionRequest, DnsError, Epoch, Error, ErrorCode, InformationRequest,
     InformationResponse, List, Message, NodeKind, Reason, Refusal, RegistrationRequest, RegistrationResponse,
     RequestId, Role, Route, RouteDirection, RouteResponse, TerminalInformation,
 };
@@ -193,7 +193,7 @@ impl Coordinator {
         if self.asks.iter().any(|(_, ask)| under_way(ask)) {
             return;
         }
-        let (fqdn, addresses) = (self.fqdn.clone(), [self.address].into_iter().collect::<Addresses>());
+        let (fqdn, addresses) = (self.fqdn.clone(), self.addresses.clone());
         let request = move |request| {
             RegistrationRequest {
                 request,
@@ -406,6 +406,15 @@ impl Coordinator {
             route: own,
         };
         self.conclude(id, direction.into(), now);
+    }
+
+    /// Refuses a Direction Request for a reason that no message and no look-up shows.
+    pub(super) fn undirected(&mut self, id: NegotiationId, error: DnsError, reason: &str, now: Instant) {
+        if let Some(negotiation) = self.negotiations.get(&id) {
+            let fqdn = negotiation.request.fqdn.clone();
+            self.mail.journal.note(now, What::Undirected { fqdn, error, reason: reason.into() });
+        }
+        self.refuse_direction(id, error, now);
     }
 
     pub(super) fn refuse_direction(&mut self, id: NegotiationId, error: DnsError, now: Instant) {

@@ -24,7 +24,8 @@ use crate::observe::What;
 use crate::session::{Expired, Mail, Pending, Rtt, Session, Transmit};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    DnsError, ErrorCode, Header, Message, NodeKind, Reason, Refusal, RegistrationRequest, RequestId,
+    Addresses, DnsError, ErrorCode, Header, Message, NodeKind, Reason, Refusal, RegistrationRequest,
+    RequestId,
 };
 
 use lookup::{Lookup, LookupId};
@@ -49,8 +50,8 @@ pub struct Acquaintance {
 pub struct CoordinatorConfig {
     /// Its name: that of its zone's NS record.
     pub fqdn: Fqdn,
-    /// Its real address and port.
-    pub address: SocketAddr,
+    /// Its real addresses and port, of one family or both.
+    pub addresses: Addresses,
     /// The zone of its terminals' names.
     pub zone: Fqdn,
     /// The virtual addresses that are its own (T3.1-a).
@@ -87,7 +88,7 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// The role machine. See the crate's documentation for how to drive it.
 pub struct Coordinator {
     fqdn: Fqdn,
-    address: SocketAddr,
+    addresses: Addresses,
     zone: Fqdn,
     keep_alive: Duration,
     suite: Suite,
@@ -136,7 +137,7 @@ impl Coordinator {
         config.generals.iter().for_each(|record| registry.restore_general(*record));
         Self {
             fqdn: config.fqdn,
-            address: config.address,
+            addresses: config.addresses,
             zone: config.zone,
             keep_alive: config.keep_alive,
             suite: config.suite,

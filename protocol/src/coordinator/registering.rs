@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::addr::NodeId;
 use crate::crypto::Purpose as KeyPurpose;
+use crate::family::Families;
 use crate::observe::What;
 use crate::time::Instant;
 use crate::wire::{
@@ -109,7 +110,8 @@ impl Coordinator {
         from: SocketAddr,
         now: Instant,
     ) {
-        let (relays, changed) = (self.relays_to_measure(id), self.registry.relays_changed);
+        let relays = self.relays_to_measure(id, request.addresses.iter().collect());
+        let changed = self.registry.relays_changed;
         let Some(node) = self.registry.nodes.get_mut(&id) else { return };
         let before = node.address();
         node.live = Some(Live {
@@ -140,11 +142,12 @@ impl Coordinator {
     pub(super) fn relays_to_measure(
         &self,
         terminal: NodeId,
+        families: Families,
     ) -> List<RelayToMeasure, { crate::wire::MAX_RELAYS }> {
         let relay = |id: &NodeId| {
             let node = self.registry.nodes.get(id)?;
             let key = node.key.subkey(KeyPurpose::Measure, &[&terminal.0]);
-            Some(RelayToMeasure { relay: *id, address: node.address()?, key })
+            Some(RelayToMeasure { relay: *id, address: node.address_for(families)?, key })
         };
         self.registry.relays.iter().filter_map(relay).collect()
     }
@@ -162,7 +165,9 @@ impl Coordinator {
         // Told again where this is a repetition: the answer may have been lost.
         let is_new = |live: &Live| live.told.0 != changed || live.told.1 == keep_alive.request;
         let relays = match &node.live {
-            Some(live) if node.kind == NodeKind::Terminal && is_new(live) => self.relays_to_measure(id),
+            Some(live) if node.kind == NodeKind::Terminal && is_new(live) => {
+                self.relays_to_measure(id, live.addresses.iter().collect())
+            }
             _ => List::default(),
         };
         let Some(node) = self.registry.nodes.get_mut(&id) else { return };

@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use super::store::{GeneralRecord, NodeRecord};
 use crate::addr::{Fqdn, NodeId, Vip, VipRange};
 use crate::crypto::SharedKey;
+use crate::family::Families;
 use crate::session::{Rtt, Session};
 use crate::time::Instant;
 use crate::wire::{Addresses, List, MAX_RELAYS, NodeKind, RelayRtt, RequestId, TerminalInformation};
@@ -42,6 +43,18 @@ impl Node {
     /// Where to send to.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.live.as_ref().map(|live| live.seen).or(self.found_at)
+    }
+
+    /// The families that it has addresses of, while it is registered.
+    pub(super) fn families(&self) -> Families {
+        self.live.iter().flat_map(|live| live.addresses.iter()).collect()
+    }
+
+    /// Where somebody with addresses of `families` reaches it: at the address that was seen, or in its other family at the first that
+    /// it registered.
+    pub(super) fn address_for(&self, families: Families) -> Option<SocketAddr> {
+        let live = self.live.as_ref()?;
+        families.choose([live.seen].into_iter().chain(live.addresses.iter().copied()))
     }
 
     /// What another DC is told of a terminal.

@@ -1,14 +1,15 @@
 //! Paths that need a relay: general nodes and their VIPs (4.2), choosing a relay, and directing it (4.1.2, 4.2.2).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use crate::addr::NodeId;
 use crate::crypto::SharedKey;
+use crate::family::Families;
 use crate::observe::What;
 use crate::time::Instant;
 use crate::wire::{
     DnsError, Epoch, RelayAnswer, RelayDirection, RelayMode, RelayOrder, RelayResponse, Role, Route,
-    UNREACHABLE,
+    TerminalInformation, UNREACHABLE,
 };
 
 use super::negotiation::{Negotiation, NegotiationId, Peer, Plan, Purpose, Stage};
@@ -29,8 +30,13 @@ impl Coordinator {
         if let Some((real, vip)) = kept {
             return self.general_ready(id, GeneralRecord { real, vip }, now);
         }
-        let Some(real) = route::reachable(addresses) else {
-            return self.refuse_direction(id, DnsError::NoData, now);
+        let relays = self.registry.relays.iter().filter_map(|relay| self.registry.nodes.get(relay));
+        let Some(real) = route::reachable(addresses, relays.map(Node::families)) else {
+            let reason = match addresses {
+                [] => "the name has no address",
+                _ => "the name has only IPv6 addresses, and no relay has IPv6",
+            };
+            return self.undirected(id, DnsError::NoData, reason, now);
         };
         match self.registry.general(real) {
             Some(vip) => self.general_ready(id, GeneralRecord { real, vip }, now),
@@ -75,8 +81,15 @@ impl Coordinator {
             (Some(relay), Peer::General { .. }) => Some(relay).filter(|relay| !tried.contains(relay)),
             _ => self.best_relay(requester, &plan.peer, avoid, &tried),
         };
-        let Some(relay) = relay.filter(|relay| self.registry.relays.contains(relay)) else {
-            return self.refuse_direction(id, DnsError::ServFail, now);
+        let usable = relay.filter(|relay| self.is_usable(*relay, requester, &plan.peer));
+        let Some(relay) = usable else {
+            let reason = match keep {
+                Some(_) => "the relay that the general node knows cannot be reached any more",
+                None if self.registry.relays.is_empty() => "no relay is registered",
+                None if tried.is_empty() => "no relay has an address of each family that the ends have",
+                None => "no relay took the path",
+            };
+            return self.undirected(id, DnsError::ServFail, reason, now);
         };
         tried.push(relay);
         let Some(requester_vip) = self.registry.nodes.get(&requester).and_then(|node| node.vip) else {
@@ -119,6 +132,16 @@ impl Coordinator {
         self.ask(relay, direction, Purpose::Negotiation(id), now);
     }
 
+    /// Whether `relay` is registered, and has addresses by which `requester` and `peer` reach it (T3.1-d).
+    fn is_usable(&self, relay: NodeId, requester: NodeId, peer: &Peer) -> bool {
+        let families = |node| self.registry.nodes.get(&node).map(Node::families).unwrap_or_default();
+        let side = match peer {
+            Peer::Terminal { information, .. } => information.addresses.iter().collect(),
+            Peer::General { real, .. } => [*real].into_iter().collect(),
+        };
+        self.registry.relays.contains(&relay) && route::serves(families(relay), &[families(requester), side])
+    }
+
     pub(super) fn best_relay(
         &mut self,
         requester: NodeId,
@@ -134,6 +157,7 @@ impl Coordinator {
             }
         };
         let left = self.registry.relays.iter().copied().filter(|relay| !tried.contains(relay));
+        let left = left.filter(|relay| self.is_usable(*relay, requester, peer));
         // One that an end does not reach, or found silent, is for when there is no other.
         let (doubtful, good): (Vec<NodeId>, Vec<NodeId>) =
             left.partition(|relay| avoid == Some(*relay) || rtts(*relay).contains(&Some(UNREACHABLE)));
@@ -161,26 +185,37 @@ impl Coordinator {
             return;
         };
         let plan = plan.clone();
-        let Some(address) = self.registry.nodes.get(&relay).and_then(Node::address) else { return };
-        let route = |temp_key: &SharedKey, mode, optimise: Option<SocketAddr>| Route::Relayed {
-            relay,
-            address,
-            mode,
-            temp_key: temp_key.clone(),
-            optimise: optimise.into_iter().collect(),
+        let Some(requester) = self.negotiations.get(&id).map(|negotiation| negotiation.requester) else {
+            return;
         };
-        match &plan.peer {
-            Peer::Terminal { information, keys, .. } => {
-                let Some(negotiation) = self.negotiations.get(&id) else { return };
-                let own_seen = self.registry.nodes.get(&negotiation.requester).and_then(Node::address);
-                let own = route(&keys[plan.role.index()], RelayMode::Switch, Some(information.seen));
-                let peers = route(&keys[plan.role.other().index()], RelayMode::Switch, own_seen);
-                self.direct_both(id, &plan, own, Some(peers), now);
+        let node = |id| self.registry.nodes.get(&id);
+        let Some(own) = node(requester).and_then(|node| node.information(requester)) else { return };
+        // Each end reaches the relay in a family of its own.
+        let route =
+            |end: &TerminalInformation, temp_key: &SharedKey, mode, peer: Option<&TerminalInformation>| {
+                let families: Families = end.addresses.iter().collect();
+                Some(Route::Relayed {
+                    relay,
+                    address: node(relay)?.address_for(families)?,
+                    mode,
+                    temp_key: temp_key.clone(),
+                    optimise: peer.and_then(|peer| route::optimise(families, peer)).into_iter().collect(),
+                })
+            };
+        let (own, peers) = match &plan.peer {
+            Peer::Terminal { information: peer, keys, .. } => {
+                let [own_key, peers_key] = [&keys[plan.role.index()], &keys[plan.role.other().index()]];
+                let peers = route(peer, peers_key, RelayMode::Switch, Some(&own));
+                (route(&own, own_key, RelayMode::Switch, Some(peer)), peers)
             }
-            Peer::General { temp_key, .. } => {
-                let own = route(temp_key, RelayMode::Translate, None);
-                self.direct_both(id, &plan, own, None, now);
+            Peer::General { temp_key, .. } => (route(&own, temp_key, RelayMode::Translate, None), None),
+        };
+        // Without an address the relay or an end is another one than when the relay was chosen.
+        match own {
+            Some(own) if peers.is_some() || matches!(plan.peer, Peer::General { .. }) => {
+                self.direct_both(id, &plan, own, peers, now);
             }
+            _ => self.next_relay(id, now),
         }
     }
 

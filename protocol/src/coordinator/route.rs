@@ -1,14 +1,42 @@
 //! Direct or relayed, and through which relay: pure functions of what the DC knows.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::family::{Families, Family};
 use crate::wire::TerminalInformation;
 
-/// Whether the NAT shows another address than the terminal has: it is behind one.
-fn behind_nat(terminal: &TerminalInformation) -> bool {
-    !terminal.addresses.iter().any(|address| address.ip() == terminal.seen.ip())
+/// Where a terminal is in one address family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// It has a global address.
+    Global(SocketAddr),
+    /// It is behind a NAT, which shows this address and port. `None` where it speaks with its DC in the other family, so that nobody saw.
+    Behind(Option<SocketAddr>),
+}
+
+/// Whether an IPv6 address is reachable from everywhere, as far as its form tells: neither a link's nor a site's own (RFC 4193, RFC 4291).
+fn is_global(address: Ipv6Addr) -> bool {
+    let own = address.is_unique_local() || address.is_unicast_link_local() || address.is_loopback();
+    !(own || address.is_unspecified() || address.is_multicast() || address.to_ipv4_mapped().is_some())
+}
+
+/// The place of `terminal` in `family`; `None` where it has no address of it.
+fn place(terminal: &TerminalInformation, family: Family) -> Option<Place> {
+    let mut own = terminal.addresses.iter().filter(|address| Family::of(address.ip()) == family).peekable();
+    own.peek()?;
+    let seen = Some(terminal.seen).filter(|seen| Family::of(seen.ip()) == family);
+    let global = match (seen, family) {
+        // What the NAT shows is another address than the terminal has.
+        (Some(seen), _) => own.any(|address| address.ip() == seen.ip()).then_some(seen),
+        // IPv6 has no NATs: a global address needs no showing.
+        (None, Family::V6) => {
+            own.copied().find(|address| matches!(address.ip(), IpAddr::V6(address) if is_global(address)))
+        }
+        (None, Family::V4) => None,
+    };
+    Some(global.map_or(Place::Behind(seen), Place::Global))
 }
 
 /// How two terminals are to talk (T3.1-d).
@@ -27,35 +55,68 @@ pub enum Decision {
     Relayed,
 }
 
-/// Decides for `initiator` and `responder`, with the reason.
+/// Decides for `initiator` and `responder`, with the reason: in the family that both have which asks least of NATs, in IPv4 where both
+/// ask the same.
 pub fn decide(initiator: &TerminalInformation, responder: &TerminalInformation) -> (Decision, &'static str) {
-    let direct = |to_responder: Vec<SocketAddr>, to_initiator: Vec<SocketAddr>, responder_starts, reason| {
-        (Decision::Direct { to_responder, to_initiator, responder_starts }, reason)
+    let in_family = |family| {
+        let places = (place(initiator, family)?, place(responder, family)?);
+        Some(decide_in(family, initiator, responder, places))
     };
-    match (behind_nat(initiator), behind_nat(responder)) {
-        (true, true) if initiator.seen.ip() == responder.seen.ip() => direct(
-            responder.addresses.to_vec(),
-            initiator.addresses.to_vec(),
-            false,
-            "both are behind the same NAT",
-        ),
-        (true, true) => (Decision::Relayed, "both are behind different NATs"),
-        (false, true) => direct(
-            vec![responder.seen],
-            vec![initiator.seen],
+    let decisions = [Family::V4, Family::V6].into_iter().filter_map(in_family);
+    match decisions.min_by_key(|(asks, ..)| *asks) {
+        Some((_, decision, reason)) => (decision, reason),
+        None => (Decision::Relayed, "one end has only IPv4, the other only IPv6"),
+    }
+}
+
+/// The decision in one family, and how much it asks of NATs.
+fn decide_in(
+    family: Family,
+    initiator: &TerminalInformation,
+    responder: &TerminalInformation,
+    places: (Place, Place),
+) -> (u8, Decision, &'static str) {
+    let direct =
+        |asks, to_responder: Vec<SocketAddr>, to_initiator: Vec<SocketAddr>, responder_starts, reason| {
+            (asks, Decision::Direct { to_responder, to_initiator, responder_starts }, reason)
+        };
+    let of = |terminal: &TerminalInformation| {
+        terminal.addresses.iter().copied().filter(|address| Family::of(address.ip()) == family).collect()
+    };
+    let list = |address: Option<SocketAddr>| address.into_iter().collect();
+    match places {
+        (Place::Global(a), Place::Global(b)) => {
+            let reason = match family {
+                Family::V4 => "both have global addresses",
+                Family::V6 => "both have global IPv6 addresses",
+            };
+            direct(0, vec![b], vec![a], false, reason)
+        }
+        (Place::Global(a), Place::Behind(b)) => direct(
+            1,
+            list(b),
+            vec![a],
             true,
             "the initiator has a global address, the responder is behind a NAT",
         ),
-        (true, false) => direct(
-            vec![responder.seen],
-            vec![initiator.seen],
+        (Place::Behind(a), Place::Global(b)) => direct(
+            1,
+            vec![b],
+            list(a),
             false,
             "the responder has a global address, the initiator is behind a NAT",
         ),
-        (false, false) => {
-            direct(vec![responder.seen], vec![initiator.seen], false, "both have global addresses")
+        (Place::Behind(Some(a)), Place::Behind(Some(b))) if a.ip() == b.ip() => {
+            direct(2, of(responder), of(initiator), false, "both are behind the same NAT")
         }
+        (Place::Behind(_), Place::Behind(_)) => (3, Decision::Relayed, "both are behind different NATs"),
     }
+}
+
+/// Where a terminal of `families` may try `peer` directly while a relay carries their packets (T4.1.2-b): where the peer was seen, if that
+/// is in a family that the terminal has.
+pub fn optimise(families: Families, peer: &TerminalInformation) -> Option<SocketAddr> {
+    families.choose([peer.seen])
 }
 
 /// How a DC picks one of several relays (T4-a).
@@ -80,9 +141,20 @@ pub fn score(rtts: &[Option<u32>], load: u16) -> u64 {
     rtt + rtt * u64::from(load) / 1000
 }
 
-/// The address of a general node that a relay can reach: IPv4 first.
-pub fn reachable(addresses: &[IpAddr]) -> Option<IpAddr> {
-    addresses.iter().copied().find(IpAddr::is_ipv4)
+/// The address of a general node that one of the relays can reach, whose families are `relays`: IPv4 first.
+pub fn reachable(addresses: &[IpAddr], relays: impl Iterator<Item = Families>) -> Option<IpAddr> {
+    let relays: Vec<Families> = relays.collect();
+    let reached = |address: &IpAddr| {
+        let family = Family::of(*address);
+        // While no relay is registered IPv4 still is an address, and the lack of a relay the error.
+        family == Family::V4 || relays.iter().any(|relay| relay.has(family))
+    };
+    addresses.iter().copied().filter(reached).min_by_key(|address| Family::of(*address))
+}
+
+/// Whether a relay of `relay` can serve a path whose sides, each an end or a general node, have these families.
+pub fn serves(relay: Families, sides: &[Families]) -> bool {
+    sides.iter().all(|side| !relay.shared(*side).is_empty())
 }
 
 #[cfg(test)]
@@ -119,6 +191,59 @@ mod tests {
             panic!()
         };
         assert_eq!(to_responder, ["10.0.0.2:4330".parse().unwrap()], "behind one NAT, the real address");
+    }
+
+    /// T3.1-d: of the families that both ends have, the one that asks least of NATs; with none, a relay stands between the two.
+    #[test]
+    fn the_family_that_asks_least_of_nats_serves() {
+        let with = |mut terminal: TerminalInformation, more: &str| {
+            let all = terminal.addresses.iter().copied().chain([more.parse().unwrap()]).collect();
+            terminal.addresses = all;
+            terminal
+        };
+        let v4 = |nat: u8| terminal("10.0.0.1:4330", &format!("203.0.113.{nat}:5000"));
+        let v6 = |n: u8| terminal(&format!("[2001:db8::{n}]:4330"), &format!("[2001:db8::{n}]:4330"));
+        let decided = |a, b| match decide(&a, &b) {
+            (Decision::Direct { to_responder, .. }, reason) => (to_responder.first().copied(), reason),
+            (Decision::Relayed, reason) => (None, reason),
+        };
+        assert_eq!(decided(v4(1), v6(2)), (None, "one end has only IPv4, the other only IPv6"));
+        let at = |text: &str| Some(text.parse().unwrap());
+        let both_v6 = "both have global IPv6 addresses";
+        assert_eq!(decided(v6(1), v6(2)), (at("[2001:db8::2]:4330"), both_v6));
+        let dual = |n: u8| with(v4(n), &format!("[2001:db8::{n}]:4330"));
+        assert_eq!(decided(dual(1), dual(2)), (at("[2001:db8::2]:4330"), both_v6), "though NATs are between");
+        assert_eq!(decided(dual(1), v4(2)), (None, "both are behind different NATs"));
+        // An address of a site's own is not one to be reached at from elsewhere.
+        let site = |n: u8| with(v4(n), &format!("[fd00::{n}]:4330"));
+        assert_eq!(decided(site(1), site(2)), (None, "both are behind different NATs"));
+        // One whose DC has only IPv6: what its NAT in IPv4 shows is not known, but it can start.
+        let unseen = with(v6(1), "10.0.0.1:4330");
+        let global = terminal("203.0.113.9:4330", "203.0.113.9:4330");
+        let (decision, _) = decide(&global, &unseen);
+        let starts = Decision::Direct {
+            to_responder: vec![],
+            to_initiator: vec![global.seen],
+            responder_starts: true,
+        };
+        assert_eq!(decision, starts);
+        // Of two ways that ask the same, IPv4.
+        let both = |n: u8| {
+            with(terminal(&format!("203.0.113.{n}:1"), &format!("203.0.113.{n}:1")), "[2001:db8::9]:1")
+        };
+        assert_eq!(decided(both(1), both(2)).0, at("203.0.113.2:1"));
+    }
+
+    #[test]
+    fn ipv6_addresses_of_general_nodes_need_a_relay_that_has_ipv6() {
+        let at = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let relay = |text: &str| [at(text)].into_iter().collect::<Families>();
+        let (v4, v6) = (at("192.0.2.1"), at("2001:db8::1"));
+        let (old, new) = (relay("203.0.113.5"), relay("2001:db8::5"));
+        assert_eq!(reachable(&[v6, v4], [new].into_iter()), Some(v4));
+        assert_eq!(reachable(&[v6], [old, new].into_iter()), Some(v6));
+        assert_eq!(reachable(&[v6], [old].into_iter()), None);
+        assert_eq!(reachable(&[v4], [].into_iter()), Some(v4));
     }
 
     /// T4-a, T7-a.

@@ -31,8 +31,8 @@ pub struct RelayConfig {
     pub fqdn: Fqdn,
     /// Its real addresses and port.
     pub addresses: Addresses,
-    /// Its DCs: name, real address and port, shared key.
-    pub coordinators: Vec<(Fqdn, SocketAddr, SharedKey)>,
+    /// Its DCs: name, real addresses and port, shared key.
+    pub coordinators: Vec<(Fqdn, Addresses, SharedKey)>,
     /// How long an entry stays that nobody uses.
     pub lifetime: Duration,
     /// The most entries it takes.
@@ -87,12 +87,12 @@ pub struct Relay {
 impl Relay {
     /// A relay that registers at its DCs at `now`.
     pub fn new(config: RelayConfig, now: Instant) -> Self {
-        let registrars = config.coordinators.iter().map(|(coordinator, address, key)| {
+        let registrars = config.coordinators.iter().map(|(coordinator, addresses, key)| {
             let registrar = Registrar::new(RegistrarConfig {
                 fqdn: config.fqdn.clone(),
                 kind: NodeKind::Relay,
                 coordinator: coordinator.clone(),
-                address: *address,
+                coordinator_addresses: addresses.clone(),
                 key: key.clone(),
                 first_sequence: config.first_sequence,
             });
@@ -227,9 +227,7 @@ impl Relay {
 
     fn answer(&mut self, coordinator: NodeId, request: RequestId, answer: RelayAnswer, now: Instant) {
         if let Some(registrar) = self.registrars.get_mut(&coordinator) {
-            let to = registrar.coordinator();
-            let message = RelayResponse { request, answer }.into();
-            self.mail.send(&mut registrar.session, to, &message, 1, now);
+            registrar.tell(&RelayResponse { request, answer }.into(), 1, now, &mut self.mail);
         }
     }
 

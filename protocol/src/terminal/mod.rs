@@ -41,8 +41,8 @@ pub struct TerminalConfig {
     pub port: u16,
     /// Its DC's name.
     pub coordinator: Fqdn,
-    /// Its DC's real address and port.
-    pub coordinator_address: SocketAddr,
+    /// Its DC's real addresses and port, of one family or both.
+    pub coordinator_addresses: Addresses,
     /// The key that it shares with its DC.
     pub key: SharedKey,
     /// How long an application's query may wait.
@@ -140,7 +140,7 @@ impl Terminal {
             fqdn: config.fqdn.clone(),
             kind: NodeKind::Terminal,
             coordinator: config.coordinator,
-            address: config.coordinator_address,
+            coordinator_addresses: config.coordinator_addresses,
             key: config.key,
             first_sequence: config.first_sequence,
         });
@@ -301,8 +301,7 @@ impl Terminal {
         };
         let request = DirectionRequest { request: self.mail.request_id(), fqdn, renewal, avoid: None };
         let (id, message) = (request.request, request.clone().into());
-        let to = self.registrar.coordinator();
-        self.mail.send(&mut self.registrar.session, to, &message, 1, now);
+        self.registrar.tell(&message, 1, now, &mut self.mail);
         // The answer takes the round trips of a whole sequence, not of one message.
         self.requests.sent(id, (errand, request), now, self.registrar.rtt.timeout() * 4);
     }
@@ -562,8 +561,9 @@ impl Terminal {
             match expired {
                 Expired::Repeat { id, attempt } => self.repeat(id, attempt, now),
                 Expired::GaveUp(_, (errand, _)) => {
-                    let to = self.registrar.coordinator();
-                    self.mail.journal.note(now, What::GaveUp { message: Kind::DirectionRequest, to });
+                    if let Some(to) = self.registrar.coordinator() {
+                        self.mail.journal.note(now, What::GaveUp { message: Kind::DirectionRequest, to });
+                    }
                     self.undirected(errand, DnsError::ServFail, now);
                 }
             }
@@ -602,8 +602,7 @@ impl Terminal {
 
     fn repeat(&mut self, id: RequestId, attempt: u32, now: Instant) {
         let Some((_, request)) = self.requests.get(id) else { return };
-        let (message, to) = (request.clone().into(), self.registrar.coordinator());
-        self.mail.send(&mut self.registrar.session, to, &message, attempt, now);
+        self.registrar.tell(&request.clone().into(), attempt, now, &mut self.mail);
     }
 
     /// The next datagram to send.

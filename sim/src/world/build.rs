@@ -1,17 +1,24 @@
 //! Who is in the world, and where.
 
-use std::net::SocketAddr;
-
 use ntm_nat::Behaviour;
-use ntm_protocol::addr::{Fqdn, NTM_PORT};
+use ntm_protocol::addr::Fqdn;
 use ntm_protocol::coordinator::lookup::DC_RECORD;
-use ntm_protocol::wire::NodeKind;
+use ntm_protocol::wire::{Addresses, NodeKind};
 
 use super::{World, fqdn_of};
 use crate::HostId;
 use crate::host::{Host, Interface, Part};
 use crate::link::Link;
 use crate::network::{INTERNET, NetworkId};
+
+/// The interfaces of a host with `addresses` on the public network.
+fn public(addresses: &[&str], link: Link) -> Vec<Interface> {
+    let interface = |address: &&str| {
+        let address = address.parse().expect("an IP address");
+        Interface { network: INTERNET, address, link }
+    };
+    addresses.iter().map(interface).collect()
+}
 
 impl World {
     fn add(&mut self, name: &str, fqdn: &str, part: Part, interfaces: Vec<Interface>) -> HostId {
@@ -36,11 +43,23 @@ impl World {
 
     /// A DC for `zone` on the public network. All DCs share keys with each other.
     pub fn coordinator(&mut self, name: &str, zone: &str, vips: &str, address: &str, link: Link) -> HostId {
-        let (zone, address) = (fqdn_of(zone), address.parse().expect("an IP address"));
+        self.coordinator_at(name, zone, vips, &[address], link)
+    }
+
+    /// The same, with several addresses.
+    pub fn coordinator_at(
+        &mut self,
+        name: &str,
+        zone: &str,
+        vips: &str,
+        addresses: &[&str],
+        link: Link,
+    ) -> HostId {
+        let (zone, interfaces) = (fqdn_of(zone), public(addresses, link));
         let fqdn = fqdn_of(&format!("{name}.{zone}"));
         self.delegate(&zone);
         let data = self.dns.zone(&zone);
-        data.servers = vec![(fqdn.clone(), vec![address])];
+        data.servers = vec![(fqdn.clone(), interfaces.iter().map(|interface| interface.address).collect())];
         data.texts = vec![DC_RECORD.to_owned()];
         let mut acquaintances = Vec::new();
         for host in &mut self.hosts {
@@ -50,16 +69,16 @@ impl World {
             }
         }
         let part = Part::Coordinator { zone, vips: vips.parse().expect("a range of VIPs"), acquaintances };
-        self.add(name, fqdn.as_str(), part, vec![Interface { network: INTERNET, address, link }])
+        self.add(name, fqdn.as_str(), part, interfaces)
     }
 
-    /// Introduces `host` to the DC `dc`: the DC's name and address.
-    fn introduce(&mut self, dc: HostId, fqdn: &str, kind: NodeKind) -> (Fqdn, SocketAddr) {
+    /// Introduces a host to the DC `dc`: the DC's name and addresses.
+    fn introduce(&mut self, dc: HostId, fqdn: &str, kind: NodeKind) -> (Fqdn, Addresses) {
         let host = &mut self.hosts[dc.0];
         if let Part::Coordinator { acquaintances, .. } = &mut host.part {
             acquaintances.push((fqdn_of(fqdn), kind));
         }
-        (host.fqdn.clone(), SocketAddr::new(host.interfaces[0].address, NTM_PORT))
+        (host.fqdn.clone(), host.sockets())
     }
 
     fn zone_of(&self, dc: HostId) -> Fqdn {
@@ -71,18 +90,26 @@ impl World {
 
     /// A relay that registers at `dcs`, named after the zone of the first.
     pub fn relay(&mut self, name: &str, dcs: &[HostId], address: &str, link: Link) -> HostId {
+        self.relay_at(name, dcs, &[address], link)
+    }
+
+    /// The same, with several addresses.
+    pub fn relay_at(&mut self, name: &str, dcs: &[HostId], addresses: &[&str], link: Link) -> HostId {
         let fqdn = format!("{name}.{}", self.zone_of(dcs[0]));
         let coordinators = dcs.iter().map(|dc| self.introduce(*dc, &fqdn, NodeKind::Relay)).collect();
-        let address = address.parse().expect("an IP address");
-        let interface = Interface { network: INTERNET, address, link };
-        self.add(name, &fqdn, Part::Relay { coordinators }, vec![interface])
+        self.add(name, &fqdn, Part::Relay { coordinators }, public(addresses, link))
     }
 
     /// A terminal of `dc`, at `at`.
     pub fn terminal(&mut self, name: &str, dc: HostId, at: Interface) -> HostId {
+        self.terminal_at(name, dc, &[at])
+    }
+
+    /// The same at several interfaces, the preferred first.
+    pub fn terminal_at(&mut self, name: &str, dc: HostId, at: &[Interface]) -> HostId {
         let fqdn = format!("{name}.{}", self.zone_of(dc));
         let coordinator = self.introduce(dc, &fqdn, NodeKind::Terminal);
-        self.add(name, &fqdn, Part::Terminal { coordinator }, vec![at])
+        self.add(name, &fqdn, Part::Terminal { coordinator }, at.to_vec())
     }
 
     /// A general node, whose names are `names`: it sends back what comes to port 7.

@@ -16,7 +16,6 @@ use crate::capture::Point;
 use crate::host::{Interface, Machine, Outgoing, Output};
 use crate::link::Way;
 use crate::network::{Datagram, NetworkId, Next, RouterId};
-use crate::packet::Packet;
 use crate::talk::{self, Numbered, TalkId};
 
 pub(super) enum Event {
@@ -152,12 +151,11 @@ impl World {
     }
 
     fn send(&mut self, id: HostId, Outgoing { protocol, port, to, local, bytes }: Outgoing) {
-        let interfaces = &self.hosts[id.0].interfaces;
-        let kept = interfaces.iter().find(|interface| Some(interface.address) == local);
-        // Where there is no address there is no way out.
-        let Some(Interface { network, address, .. }) = kept.or(interfaces.first()).copied() else {
-            return;
-        };
+        // Where there is no address of the destination's family there is no way out.
+        let of_family = |interface: &&Interface| interface.address.is_ipv4() == to.is_ipv4();
+        let mut interfaces = self.hosts[id.0].interfaces.iter().filter(of_family);
+        let kept = interfaces.clone().find(|interface| Some(interface.address) == local);
+        let Some(Interface { network, address, .. }) = kept.or(interfaces.next()).copied() else { return };
         let source = SocketAddr::new(address, port);
         let datagram = Datagram { protocol, source, destination: to, payload: bytes };
         self.capture(id, Point::Real(address), true, &datagram);
@@ -220,8 +218,8 @@ impl World {
         for (QueryId(query), answer) in output.answers {
             self.answered(TalkId(query as usize), answer.map(|vip| vip.0));
         }
-        for packet in output.delivered {
-            self.deliver(id, packet);
+        for datagram in output.delivered {
+            self.deliver(id, datagram);
         }
         let host = &mut self.hosts[id.0];
         let wake = host.poll_timeout().map(|at| at.max(self.now));
@@ -279,7 +277,7 @@ impl World {
         let mut output = Output::default();
         let had_path = self.own_address(host).is_some_and(|own| {
             let packet = self.talks[id.0].packet(id, number, own, peer);
-            self.dispatch(host, packet, &mut output)
+            self.dispatch(host, packet.into(), &mut output)
         });
         let packet = Numbered { sent: self.now, had_path, arrived: None, returned: None };
         self.talks[id.0].packets.push(packet);
@@ -287,14 +285,14 @@ impl World {
         self.queue.push(self.now + period, Event::Tick(id));
     }
 
-    /// An application sends a packet: whether there was a way.
-    fn dispatch(&mut self, id: HostId, packet: Packet, output: &mut Output) -> bool {
+    /// An application sends a datagram: whether there was a way.
+    fn dispatch(&mut self, id: HostId, packet: Datagram, output: &mut Output) -> bool {
         self.capture_virtual(id, true, &packet);
-        self.hosts[id.0].send_packet(&packet, output)
+        self.hosts[id.0].send_from_application(packet, output)
     }
 
     /// A packet came to an application: one that echoes, or one that counts echoes.
-    fn deliver(&mut self, id: HostId, packet: Packet) {
+    fn deliver(&mut self, id: HostId, packet: Datagram) {
         let now = self.now;
         self.capture_virtual(id, false, &packet);
         let named = talk::parse(&packet);
@@ -305,7 +303,7 @@ impl World {
                 talk.again += u32::from(talk.packets[number].arrived.is_some());
                 talk.packets[number].arrived.get_or_insert(now);
             }
-            self.hosts[id.0].heard.insert(packet.source.into());
+            self.hosts[id.0].heard.insert(packet.source);
             let mut output = Output::default();
             self.dispatch(id, packet.turned(), &mut output);
             self.settle(id, output);
