@@ -1,6 +1,7 @@
 //! What every daemon's shell shares, so that a daemon's `main.rs` holds only what is its own.
 //!
 //! * [`program`]: the command line, the runtime, and which failure gives which exit code.
+//! * [`addresses`]: where a node is reached, as configurations say it.
 //! * [`config`]: TOML configuration whose errors show the file, the line and the column.
 //! * [`keys`]: the file of keys shared beforehand (T3.1-e).
 //! * [`notify`]: readiness and status for whoever started the daemon.
@@ -55,6 +56,7 @@
 //! }
 //! ```
 
+pub mod addresses;
 pub mod clock;
 pub mod config;
 pub mod control;

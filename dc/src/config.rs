@@ -1,9 +1,10 @@
 //! The configuration of `ntm-dc`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ntm_daemon::addresses::Addresses;
 use ntm_daemon::config::{self, ConfigError, HumanDuration};
 use ntm_daemon::keys::KeyFile;
 use ntm_daemon::program::Failure;
@@ -22,8 +23,8 @@ pub struct Config {
     pub fqdn: Fqdn,
     /// The zone of its terminals' names.
     pub zone: Fqdn,
-    /// Its real address.
-    pub address: IpAddr,
+    /// Its real address, or one in IPv4 and one in IPv6.
+    pub address: Addresses<IpAddr>,
     /// Its UDP port.
     #[serde(default = "default_port")]
     pub port: u16,
@@ -71,18 +72,6 @@ pub struct Prepared {
     pub config: Config,
     /// The keys.
     pub keys: KeyFile,
-}
-
-impl Config {
-    /// Where the DC receives.
-    pub fn socket(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
-    }
-
-    /// Where its DNS server receives.
-    pub fn dns_socket(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.dns_port)
-    }
 }
 
 /// Reads and checks the configuration `path` and the key file that it names.

@@ -2,6 +2,11 @@
 
 use std::io::ErrorKind;
 
+use crate::config::{Config, Prepared};
+use crate::resolve::{Resolver, ResolverConfig};
+use crate::sockets::Sockets;
+use crate::store::{DurableStore, Store};
+use crate::zone;
 use futures::stream::{FuturesUnordered, StreamExt};
 use ntm_daemon::program::Failure;
 use ntm_daemon::trace::TraceSink;
@@ -14,12 +19,6 @@ use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
 use ntm_protocol::observe::Observation;
 use ntm_protocol::wire::NodeKind;
 use serde::Serialize;
-use tokio::net::UdpSocket;
-
-use crate::config::{Config, Prepared};
-use crate::resolve::{Resolver, ResolverConfig};
-use crate::store::{DurableStore, Store};
-use crate::zone;
 
 /// Longest datagram that is looked at; no control message is longer.
 const MAX_DATAGRAM: usize = 64 * 1024;
@@ -40,9 +39,10 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
         kind: entry.kind,
         key: entry.key.clone(),
     });
+    let at = config.address.with_port(config.port);
     let mut coordinator = Coordinator::new(CoordinatorConfig {
         fqdn: config.fqdn.clone(),
-        address: config.socket(),
+        addresses: at.iter().copied().collect(),
         zone: config.zone.clone(),
         vips: config.vips,
         keep_alive: config.keepalive.0,
@@ -56,16 +56,17 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
         // Above every number of the boots before, each of which has 2^40 of its own.
         first_sequence: snapshot.boots << 40,
     });
-    let at = config.socket();
-    let socket = UdpSocket::bind(at)
-        .await
-        .map_err(|error| anyhow::anyhow!("UDP {at} cannot be bound: {error}{}", advice(error.kind())))?;
+    let sockets = Sockets::bind(&at).await.map_err(|(at, error)| {
+        anyhow::anyhow!("UDP {at} cannot be bound: {error}{}", advice(error.kind()))
+    })?;
     let terminals = keys.of_kind(NodeKind::Terminal).map(|entry| &entry.peer);
     let mut names = zone::serve(&config, terminals).await.map_err(|error| {
         let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         anyhow::anyhow!("the DC's DNS server cannot be started: {error:#}{}", kind.map_or("", advice))
     })?;
-    let resolver = Resolver::new(&ResolverConfig::new(config.roots.clone())).map_err(anyhow::Error::from)?;
+    let families = config.address.iter().copied().collect();
+    let resolver =
+        Resolver::new(&ResolverConfig::new(config.roots.clone(), families)).map_err(anyhow::Error::from)?;
     let mut lookups = FuturesUnordered::<Lookups>::new();
     let mut writes = FuturesUnordered::<Writes>::new();
     let mut buffer = vec![0; MAX_DATAGRAM];
@@ -79,8 +80,8 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
         trace.flush();
         while let Some(transmit) = coordinator.poll_transmit() {
             // Control messages are few and small; one that the system will not take now is repeated by its sender.
-            match socket.try_send_to(&transmit.bytes, transmit.to) {
-                Ok(_) => counters.sent += 1,
+            match sockets.send(&transmit.bytes, transmit.to) {
+                Ok(()) => counters.sent += 1,
                 Err(_) => counters.not_sent += 1,
             }
         }
@@ -93,8 +94,8 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
             writes.push(Box::pin(async move { (id, outcome.await) }));
         }
         tokio::select! {
-            ready = socket.readable() => {
-                ready?;
+            ready = sockets.readable() => {
+                let socket = ready?;
                 for _ in 0..BATCH {
                     match socket.try_recv_from(&mut buffer) {
                         Ok((length, from)) => {

@@ -21,23 +21,25 @@ use crate::config::Config;
 /// How long a resolver may keep an answer, in seconds: who asks is another DC, and terminals come and go.
 const TTL: u32 = 10;
 
-/// The zone as a zone file (RFC 1035, section 5): `ns` at `address` serves `zone`, whose terminals are `terminals`.
+/// The zone as a zone file (RFC 1035, section 5): `ns` at `addresses` serves `zone`, whose terminals are `terminals`.
 fn zone_file<'a>(
     zone: &Fqdn,
     ns: &Fqdn,
-    address: IpAddr,
+    addresses: &[IpAddr],
     terminals: impl Iterator<Item = &'a Fqdn>,
 ) -> String {
-    let kind = if address.is_ipv4() { "A" } else { "AAAA" };
     let mut text = format!(
         "$TTL {TTL}\n\
          {zone}. IN SOA {ns}. hostmaster.{zone}. 1 3600 600 86400 {TTL}\n\
          {zone}. IN NS {ns}.\n\
-         {zone}. IN TXT \"{DC_RECORD}\"\n\
-         {ns}. IN {kind} {address}\n"
+         {zone}. IN TXT \"{DC_RECORD}\"\n"
     );
+    // Into a String nothing can fail.
+    for address in addresses {
+        let kind = if address.is_ipv4() { "A" } else { "AAAA" };
+        let _ = writeln!(text, "{ns}. IN {kind} {address}");
+    }
     for name in terminals.filter(|name| name.is_in(zone) && *name != zone && *name != ns) {
-        // Into a String nothing can fail.
         let _ = writeln!(text, "{name}. IN TXT \"{DC_RECORD}\"");
     }
     text
@@ -48,14 +50,14 @@ pub async fn serve<'a>(
     config: &Config,
     terminals: impl Iterator<Item = &'a Fqdn>,
 ) -> anyhow::Result<DnsServer> {
-    let text = zone_file(&config.zone, &config.fqdn, config.address, terminals);
+    let text = zone_file(&config.zone, &config.fqdn, &config.address, terminals);
     let origin = Name::from_ascii(format!("{}.", config.zone)).context("the zone's name")?;
     let zone = Zone::parse(&origin, &text, Path::new("the DC's own zone"))?;
     let mut zones = Zones::default();
     zones.add(zone);
     // The DC's trace is its machine's: what it answers to others' questions is counted, and not traced.
     let trace = TraceSink::open(None)?;
-    DnsServer::start(&config.name, zones, &[config.dns_socket()], trace).await
+    DnsServer::start(&config.name, zones, &config.address.with_port(config.dns_port), trace).await
 }
 
 #[cfg(test)]
@@ -68,8 +70,8 @@ mod tests {
     fn zones() -> Zones {
         let name = |text: &str| Fqdn::new(text).unwrap();
         let terminals = [name("mn.dc.test"), name("cn.lab.dc.test"), name("mn.other.test")];
-        let text =
-            zone_file(&name("dc.test"), &name("ns.dc.test"), [203, 0, 113, 5].into(), terminals.iter());
+        let addresses = [IpAddr::from([203, 0, 113, 5]), "2001:db8::5".parse().unwrap()];
+        let text = zone_file(&name("dc.test"), &name("ns.dc.test"), &addresses, terminals.iter());
         let mut zones = Zones::default();
         zones.add(Zone::parse(&Name::from_ascii("dc.test.").unwrap(), &text, Path::new("test")).unwrap());
         zones
@@ -90,6 +92,7 @@ mod tests {
         assert_eq!(answer(&zones, "dc.test.", RecordType::TXT), found(&["ntm-dc=1"]));
         assert_eq!(answer(&zones, "dc.test.", RecordType::NS), found(&["ns.dc.test."]));
         assert_eq!(answer(&zones, "ns.dc.test.", RecordType::A), found(&["203.0.113.5"]));
+        assert_eq!(answer(&zones, "ns.dc.test.", RecordType::AAAA), found(&["2001:db8::5"]));
         assert_eq!(answer(&zones, "MN.dc.test.", RecordType::TXT), found(&["ntm-dc=1"]));
     }
 

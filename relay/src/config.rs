@@ -3,7 +3,7 @@
 //! ```toml
 //! name    = "rs1"
 //! fqdn    = "rs1.dc.ntm.test"
-//! address = "203.0.113.20"       # its real address, as DCs and terminals reach it
+//! address = "203.0.113.20"       # as DCs and terminals reach it; or one of each family: ["203.0.113.20", "2001:db8::20"]
 //! keys    = "keys.toml"          # a key for each coordinator
 //! # From here on with what stands if nothing is said.
 //! port     = 4330
@@ -15,13 +15,14 @@
 //!
 //! [[coordinator]]
 //! fqdn    = "dc.ntm.test"
-//! address = "203.0.113.10:4330"
+//! address = "203.0.113.10:4330"  # or one of each family
 //! ```
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use ntm_daemon::addresses::Addresses;
 use ntm_daemon::config::{self, ConfigError, HumanDuration};
 use ntm_daemon::keys::KeyFile;
 use ntm_daemon::program::Failure;
@@ -39,8 +40,8 @@ pub struct Config {
     pub name: String,
     /// Its name in the DNS, and for its DCs.
     pub fqdn: Fqdn,
-    /// The real address and port where it is reached.
-    pub address: SocketAddrV4,
+    /// The real addresses and port where it is reached.
+    pub address: Addresses<SocketAddr>,
     /// The virtual range: what is routed into the TUN, and translated.
     pub vips: VipRange,
     /// The TUN's name.
@@ -62,8 +63,8 @@ pub struct Config {
 pub struct Coordinator {
     /// Its name.
     pub fqdn: Fqdn,
-    /// Its real address and port.
-    pub address: SocketAddrV4,
+    /// Its real addresses and port.
+    pub address: Addresses<SocketAddr>,
     /// The key shared with it.
     pub key: SharedKey,
 }
@@ -73,7 +74,7 @@ pub struct Coordinator {
 struct File {
     name: String,
     fqdn: Fqdn,
-    address: Ipv4Addr,
+    address: Addresses<IpAddr>,
     #[serde(default = "default_port")]
     port: u16,
     keys: PathBuf,
@@ -95,7 +96,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct CoordinatorEntry {
     fqdn: Fqdn,
-    address: SocketAddrV4,
+    address: Addresses<SocketAddr>,
 }
 
 fn default_port() -> u16 {
@@ -143,7 +144,7 @@ impl Config {
         Ok(Self {
             name: file.name,
             fqdn: file.fqdn,
-            address: SocketAddrV4::new(file.address, file.port),
+            address: file.address.with_port(file.port),
             vips: file.vips,
             tun: file.tun,
             lifetime: file.lifetime.0,
@@ -159,9 +160,9 @@ impl Config {
         let coordinators = self.coordinators.iter();
         RelayConfig {
             fqdn: self.fqdn.clone(),
-            addresses: std::iter::once(SocketAddr::from(self.address)).collect(),
+            addresses: self.address.iter().copied().collect(),
             coordinators: coordinators
-                .map(|dc| (dc.fqdn.clone(), dc.address.into(), dc.key.clone()))
+                .map(|dc| (dc.fqdn.clone(), dc.address.iter().copied().collect(), dc.key.clone()))
                 .collect(),
             lifetime: self.lifetime,
             capacity: self.capacity,
@@ -178,11 +179,13 @@ impl File {
         if self.name.is_empty() {
             return refuse("name", "the node needs a name");
         }
-        let address = self.address;
-        if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+        let is_nodes = |address: &IpAddr| {
+            !address.is_unspecified() && !address.is_multicast() && *address != Ipv4Addr::BROADCAST
+        };
+        if !self.address.iter().all(is_nodes) {
             return refuse("address", "give the address by which DCs and terminals reach this machine");
         }
-        if self.vips.contains(Vip(address)) {
+        if let Some(address) = self.address.v4().filter(|address| self.vips.contains(Vip(*address))) {
             let vips = self.vips;
             return Err((
                 "address",
@@ -267,9 +270,21 @@ keys = 'keys.toml'
         assert_eq!((config.lifetime, config.capacity), (Duration::from_secs(300), 65_536));
         assert_eq!((config.trace.as_ref(), config.control.as_ref()), (None, None));
         let machine = config.machine([1; 32], 9);
-        assert_eq!(machine.addresses[..], [SocketAddr::from(config.address)]);
-        assert_eq!(machine.coordinators[0].1.to_string(), "203.0.113.10:4330");
+        assert_eq!(machine.addresses[..], config.address[..]);
+        assert_eq!(machine.coordinators[0].1[..], ["203.0.113.10:4330".parse().expect("an address")]);
         assert_eq!((machine.seed, machine.first_sequence), ([1; 32], 9));
+    }
+
+    /// T3.1-d.
+    #[test]
+    fn a_relay_and_its_dcs_may_have_both_families() {
+        let text = format!("{GOOD}{DC}")
+            .replace("'203.0.113.20'", "['203.0.113.20', '2001:db8::20']")
+            .replace("'203.0.113.10:4330'", "['203.0.113.10:4330', '[2001:db8::10]:4330']");
+        let config = load(&text).expect("a configuration");
+        assert_eq!(config.address.to_string(), "203.0.113.20:4330 and [2001:db8::20]:4330");
+        let machine = config.machine([1; 32], 9);
+        assert_eq!((machine.addresses.len(), machine.coordinators[0].1.len()), (2, 2));
     }
 
     #[test]

@@ -18,9 +18,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mut requests = control::Server::open(config.control.as_deref())?;
     let stop = signals::termination()?;
     tokio::pin!(stop);
-    let udp =
-        Udp::bind(&UdpConfig::port(config.address.port())).map_err(|error| anyhow!(error.to_string()))?;
-    let rs_n = match RsN::open(&config.tun, config.vips, *config.address.ip()).await {
+    // One port for all addresses; there is always one.
+    let port = config.address.first().map_or(0, |address| address.port());
+    let udp = Udp::bind(&UdpConfig::port(port)).map_err(|error| anyhow!(error.to_string()))?;
+    let rs_n = match RsN::open(&config.tun, config.vips, config.address.v4()).await {
         Err(Failure::Lacks(why)) => {
             tracing::warn!(
                 "this machine cannot serve general nodes (RS-N), only switch tunnels (RS-S): {why}"

@@ -160,12 +160,12 @@ impl Shell {
         let coordinators = coordinators.iter().map(|dc| {
             let node = NodeId::of(&dc.fqdn);
             let registered = self.relay.registrations().any(|known| known == (node, true));
-            CoordinatorStatus { fqdn: &dc.fqdn, node, address: dc.address, registered }
+            CoordinatorStatus { fqdn: &dc.fqdn, node, address: &dc.address, registered }
         });
         Status {
             name,
             fqdn,
-            address: *address,
+            address,
             registered: self.relay.is_registered(),
             coordinators: coordinators.collect(),
             rs_n: match &self.rs_n {

@@ -1,7 +1,7 @@
 //! What the control socket tells.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ntm_protocol::addr::{Fqdn, NodeId, VipRange};
 use ntm_protocol::relay::table::Row;
@@ -18,8 +18,8 @@ pub struct Status<'a> {
     pub name: &'a str,
     /// Its name in the DNS.
     pub fqdn: &'a Fqdn,
-    /// Its real address and port.
-    pub address: SocketAddrV4,
+    /// Its real addresses and port.
+    pub address: &'a [SocketAddr],
     /// Whether every DC has registered it.
     pub registered: bool,
     /// Its DCs.
@@ -41,8 +41,8 @@ pub struct CoordinatorStatus<'a> {
     pub fqdn: &'a Fqdn,
     /// Its Node ID, as the table shows it.
     pub node: NodeId,
-    /// Its real address and port.
-    pub address: SocketAddrV4,
+    /// Its real addresses and port.
+    pub address: &'a [SocketAddr],
     /// Whether it has registered this relay.
     pub registered: bool,
 }

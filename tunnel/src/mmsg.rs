@@ -15,6 +15,7 @@ use socket2::{SockAddr, SockAddrStorage, Socket};
 
 use crate::interfaces::Interfaces;
 use crate::trains::{Train, Trains};
+use crate::udp::Udp;
 
 /// Messages received by one call.
 const SLOTS: usize = 32;
@@ -136,7 +137,7 @@ impl Receiver {
             }
             // SAFETY: the storage was zeroed and the kernel wrote an address of this length into it.
             let name = unsafe { SockAddr::new(name, header.msg_hdr.msg_namelen) };
-            let Some(from) = name.as_socket() else { continue };
+            let Some(from) = name.as_socket().map(plain) else { continue };
             // SAFETY: the header and its control buffer are as the kernel left them, and both live.
             let segment = unsafe { segment_size(&header.msg_hdr) };
             let place = n * SLOT..n * SLOT + len;
@@ -167,6 +168,14 @@ impl Receiver {
     }
 }
 
+/// The address itself: a socket for both families shows IPv4 addresses as IPv6 ones.
+fn plain(from: SocketAddr) -> SocketAddr {
+    match from {
+        SocketAddr::V6(from) => SocketAddr::new(from.ip().to_canonical(), from.port()),
+        from => from,
+    }
+}
+
 /// The size that `UDP_GRO` tells of a train; `None` for a single datagram.
 ///
 /// # Safety
@@ -189,7 +198,7 @@ unsafe fn segment_size(header: &libc::msghdr) -> Option<usize> {
 /// Sends as many of `trains` as the kernel takes by one call, without blocking: how many it took, at least one. An error is the first
 /// train's.
 pub(crate) fn send(
-    socket: &impl AsFd,
+    socket: &Udp,
     buffer: &[u8],
     all: &Trains,
     trains: &[Train],
@@ -211,7 +220,7 @@ pub(crate) fn send(
             // The kernel only reads what is sent; the C structure has no const.
             *vector = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
         }
-        let name = names[messages].insert(SockAddr::from(train.way.remote));
+        let name = names[messages].insert(SockAddr::from(socket.written(train.way.remote)));
         let header = &mut headers[messages].msg_hdr;
         header.msg_name = name.as_ptr().cast_mut().cast();
         header.msg_namelen = name.len();
@@ -304,7 +313,7 @@ unsafe fn put<T>(message: *mut libc::cmsghdr, level: libc::c_int, kind: libc::c_
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::udp::{Udp, UdpConfig};
+    use crate::udp::UdpConfig;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use ntm_protocol::data::Way;
 
@@ -349,9 +358,17 @@ mod tests {
 
     #[test]
     fn what_is_sent_in_trains_is_received_datagram_by_datagram() {
-        for (address, offload) in [("127.0.0.1:0", true), ("127.0.0.1:0", false), ("[::1]:0", true)] {
+        for (address, offload) in
+            [("127.0.0.1:0", true), ("127.0.0.1:0", false), ("[::1]:0", true), ("[::]:0", true)]
+        {
             let (a, from) = socket(address, offload);
             let (b, to) = socket(address, offload);
+            // A socket of both families is spoken to in IPv4, which the others have tried without it.
+            let at = |own: SocketAddr| match own.ip().is_unspecified() {
+                true => SocketAddr::from(([127, 0, 0, 1], own.port())),
+                false => own,
+            };
+            let (from, to) = (at(from), at(to));
             let lens = [1472, 1472, 1472, 1472, 700, 40, 40, 1200, 1200, 1, 9000];
             let mut buffer = Vec::new();
             let mut trains = Trains::new(offload && a.has_gso());

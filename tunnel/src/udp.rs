@@ -1,7 +1,7 @@
 //! The node's one UDP socket, for control and data: the NAT mapping that the DC sees is the one that peers use.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::mmsg;
 /// How the socket is opened.
 #[derive(Clone, Debug)]
 pub struct UdpConfig {
-    /// The address and port bound: `0.0.0.0:4330`.
+    /// The address and port bound. `[::]:4330` is every address of both families (T3.1-d), or of IPv4 alone where the kernel has no IPv6.
     pub bind: SocketAddr,
     /// Whether datagrams are sent and received in trains (`UDP_SEGMENT`, `UDP_GRO`) where the kernel can.
     pub offload: bool,
 }
 
 impl UdpConfig {
-    /// All addresses of the machine at `port`, in trains.
+    /// All addresses of the machine at `port`, of both families, in trains.
     pub fn port(port: u16) -> Self {
-        Self { bind: SocketAddr::from(([0, 0, 0, 0], port)), offload: true }
+        Self { bind: SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), offload: true }
     }
 }
 
@@ -45,7 +45,7 @@ pub enum UdpError {
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::AddrInUse => " (another process has this port: end it, or configure another port)",
-        io::ErrorKind::AddrNotAvailable => " (no interface has this address: bind 0.0.0.0)",
+        io::ErrorKind::AddrNotAvailable => " (no interface has this address: bind [::])",
         _ => "",
     }
 }
@@ -61,19 +61,24 @@ pub struct Udp(Arc<Inner>);
 struct Inner {
     socket: UdpSocket,
     gso: bool,
+    /// Whether IPv4 addresses are written as IPv6 ones to it (RFC 4291, section 2.5.5.2): it speaks both families.
+    mapped: bool,
 }
 
 impl Udp {
     /// Opens and binds the socket.
     pub fn bind(config: &UdpConfig) -> Result<Self, UdpError> {
-        let socket = Socket::new(Domain::for_address(config.bind), Type::DGRAM, Some(Protocol::UDP))?;
+        let (socket, bind) = open(config.bind)?;
+        if bind.is_ipv6() && bind.ip().is_unspecified() {
+            socket.set_only_v6(false)?;
+        }
         socket.set_nonblocking(true)?;
         mmsg::enlarge_buffers(&socket, BUFFER);
         mmsg::allow_fragments(&socket);
-        socket.bind(&config.bind.into()).map_err(|source| UdpError::Bind { address: config.bind, source })?;
+        socket.bind(&bind.into()).map_err(|source| UdpError::Bind { address: bind, source })?;
         let (gro, gso) = if config.offload { mmsg::enable_offload(&socket) } else { (false, false) };
-        tracing::debug!("UDP {}: UDP_GRO {gro}, UDP_SEGMENT {gso}", config.bind);
-        Ok(Self(Arc::new(Inner { socket: socket.into(), gso })))
+        tracing::debug!("UDP {bind}: UDP_GRO {gro}, UDP_SEGMENT {gso}");
+        Ok(Self(Arc::new(Inner { socket: socket.into(), gso, mapped: bind.is_ipv6() })))
     }
 
     /// The address bound.
@@ -84,6 +89,7 @@ impl Udp {
     /// Sends one datagram: a control message. It never blocks. An error is the network's (no route, a full buffer), and a role machine
     /// repeats what got lost: count it and go on.
     pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        let to = self.written(to);
         let sent = self.0.socket.send_to(datagram, to);
         match sent {
             // An answer to an earlier datagram, told here and only once: this one was not sent yet.
@@ -94,10 +100,30 @@ impl Udp {
         }
     }
 
+    /// The form in which the socket takes the address `to`.
+    pub(crate) fn written(&self, to: SocketAddr) -> SocketAddr {
+        match to {
+            SocketAddr::V4(to) if self.0.mapped => SocketAddr::from((to.ip().to_ipv6_mapped(), to.port())),
+            other => other,
+        }
+    }
+
     /// Whether the kernel can take trains.
     pub(crate) fn has_gso(&self) -> bool {
         self.0.gso
     }
+}
+
+/// A socket for `bind`, and what it is bound to: every address of IPv4, if every address is meant and the kernel has no IPv6.
+fn open(bind: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket =
+        |bind| Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP)).map(|it| (it, bind));
+    socket(bind).or_else(|error| {
+        if bind.ip() != Ipv6Addr::UNSPECIFIED || error.raw_os_error() != Some(libc::EAFNOSUPPORT) {
+            return Err(error);
+        }
+        socket(SocketAddr::from((Ipv4Addr::UNSPECIFIED, bind.port())))
+    })
 }
 
 impl AsFd for Udp {
@@ -118,6 +144,27 @@ mod tests {
         let error = Udp::bind(&loopback(address.port())).unwrap_err();
         assert!(matches!(&error, UdpError::Bind { address: bound, .. } if *bound == address));
         assert!(error.to_string().ends_with("end it, or configure another port)"), "{error}");
+    }
+
+    /// T3.1-d: one socket speaks both families, and an IPv4 address stays one.
+    #[test]
+    fn both_families_are_spoken() {
+        let udp = Udp::bind(&UdpConfig::port(0)).expect("a socket");
+        let port = udp.local_addr().expect("an address").port();
+        let mut receiver = mmsg::Receiver::new();
+        for loopback in ["127.0.0.1", "::1"] {
+            let at = |port| SocketAddr::new(loopback.parse().expect("an address"), port);
+            let peer = UdpSocket::bind(at(0)).expect("a peer");
+            let address = peer.local_addr().expect("an address");
+            udp.send_to(b"hello", address).expect("sent");
+            let mut buffer = [0; 9];
+            assert_eq!(peer.recv_from(&mut buffer).expect("received"), (5, at(port)));
+            peer.send_to(b"back", at(port)).expect("sent");
+            receiver.receive(&udp).expect("received");
+            let mut heard = Vec::new();
+            receiver.each(|bytes, place, from| heard.push((bytes[place].to_vec(), from)));
+            assert_eq!(heard, [(b"back".to_vec(), address)]);
+        }
     }
 
     #[test]

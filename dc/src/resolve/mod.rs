@@ -24,6 +24,7 @@ use hickory_resolver::net::{DnsError, DnsHandle, NetError};
 use hickory_resolver::recursor::{QNameMinimization, Recursor, RecursorError, RecursorOptions};
 use ntm_protocol::addr::Fqdn;
 use ntm_protocol::coordinator::lookup::{Lookup, LookupAnswer, LookupFailure, LookupResult, Zone};
+use ntm_protocol::family::{Families, Family};
 use thiserror::Error;
 
 use servers::Servers;
@@ -40,6 +41,8 @@ const CACHE: u64 = 16 * 1024;
 pub struct ResolverConfig {
     /// The root servers' addresses; at least one.
     pub roots: Vec<IpAddr>,
+    /// The families in which this machine can ask servers.
+    pub families: Families,
     /// The port of every name server: 53, but for tests.
     pub port: u16,
     /// The longest time of one look-up; more than [`MAX_DEADLINE`] counts as that.
@@ -50,9 +53,9 @@ pub struct ResolverConfig {
 pub const MAX_DEADLINE: Duration = Duration::from_secs(5);
 
 impl ResolverConfig {
-    /// These root servers, port 53, three seconds.
-    pub fn new(roots: Vec<IpAddr>) -> Self {
-        Self { roots, port: 53, deadline: Duration::from_secs(3) }
+    /// These root servers, of which those in `families` can be asked, port 53, three seconds.
+    pub fn new(roots: Vec<IpAddr>, families: Families) -> Self {
+        Self { roots, families, port: 53, deadline: Duration::from_secs(3) }
     }
 }
 
@@ -60,7 +63,9 @@ impl ResolverConfig {
 #[derive(Debug, Error)]
 pub enum ResolverError {
     /// There is nowhere to begin.
-    #[error("no root server is given: name at least one address")]
+    #[error(
+        "no root server is given that this machine can ask: name at least one address of a family that it has"
+    )]
     NoRoots,
     /// The library refuses.
     #[error("the resolver cannot be made: {0}")]
@@ -74,13 +79,16 @@ pub struct Resolver(Arc<Inner>);
 struct Inner {
     recursor: Recursor<Servers>,
     servers: Servers,
+    families: Families,
     deadline: Duration,
 }
 
 impl Resolver {
     /// A resolver with empty caches.
     pub fn new(config: &ResolverConfig) -> Result<Self, ResolverError> {
-        if config.roots.is_empty() {
+        let is_usable = |server: &IpAddr| config.families.has(Family::of(*server));
+        let roots: Vec<IpAddr> = config.roots.iter().copied().filter(is_usable).collect();
+        if roots.is_empty() {
             return Err(ResolverError::NoRoots);
         }
         let library = |error: &dyn std::error::Error| ResolverError::Library(error.to_string());
@@ -88,16 +96,20 @@ impl Resolver {
         let deadline = config.deadline.min(MAX_DEADLINE);
         let patience = deadline.mul_f32(0.4);
         let servers = Servers::new(config.port, patience).map_err(|error| library(&error))?;
+        // Beside a server that can be asked, one in a family that this machine does not have would only cost time.
+        let all = [(Family::V4, "0.0.0.0/0"), (Family::V6, "::/0")];
+        let denied = all.into_iter().filter(|(family, _)| !config.families.has(*family));
+        let denied = denied.map(|(_, net)| net.parse().expect("a network")).collect();
         let options = RecursorOptions {
-            deny_server: Vec::new(),
+            deny_server: denied,
             response_cache_size: CACHE,
             // Some servers deny the existence of an empty non-terminal; a name below it may exist all the same.
             qname_minimization: QNameMinimization::Relaxed,
             ..RecursorOptions::default()
         };
-        let recursor = Recursor::with_options(&config.roots, options, servers.clone())
-            .map_err(|error| library(&error))?;
-        Ok(Self(Arc::new(Inner { recursor, servers, deadline })))
+        let recursor =
+            Recursor::with_options(&roots, options, servers.clone()).map_err(|error| library(&error))?;
+        Ok(Self(Arc::new(Inner { recursor, servers, families: config.families, deadline })))
     }
 
     /// Does `lookup`, within the deadline.
@@ -155,17 +167,20 @@ impl Inner {
         names: &[&Name],
         message: &Message,
     ) -> Result<Vec<(Fqdn, Vec<IpAddr>)>, LookupFailure> {
+        let is_usable = |server: &IpAddr| self.families.has(Family::of(*server));
         let named = |name: &Name, addresses| Some((relative(name)?, addresses));
         let glue = |name: &Name| {
             let records = message.additionals.iter().filter(|record| record.name == *name);
-            records.filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>()
+            let addresses = records.filter_map(|record| record.data.ip_addr());
+            addresses.filter(is_usable).collect::<Vec<_>>()
         };
         let mut servers: Vec<_> = names.iter().filter_map(|name| named(name, glue(name))).collect();
         if servers.iter().all(|(_, addresses)| addresses.is_empty()) {
             let found = futures::future::join_all(names.iter().map(async |name| {
                 let (four, six) =
                     join(self.addresses(name, RecordType::A), self.addresses(name, RecordType::AAAA)).await;
-                named(name, [four.unwrap_or_default(), six.unwrap_or_default()].concat())
+                let found = four.unwrap_or_default().into_iter().chain(six.unwrap_or_default());
+                named(name, found.filter(is_usable).collect())
             }));
             servers = found.await.into_iter().flatten().collect();
         }

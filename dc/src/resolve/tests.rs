@@ -144,7 +144,12 @@ impl World {
                 socket.send_to(&answer, from).await.expect("sent");
             }
         });
-        let config = ResolverConfig { roots: vec![loopback(1)], port, deadline };
+        let config = ResolverConfig {
+            roots: vec![loopback(1)],
+            families: [loopback(1)].into_iter().collect(),
+            port,
+            deadline,
+        };
         Ok(Self { servers, _silent: silent, resolver: Resolver::new(&config)? })
     }
 
@@ -396,5 +401,9 @@ async fn odd_answers_lead_nowhere() {
 
 #[test]
 fn a_resolver_needs_a_root() {
-    assert!(matches!(Resolver::new(&ResolverConfig::new(Vec::new())), Err(ResolverError::NoRoots)));
+    let (v4, v6) = (loopback(1), IpAddr::from(std::net::Ipv6Addr::LOCALHOST));
+    for roots in [vec![], vec![v6]] {
+        let config = ResolverConfig::new(roots, [v4].into_iter().collect());
+        assert!(matches!(Resolver::new(&config), Err(ResolverError::NoRoots)));
+    }
 }

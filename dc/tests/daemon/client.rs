@@ -44,7 +44,7 @@ impl Client {
             fqdn: fqdn(name),
             port: NTM_PORT,
             coordinator: site.fqdn(),
-            coordinator_address: site.socket(),
+            coordinator_addresses: [site.socket()].into_iter().collect(),
             key: SharedKey::new(key(name)),
             patience: QUERY,
             seed: [address; 32],
@@ -59,7 +59,11 @@ impl Client {
         let config = RelayConfig {
             fqdn: fqdn(name),
             addresses: [SocketAddr::new(loopback(address), NTM_PORT)].into_iter().collect(),
-            coordinators: vec![(site.fqdn(), site.socket(), SharedKey::new(key(name)))],
+            coordinators: vec![(
+                site.fqdn(),
+                [site.socket()].into_iter().collect(),
+                SharedKey::new(key(name)),
+            )],
             lifetime: Duration::from_secs(300),
             capacity: 16,
             seed: [address; 32],

@@ -15,14 +15,15 @@
 //!
 //! [coordinator]
 //! fqdn    = "ns.dc.ntm.test"
-//! address = "203.0.113.4:4330"
+//! address = "203.0.113.4:4330"       # or one of each family: ["203.0.113.4:4330", "[2001:db8::4]:4330"]
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ntm_daemon::addresses::Addresses;
 use ntm_daemon::config::{self, ConfigError, HumanDuration, beside};
 use ntm_daemon::keys::KeyFile;
 use ntm_daemon::program::Failure;
@@ -53,8 +54,8 @@ pub(crate) struct Config {
     pub(crate) patience: Duration,
     /// The DC's name.
     pub(crate) coordinator: Fqdn,
-    /// The DC's real address and port.
-    pub(crate) coordinator_address: SocketAddrV4,
+    /// The DC's real addresses and port.
+    pub(crate) coordinator_addresses: Addresses<SocketAddr>,
     /// The key shared with the DC (T3.1-e).
     pub(crate) key: SharedKey,
     /// Where the control socket is.
@@ -93,7 +94,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Coordinator {
     fqdn: Fqdn,
-    address: SocketAddrV4,
+    address: Addresses<SocketAddr>,
 }
 
 fn port() -> u16 {
@@ -134,11 +135,11 @@ impl Config {
             return wrong("mtu", format!("{} is not from {least} to {most} bytes", file.mtu));
         }
         let Coordinator { fqdn: coordinator, address } = file.coordinator;
-        if address.port() == 0 {
+        if address.iter().any(|address| address.port() == 0) {
             return wrong("coordinator.address", "0 is no port: DCs have 4330 unless configured".into());
         }
-        if file.vips.contains(Vip(*address.ip())) {
-            let why = format!("{} is a virtual address of {}: give the real one", address.ip(), file.vips);
+        if let Some(address) = address.v4().filter(|address| file.vips.contains(Vip(*address))) {
+            let why = format!("{address} is a virtual address of {}: give the real one", file.vips);
             return wrong("coordinator.address", why);
         }
         let keys = beside(path, &file.keys);
@@ -161,7 +162,7 @@ impl Config {
             dns_listen: file.dns_listen,
             patience: file.patience.into(),
             coordinator,
-            coordinator_address: address,
+            coordinator_addresses: address,
             key: entry.key,
             control: place(file.control),
             trace: place(file.trace),
@@ -244,7 +245,7 @@ address = \"203.0.113.4:4330\"
         "#);
         insta::assert_snapshot!(refusal("203.0.113.4", "198.19.0.1"), @"mn.toml: 'coordinator.address': 198.19.0.1 is a virtual address of 198.18.0.0/15: give the real one");
         insta::assert_snapshot!(refusal(":4330", ""), @r#"
-        mn.toml:7:11: invalid IPv4 socket address syntax
+        mn.toml:7:11: invalid socket address syntax
           7 | address = "203.0.113.4"
             |           ^^^^^^^^^^^^^
         "#);

@@ -59,7 +59,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (out, inb) = (Outbound::default(), Inbound::default());
     let plane = Plane::start(Some(tun), udp.clone(), out, inb, PlaneOptions::default())?;
     let stub = Stub::open(config.dns_listen).await?;
-    let coordinator = *config.coordinator_address.ip();
+    let coordinator = config.coordinator_addresses.iter().map(|address| address.ip()).collect();
     let network = Watch::open(Policy { coordinator, tun: interface.tun().index(), vips: config.vips })?;
 
     // The clock's microseconds are above all sequence numbers of an earlier life, which sent less than a message in each.

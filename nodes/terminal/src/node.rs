@@ -41,7 +41,7 @@ impl Node {
             fqdn: config.fqdn.clone(),
             port: config.port,
             coordinator: config.coordinator.clone(),
-            coordinator_address: config.coordinator_address.into(),
+            coordinator_addresses: config.coordinator_addresses.iter().copied().collect(),
             key: config.key.clone(),
             patience: config.patience,
             seed,
@@ -208,7 +208,10 @@ mod tests {
             dns_listen: "127.0.0.53:53".parse().expect("an address"),
             patience: PATIENCE,
             coordinator: "ns.dc.test".parse().expect("a name"),
-            coordinator_address: "203.0.113.4:4330".parse().expect("an address"),
+            coordinator_addresses: "203.0.113.4:4330"
+                .parse::<SocketAddr>()
+                .map(Into::into)
+                .expect("an address"),
             key: SharedKey::new([7; 32]),
             control: None,
             trace: None,

@@ -32,7 +32,7 @@ pub struct RsN {
     table: Table,
     tun: Tun,
     vips: VipRange,
-    address: Ipv4Addr,
+    address: Option<Ipv4Addr>,
     helpers: Vec<Helper>,
     translations: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// Other translations that connections may follow still.
@@ -57,9 +57,9 @@ pub enum TranslateError {
 }
 
 impl RsN {
-    /// Puts RS-N in place for a relay at `address`. [`Failure::Lacks`] if this machine cannot have it: the text says what is missing and
+    /// Puts RS-N in place for a relay with the IPv4 address `address`. [`Failure::Lacks`] if this machine cannot have it: the text says what is missing and
     /// what to do. Must be called within a tokio runtime.
-    pub async fn open(tun: &str, vips: VipRange, address: Ipv4Addr) -> Result<Self, Failure> {
+    pub async fn open(tun: &str, vips: VipRange, address: Option<Ipv4Addr>) -> Result<Self, Failure> {
         let tun = Tun::open(&TunConfig::relay(tun)).await.map_err(tun_failure)?;
         let name = ruleset::table(tun.name());
         let mut forwarding = Forwarding::read(&name)?;
@@ -139,7 +139,12 @@ impl RsN {
 
 /// Checks that packets to `real` may be sent for terminals that send to `general`. Names in the DNS are anybody's: what they say must not
 /// lead terminals to the relay itself or back into the virtual range.
-fn node(general: Vip, real: IpAddr, vips: VipRange, own: Ipv4Addr) -> Result<Ipv4Addr, TranslateError> {
+fn node(
+    general: Vip,
+    real: IpAddr,
+    vips: VipRange,
+    own: Option<Ipv4Addr>,
+) -> Result<Ipv4Addr, TranslateError> {
     if !vips.contains(general) {
         return Err(TranslateError::NotVirtual(general.0, vips));
     }
@@ -151,7 +156,7 @@ fn node(general: Vip, real: IpAddr, vips: VipRange, own: Ipv4Addr) -> Result<Ipv
         _ if real.is_multicast() => "a multicast address",
         _ if real.is_broadcast() => "the broadcast address",
         _ if vips.contains(Vip(real)) => "a virtual one",
-        _ if real == own => "the relay's own",
+        _ if Some(real) == own => "the relay's own",
         _ => return Ok(real),
     };
     Err(TranslateError::NotANode(real, why))
@@ -187,7 +192,8 @@ mod tests {
         let vips = "198.18.0.0/15".parse().expect("a range");
         let (general, own) = (Vip([198, 18, 128, 1].into()), Ipv4Addr::new(203, 0, 113, 20));
         let judge = |general, real: &str| {
-            node(general, real.parse().expect("an address"), vips, own).map_err(|error| error.to_string())
+            node(general, real.parse().expect("an address"), vips, Some(own))
+                .map_err(|error| error.to_string())
         };
         assert_eq!(judge(general, "203.0.113.80"), Ok([203, 0, 113, 80].into()));
         assert_eq!(judge(general, "10.1.2.3"), Ok([10, 1, 2, 3].into()), "a relay may serve a company");

@@ -65,8 +65,8 @@ pub struct Rules<'a> {
     pub tun: &'a str,
     /// The virtual range.
     pub vips: VipRange,
-    /// The relay's real address.
-    pub address: Ipv4Addr,
+    /// The relay's real address in IPv4; one that has none is spoken to in IPv6 alone.
+    pub address: Option<Ipv4Addr>,
     /// The helpers that the kernel has.
     pub helpers: &'a [Helper],
     /// Whether this machine forwarded packets before: what goes neither from nor to the TUN is then its own business. Otherwise it
@@ -123,20 +123,13 @@ pub fn ruleset(rules: &Rules<'_>) -> String {
         "type nat hook prerouting priority dstnat; policy accept;",
         &[format!("iifname \"{tun}\" dnat to ip daddr map @{MAP}")],
     );
-    chain(
-        &mut text,
-        "input",
-        "type filter hook input priority filter; policy accept;",
-        &[
-            format!("iifname \"{tun}\" {}", drop("not for the relay itself")),
-            // What conntrack finds out of order is not translated back. It must not be answered by a reset: that would end a
-            // general node's connection which the terminal still has.
-            format!(
-                "ip daddr {address} meta l4proto tcp ct state invalid {}",
-                drop("of no connection's order")
-            ),
-        ],
-    );
+    let mut input = vec![format!("iifname \"{tun}\" {}", drop("not for the relay itself"))];
+    // What conntrack finds out of order is not translated back. It must not be answered by a reset: that would end a general node's
+    // connection which the terminal still has.
+    input.extend(address.map(|address| {
+        format!("ip daddr {address} meta l4proto tcp ct state invalid {}", drop("of no connection's order"))
+    }));
+    chain(&mut text, "input", "type filter hook input priority filter; policy accept;", &input);
     let policy = if *forwards { "accept" } else { "drop" };
     chain(
         &mut text,
@@ -176,7 +169,7 @@ mod tests {
     fn shown(helpers: &[Helper], forwards: bool) -> String {
         let vips = "198.18.0.0/15".parse().expect("a range");
         let address = Ipv4Addr::new(203, 0, 113, 20);
-        ruleset(&Rules { tun: "ntm0", vips, address, helpers, forwards })
+        ruleset(&Rules { tun: "ntm0", vips, address: Some(address), helpers, forwards })
     }
 
     #[test]

@@ -14,7 +14,9 @@ fn open(namespace: &Namespace) -> RsN {
     namespace.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let vips = "198.18.0.0/15".parse().expect("a range");
-        runtime.block_on(RsN::open("ntm0", vips, RELAY)).unwrap_or_else(|failure| panic!("RS-N: {failure}"))
+        runtime
+            .block_on(RsN::open("ntm0", vips, Some(RELAY)))
+            .unwrap_or_else(|failure| panic!("RS-N: {failure}"))
     })
 }
 

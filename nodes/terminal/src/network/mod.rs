@@ -6,30 +6,31 @@
 mod select;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::future::ready;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use ntm_protocol::addr::VipRange;
+use ntm_protocol::family::Family;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use select::{Address, View, Virtual};
+use select::{Address, Route, View, Virtual};
 
 /// Lists that wait for the daemon's loop. Each differs from the one before: with room for more, none would be more up to date.
 const WAITING: usize = 4;
 
 /// What decides which addresses are usable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Policy {
-    /// The DC's real address.
-    pub(crate) coordinator: Ipv4Addr,
+    /// The DC's real addresses.
+    pub(crate) coordinator: Vec<IpAddr>,
     /// The index of the TUN.
     pub(crate) tun: u32,
     /// The range of all VIPs.
@@ -46,7 +47,13 @@ pub(crate) struct Watch {
 impl Watch {
     /// Starts to follow the caller's network namespace. Must be called within a tokio runtime.
     pub(crate) fn open(policy: Policy) -> io::Result<Self> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
+        ];
         let (listening, _, events) = rtnetlink::new_multicast_connection(&groups)?;
         // Questions go by a socket of their own: an answer is not lost where a burst of messages overruns the other.
         let (asking, handle, _) = rtnetlink::new_connection()?;
@@ -74,9 +81,13 @@ pub(crate) async fn remove_address(index: u32, address: Ipv4Addr) -> io::Result<
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let mut task = JoinSet::new();
     task.spawn(connection);
-    let is_it = |message: &AddressMessage| message.header.index == index && local(message) == Some(address);
-    let found: Vec<AddressMessage> =
-        dump_addresses(&handle).try_filter(|message| ready(is_it(message))).try_collect().await?;
+    let is_it = |message: &AddressMessage| {
+        message.header.index == index && local(message) == Some(IpAddr::V4(address))
+    };
+    let found: Vec<AddressMessage> = dump_addresses(&handle, AddressFamily::Inet)
+        .try_filter(|message| ready(is_it(message)))
+        .try_collect()
+        .await?;
     for message in found {
         handle.address().del(message).execute().await.map_err(to_io)?;
     }
@@ -99,11 +110,10 @@ async fn follow(
     loop {
         // What the kernel has told so far is part of the view that is taken now.
         while let Some(Some(_)) = events.next().now_or_never() {}
-        let usable = select::usable(&look(&handle, policy.coordinator).await?, &hidden);
+        let usable = select::usable(&look(&handle, &policy.coordinator).await?, &hidden);
         if told.as_ref() != Some(&usable) {
             tracing::debug!("usable addresses: {usable:?}");
-            let addresses = usable.iter().copied().map(IpAddr::from).collect();
-            changes.send(Ok(addresses)).await.map_err(|_| closed())?;
+            changes.send(Ok(usable.clone())).await.map_err(|_| closed())?;
             told = Some(usable);
         }
         events.next().await.ok_or_else(closed)?;
@@ -111,13 +121,21 @@ async fn follow(
 }
 
 /// Takes a view. One question after the other: the kernel refuses a second list on a socket before the first has ended.
-async fn look(handle: &Handle, coordinator: Ipv4Addr) -> io::Result<View> {
+async fn look(handle: &Handle, coordinator: &[IpAddr]) -> io::Result<View> {
     let links = handle.link().get().execute().map_err(to_io);
     let links =
         links.try_filter(|link| ready(carries(link))).map_ok(|link| link.header.index).try_collect().await?;
-    let addresses =
-        dump_addresses(handle).try_filter_map(|message| ready(Ok(address(&message)))).try_collect().await?;
-    Ok(View { links, addresses, source: source(handle, coordinator).await })
+    let mut addresses = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let of_family = dump_addresses(handle, family);
+        addresses
+            .extend(of_family.try_filter_map(|it| ready(Ok(address(&it)))).try_collect::<Vec<_>>().await?);
+    }
+    let mut routes = Vec::new();
+    for address in coordinator {
+        routes.push(Route { to: Family::of(*address), source: source(handle, *address).await });
+    }
+    Ok(View { links, addresses, routes })
 }
 
 fn carries(link: &LinkMessage) -> bool {
@@ -125,32 +143,53 @@ fn carries(link: &LinkMessage) -> bool {
         && !link.header.flags.contains(LinkFlags::Loopback)
 }
 
-fn dump_addresses(handle: &Handle) -> impl futures::Stream<Item = io::Result<AddressMessage>> + use<> {
+fn dump_addresses(
+    handle: &Handle,
+    family: AddressFamily,
+) -> impl futures::Stream<Item = io::Result<AddressMessage>> + use<> {
     let mut request = handle.address().get();
-    request.message_mut().header.family = AddressFamily::Inet;
+    request.message_mut().header.family = family;
     request.execute().map_err(to_io)
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
-    let is_global = message.header.scope == AddressScope::Universe;
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    // Until IPv6's duplicate address detection has ended (RFC 4862) an address is not one's own; then it may be of use no more.
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
+    let is_global = message.header.scope == AddressScope::Universe
+        && !flags.is_some_and(|flags| flags.intersects(unusable));
     Some(Address { link: message.header.index, address: local(message)?, is_global })
 }
 
-/// The machine's own address: on a point-to-point link, `Address` is the other end's.
-fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+/// The machine's own address: on a point-to-point link, `Address` is the other end's. On other links IPv6 tells `Address` alone.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
         _ => None,
-    })
+    });
+    let address = || {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(*address),
+            _ => None,
+        })
+    };
+    local.or_else(address)
 }
 
 /// The source address of the route to `coordinator`.
-async fn source(handle: &Handle, coordinator: Ipv4Addr) -> Option<Ipv4Addr> {
-    let question = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(coordinator, 32).build();
+async fn source(handle: &Handle, coordinator: IpAddr) -> Option<IpAddr> {
+    let question = match coordinator {
+        IpAddr::V4(to) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build(),
+        IpAddr::V6(to) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build(),
+    };
     let mut answers = std::pin::pin!(handle.route().get(question).execute());
     match answers.next().await? {
         Ok(route) => route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::PrefSource(RouteAddress::Inet(source)) => Some(*source),
+            RouteAttribute::PrefSource(RouteAddress::Inet(source)) => Some(IpAddr::V4(*source)),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(source)) => Some(IpAddr::V6(*source)),
             _ => None,
         }),
         // Unreachable, prohibited, or no route at all.
