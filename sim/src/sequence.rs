@@ -145,6 +145,7 @@ fn own(what: &What) -> Option<String> {
             let relay = relay.as_ref().map(|relay| format!(" through {relay}")).unwrap_or_default();
             format!("directed {}{relay}", route_name(*route))
         }
+        What::Undirected { fqdn, error, .. } => format!("undirected {fqdn}: {error:?}"),
         What::PathChanged { route, .. } => format!("path-changed {}", route_name(*route)),
         What::RelayTable { change, mode, .. } => {
             let change = match change {

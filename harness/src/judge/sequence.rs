@@ -43,6 +43,7 @@ const WHATS: &[(&str, Option<&str>)] = &[
     ("query", Some("name")),
     ("answer", Some("name")),
     ("directed", Some("route")),
+    ("undirected", Some("error")),
     ("path-changed", Some("route")),
     ("relay-table", Some("change")),
     ("gave-up", Some("message")),

@@ -249,7 +249,7 @@ fn a_taken_port_is_told() {
     let _taken = world.relay.udp(([0, 0, 0, 0], 4330));
     let (status, log) = Daemon::start(&world.relay).wait();
     assert_eq!(status.code(), Some(3), "{log}");
-    let told = "ntm-relay: UDP 0.0.0.0:4330 cannot be bound: Address already in use (os error 98) (another process has this \
+    let told = "ntm-relay: UDP [::]:4330 cannot be bound: Address already in use (os error 98) (another process has this \
                 port: end it, or configure another port)";
     assert_eq!(log.trim_end(), told);
 }
