@@ -60,7 +60,9 @@ impl Path {
 
     /// The preferred address is another one now, and `old` is still there: packets keep to it until the path is directed anew.
     pub(in crate::terminal) fn keep_to(&mut self, old: IpAddr) {
-        if self.stands() && self.kept.is_none() {
+        // An address of the other family sends nothing that way.
+        let sends = self.remote.is_some_and(|remote| remote.is_ipv4() == old.is_ipv4());
+        if sends && self.kept.is_none() {
             self.set_kept(Some(old));
         }
     }
