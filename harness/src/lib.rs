@@ -11,6 +11,7 @@
 //! * [`probe`]: whether each NAT is what the scenario says. [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
+//! * [`first_packet`]: PURE. What an application's first packet by name waits for.
 //! * [`transitions`]: PURE. The addresses of packets at every hop, as the thesis's figures have them.
 //! * [`report`]: the run's files. [`compare`]: two sets of runs, side by side.
 //!
@@ -28,6 +29,7 @@ pub mod compare;
 pub mod daemons;
 pub mod doctor;
 pub mod exit;
+pub mod first_packet;
 pub mod flow;
 pub mod judge;
 pub mod measure;

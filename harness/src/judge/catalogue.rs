@@ -60,6 +60,21 @@ const EXEC: &[Entry] = &[
     ("time_ms", Kind::Number, "how long it ran"),
 ];
 
+/// Of every flow that asks for a name.
+const BY_NAME: &[Entry] = &[
+    (
+        "first_packet_ms",
+        Kind::Number,
+        "from the application's query to its first packet leaving the terminal, encapsulated",
+    ),
+    (
+        "network_ms",
+        Kind::Number,
+        "of this, on the network and at DNS servers, along the messages that the answer waited for",
+    ),
+    ("own_work_ms", Kind::Number, "of this, in terminal, coordinators and relay"),
+];
+
 const HANDOVER: &[Entry] = &[
     (
         "interruption_ms",
@@ -104,6 +119,9 @@ pub fn of(scenario: &Scenario) -> Catalogue {
     let mut out = Catalogue::new();
     for flow in &scenario.flows {
         for (name, kind, about) in of_flow(&flow.kind) {
+            out.insert(format!("flow.{}.{name}", flow.id.get_ref()), (*kind, *about));
+        }
+        for (name, kind, about) in BY_NAME.iter().filter(|_| flow.kind.ends().is_some()) {
             out.insert(format!("flow.{}.{name}", flow.id.get_ref()), (*kind, *about));
         }
     }

@@ -32,6 +32,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::first_packet::FirstPacket;
 use crate::flow::Quantities;
 use crate::judge::verdict::Judged;
 use crate::transitions::Transition;
@@ -64,6 +65,9 @@ pub struct Report {
     pub quantities: BTreeMap<String, Json>,
     /// What could not be measured, and why.
     pub unmeasured: BTreeMap<String, String>,
+    /// What each flow's first packet by name waited for.
+    #[serde(default)]
+    pub first_packets: BTreeMap<String, FirstPacket>,
     /// What stood in the headers of packets at every hop, for every way that a path took (Figs. 4.2 and 4.4).
     pub transitions: Vec<Transition>,
     /// The Relay Table of every relay at the end (TA-c).

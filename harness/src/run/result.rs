@@ -1,9 +1,9 @@
 //! From what a session recorded to quantities, verdict and the run's files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
 use ntm_protocol::observe::Observation;
 use serde::Deserialize;
@@ -12,23 +12,23 @@ use serde_json::Value as Json;
 use super::Job;
 use super::curves;
 use super::session::{named, recording};
-use crate::capture::point::Framing;
 use crate::clock;
 use crate::exit::{Exit, Failure};
+use crate::first_packet::{self, FirstPacket};
 use crate::flow::{self, Quantities};
 use crate::judge::expr::Value;
 use crate::judge::verdict::{Evidence, judge};
 use crate::measure::{self, Recordings};
-use crate::plan::Plan;
-use crate::plan::config::{OUTSIDE, TUN};
+use crate::plan::config::TUN;
+use crate::plan::{HostPlan, Plan};
 use crate::probe::{self, Probes};
 use crate::report::topology::Topology;
 use crate::report::{Report, breakdown, events, junit, page, relay_table, split, summary, text};
 use crate::scenario::model::FlowKind;
 use crate::timeline::Handover;
 use crate::transitions::names::Names;
-use crate::transitions::sighting::Point;
-use crate::transitions::{self, Transition, read, table};
+use crate::transitions::sighting::Sighting;
+use crate::transitions::{self, table};
 
 /// Everything a session recorded.
 #[derive(Default)]
@@ -43,6 +43,8 @@ pub struct Record {
     pub handovers: Vec<Handover>,
     /// What passed the interfaces.
     pub recordings: Recordings,
+    /// The same with all that whole packets tell, in the order of time.
+    pub sightings: Vec<Sighting>,
     /// The harness's own observations.
     pub own: Vec<Json>,
     /// What is known of the NATs.
@@ -72,10 +74,16 @@ pub enum Ending {
 
 /// Measures, judges, writes the run's files, prints the verdict.
 pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)]) -> Result<Exit, Failure> {
-    let quantities = quantities(job, &record, &ending);
+    let mut quantities = quantities(job, &record, &ending);
     let series = curves::of(job, &record);
     let trace = record.trace.as_deref().unwrap_or(Path::new("/nonexistent"));
     let (trace, complaints) = events::merge(trace, record.own);
+    let observations: Vec<_> =
+        trace.iter().filter_map(|event| Observation::deserialize(event).ok()).collect();
+    let first_packets = first_packets(job, &trace, &observations, &record.sightings);
+    for (id, measured) in &first_packets {
+        quantities.extend(named(id, first_packet::quantities(measured)));
+    }
     let evidence = Evidence {
         quantities: &quantities,
         trace: &trace,
@@ -122,8 +130,8 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
     let status =
         files.iter().find(|(name, _)| *name == "status.json").map_or(&Json::Null, |(_, status)| status);
     let relay_table = relay_table::of(status, record.start);
-    let transitions =
-        transitions(job, &trace, record.start).map_err(Failure::during("the captures cannot be read"))?;
+    let names = Names::of(&job.plan, &observations);
+    let transitions = transitions::of(&record.sightings, &observations, &names, record.start);
     let tables = job.folder.join("tables.md");
     let text = [
         "# Address transitions\n\n",
@@ -145,6 +153,7 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         quantities: measured,
         unmeasured,
         transitions,
+        first_packets: first_packets.into_iter().filter_map(|(id, first)| Some((id, first.ok()?))).collect(),
         relay_table,
         topology: Topology::of(&job.plan),
         handovers,
@@ -256,37 +265,29 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
     out
 }
 
-/// From what was captured at every hop.
-fn transitions(job: &Job, trace: &[Json], start: u64) -> io::Result<Vec<Transition>> {
-    let captures = job.folder.join("pcap");
-    let mut sightings = Vec::new();
-    let mut add = |node: &str, interface: &str, point: Point, framing: Framing| {
-        let path = captures.join(format!("{node}.{interface}.pcapng"));
-        // A terminal that never came up has none.
-        if path.exists() {
-            sightings.extend(read::file(node, point, framing, &path)?);
-        }
-        Ok::<(), io::Error>(())
-    };
-    for host in &job.plan.hosts {
-        if host.is_terminal() {
-            add(&host.name, TUN, Point::Application, Framing::Ip)?;
-        }
-        for interface in &host.interfaces {
-            add(&host.name, &interface.name, Point::Real, Framing::Ethernet)?;
-        }
-    }
-    for router in &job.plan.routers {
-        add(&router.name, OUTSIDE, Point::Outside, Framing::Ethernet)?;
-    }
-    // Captures tell the wall clock's time, the trace that of the run's.
-    let offset = clock::wall().wrapping_sub(clock::now().as_nanos());
-    for sighting in &mut sightings {
-        sighting.t = sighting.t.wrapping_sub(offset);
-    }
-    let trace: Vec<_> = trace.iter().filter_map(|event| Observation::deserialize(event).ok()).collect();
-    let names = Names::of(&job.plan, &trace);
-    Ok(transitions::of(sightings, &trace, &names, start))
+/// Of every flow that has a name to ask for.
+fn first_packets(
+    job: &Job,
+    trace: &[Json],
+    observations: &[Observation],
+    sightings: &[Sighting],
+) -> BTreeMap<String, Result<FirstPacket, String>> {
+    let recorded = first_packet::Recorded::new(observations, sightings);
+    let measured = job.scenario.flows.iter().filter_map(|flow| {
+        let (id, name) = (flow.id.get_ref(), flow.kind.ends()?.to.get_ref());
+        let from = flow::ends(flow, &job.plan).0;
+        let started =
+            trace.iter().find(|event| event["what"] == "flow-started" && event["flow"] == id.as_str());
+        let first = match started.and_then(|event| event["t"].as_u64()) {
+            _ if !job.plan.host(from).is_some_and(HostPlan::is_terminal) => {
+                Err(format!("`{from}` is no terminal"))
+            }
+            None => Err("the flow did not start".to_owned()),
+            Some(start) => recorded.first_packet(from, name, start),
+        };
+        Some((id.clone(), first))
+    });
+    measured.collect()
 }
 
 /// What the plan knows.

@@ -25,7 +25,7 @@ use crate::timeline;
 use crate::trace::Trace;
 use crate::world::build::World;
 use crate::world::enter::SOCKETS;
-use crate::{capture, clock, doctor};
+use crate::{capture, clock, doctor, transitions};
 
 /// A run may take so much longer than its flows and actions.
 const GRACE: Duration = Duration::from_secs(30);
@@ -118,6 +118,8 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let links = world.achieved().map(|links| json!(links));
     problems.extend(lab.daemons.end().await);
     record.recordings = recordings;
+    record.sightings = transitions::read::run(&lab.paths.captures, &job.plan)
+        .map_err(Failure::during("the captures cannot be read"))?;
     record.notes.extend(lost);
     record.problems.extend(problems);
     record.own = lab.trace.all();

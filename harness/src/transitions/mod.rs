@@ -62,10 +62,10 @@ pub struct Hop {
 /// So many packets of a way are tried until one is found that can be followed from end to end.
 const TRIES: usize = 500;
 
-/// The transitions of every path and way of a run; `sightings` and `trace` are of one clock, `start` is when time began there.
-pub fn of(mut sightings: Vec<Sighting>, trace: &[Observation], names: &Names, start: u64) -> Vec<Transition> {
-    sightings.sort_by_key(|sighting| sighting.t);
-    let captures = Captures::new(&sightings);
+/// The transitions of every path and way of a run; `sightings` and `trace` are of one clock and in the order of time, `start` is when time
+/// began there.
+pub fn of(sightings: &[Sighting], trace: &[Observation], names: &Names, start: u64) -> Vec<Transition> {
+    let captures = Captures::new(sightings);
     let mut out: Vec<Transition> = Vec::new();
     for way in captures.ways(trace) {
         let keys = captures.ways_packets(&way);
@@ -130,6 +130,7 @@ impl<'a> Captures<'a> {
         for sighting in sightings {
             let host = (sighting.node.as_str(), sighting.outgoing);
             match &sighting.body {
+                Body::Control(_) => {}
                 Body::Sealed { key, .. } => {
                     captures.sealed.entry(*key).or_default().push(sighting);
                     if sighting.point == Point::Real {
@@ -183,7 +184,7 @@ impl<'a> Captures<'a> {
     fn is_same_everywhere(&self, key: &Key) -> Option<bool> {
         let bytes = |sighting: &&'a Sighting| match &sighting.body {
             Body::Sealed { datagram, .. } => datagram.as_slice(),
-            Body::Open { .. } => &[],
+            Body::Control(_) | Body::Open { .. } => &[],
         };
         let seen = self.sealed.get(key).filter(|seen| seen.len() > 1)?;
         Some(seen.iter().map(bytes).all(|one| one == bytes(&seen[0])))
@@ -252,7 +253,7 @@ fn hops(seen: &[&Sighting], ends: [&str; 2], names: &Names) -> Vec<Hop> {
         let towards = if it.outgoing { receiver } else { sender };
         let own = (it.source, it.destination);
         let (outer, original, readable) = match &it.body {
-            Body::Open { .. } => (None, pair(own), true),
+            Body::Control(_) | Body::Open { .. } => (None, pair(own), true),
             Body::Sealed { inner: Some(inner), .. } => (Some(pair(own)), pair(*inner), true),
             Body::Sealed { inner: None, .. } => {
                 let original = at_terminal.map_or(own, |it| (it.source, it.destination));

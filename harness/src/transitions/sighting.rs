@@ -49,9 +49,20 @@ pub struct Sighting {
     pub body: Body,
 }
 
+/// Names a control message between two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Message {
+    /// Its type.
+    pub kind: Kind,
+    /// Its sequence number.
+    pub sequence: u64,
+}
+
 /// What a packet is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
+    /// A control message of NTMobile.
+    Control(Message),
     /// A data packet of NTMobile.
     Sealed {
         /// Its name.
@@ -73,7 +84,7 @@ pub enum Body {
 }
 
 impl Sighting {
-    /// Reads the IP packet `bytes`; nothing where it is not whole or of no interest: control messages, fragments. Data packets that
+    /// Reads the IP packet `bytes`; nothing where it is not whole, or a fragment. Data packets that
     /// left their node as one train, to be cut up by its network device, are as many.
     pub fn read(t: u64, node: &str, point: Point, outgoing: bool, bytes: &[u8]) -> Vec<Self> {
         let all = || {
@@ -81,7 +92,11 @@ impl Sighting {
             let port = |at: usize| Some(u16::from_be_bytes([*transport.get(at)?, *transport.get(at + 1)?]));
             let is_ntm = protocol == 17 && [port(0)?, port(2)?].contains(&NTM_PORT);
             let bodies = if is_ntm && point != Point::Application {
-                train(transport.get(8..)?)
+                let datagram = transport.get(8..)?;
+                match Header::parse(datagram).ok()? {
+                    Header { kind: Kind::Data, .. } => train(datagram),
+                    Header { kind, sequence, .. } => vec![Body::Control(Message { kind, sequence })],
+                }
             } else {
                 vec![Body::Open { length: bytes.len(), carried: carried(protocol, transport)? }]
             };
@@ -92,18 +107,11 @@ impl Sighting {
         all().unwrap_or_default()
     }
 
-    /// The name of a data packet.
-    pub fn key(&self) -> Option<Key> {
-        match &self.body {
-            Body::Sealed { key, .. } => Some(*key),
-            Body::Open { .. } => None,
-        }
-    }
-
-    /// The length of the application's packet.
+    /// The length of the application's packet; of a control message 0.
     pub fn length(&self) -> usize {
         match &self.body {
             Body::Sealed { length, .. } | Body::Open { length, .. } => *length,
+            Body::Control(_) => 0,
         }
     }
 }
@@ -189,7 +197,7 @@ mod tests {
             .into_iter()
             .map(|body| match body {
                 Body::Sealed { key, length, datagram, .. } => (key.sequence as u8, length, datagram),
-                Body::Open { .. } => panic!("it is a data packet"),
+                other => panic!("{other:?} is no data packet"),
             })
             .collect();
         assert_eq!(parts, [(7, 20, first), (8, 33, [&second[..], b"more"].concat())]);
