@@ -137,3 +137,24 @@ fn handover_direct() {
 fn handover_overlap() {
     holds("handover-overlap");
 }
+
+/// T4.1.4-a, T4.1.4-b, T4.2.5-b, TA-a: two general nodes and a terminal at once, over every kind of move.
+#[test]
+fn handover_many() {
+    holds("handover-many");
+}
+
+#[test]
+fn handover_back_and_forth() {
+    holds("handover-back-and-forth");
+}
+
+#[test]
+fn handover_both() {
+    holds("handover-both");
+}
+
+#[test]
+fn outage() {
+    holds("outage");
+}
