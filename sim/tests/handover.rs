@@ -72,6 +72,7 @@ fn moves(from: Place, to: Place, peer: Option<Place>, wanted: &[RouteName]) -> D
 /// Name, from where, to where, the peer's place (none: a general node), and how MN may talk afterwards.
 type Case = (&'static str, Place, Place, Option<Place>, &'static [RouteName]);
 
+/// T4.1.4-b: after a handover the path is direct where the new network allows it, and through a relay where not.
 #[test]
 fn every_move_is_survived_with_a_bounded_interruption() {
     use RouteName::{Direct, Switched, Translated};

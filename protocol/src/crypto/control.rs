@@ -73,3 +73,61 @@ impl ControlKeys {
         Message::decode(header.kind, &body)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aes::cipher::BlockCipherEncrypt;
+    use rand_chacha::ChaCha12Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::wire::{DirectionRequest, Flags, Kind, RequestId};
+
+    fn keys(shared: u8) -> ControlKeys {
+        ControlKeys::new(&SharedKey::new([shared; 32]), Purpose::Control, &[b"a to b"])
+    }
+
+    /// T6.4-a: AES-128 in CFB mode under the random IV that stands ahead of the body, told from the primitive applied by hand:
+    /// C_i = P_i ⊕ AES(C_{i-1}), C_0 = IV. T3.1-e: nothing of the body can be read without the key, and another key opens nothing.
+    #[test]
+    fn control_messages_are_aes_128_cfb_under_the_key_of_their_two_ends() {
+        let name = "a-rather-long-name-of-a-host.in.a.zone.ntm.test";
+        let message: Message = direction_request(name).into();
+        let header = Header {
+            kind: Kind::DirectionRequest,
+            flags: Flags::default(),
+            suite: 0,
+            epoch: 0,
+            length: 0,
+            sequence: 9,
+            id: [3; 16],
+        };
+        let mut rng = ChaCha12Rng::from_seed([1; 32]);
+        let keys_of_both = keys(5);
+        let datagram = keys_of_both.seal(header, &message, &mut rng);
+        let again = keys_of_both.seal(header, &message, &mut rng);
+        let header = Header::parse(&datagram).unwrap();
+        assert_ne!(datagram[HEADER_LEN..], again[HEADER_LEN..], "the IV is random");
+
+        let mut writer = Writer::after(Vec::new());
+        message.encode(&mut writer);
+        let body = writer.finish();
+        assert!(body.windows(4).any(|part| part == b"zone") && body.len() > 48);
+        assert!(!datagram.windows(4).any(|part| part == b"zone"), "the name can be read");
+        let sealed = &datagram[HEADER_LEN..datagram.len() - MAC_LEN];
+        for (at, plain) in body.chunks(16).enumerate() {
+            let mut block = aes::Block::default();
+            block.copy_from_slice(&sealed[at * 16..][..16]);
+            keys_of_both.cipher.encrypt_block(&mut block);
+            let expected: Vec<u8> = plain.iter().zip(&block).map(|(plain, key)| plain ^ key).collect();
+            assert_eq!(sealed[IV_LEN + at * 16..][..plain.len()], expected);
+        }
+
+        assert_eq!(keys_of_both.open(&header, &datagram), Ok(message));
+        assert_eq!(keys(6).open(&header, &datagram).unwrap_err().field, "mac");
+    }
+
+    fn direction_request(name: &str) -> DirectionRequest {
+        DirectionRequest { request: RequestId(1), fqdn: name.parse().unwrap(), renewal: None, avoid: None }
+    }
+}
