@@ -1,5 +1,6 @@
 //! The configuration of `ntm-dc`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use ntm_daemon::program::Failure;
 use ntm_protocol::addr::{Fqdn, NTM_PORT, VipRange};
 use ntm_protocol::coordinator::route::Selection;
 use ntm_protocol::crypto::Suite;
+use ntm_protocol::wire::NodeKind;
 use serde::Deserialize;
 
 /// The configuration file.
@@ -48,6 +50,9 @@ pub struct Config {
     /// The suite of data packets.
     #[serde(default)]
     pub suite: Suite,
+    /// The virtual ranges of other DCs, by their names. One that does not stand here is asked when this DC starts.
+    #[serde(default)]
+    pub neighbours: BTreeMap<Fqdn, VipRange>,
     /// The file for observations.
     pub trace: Option<PathBuf>,
     /// The path of the control socket.
@@ -98,5 +103,18 @@ pub fn prepare(path: &Path) -> Result<Prepared, Failure> {
         *file = config::beside(path, file);
     }
     let keys = KeyFile::load(&config.keys).map_err(|error| wrong("keys", error.to_string()))?;
+    let mut ranges = vec![(&config.fqdn, config.vips)];
+    for (name, vips) in &config.neighbours {
+        if !keys.of_kind(NodeKind::Coordinator).any(|entry| entry.peer == *name) {
+            return Err(wrong("neighbours", format!("'{name}' is no coordinator in the key file")));
+        }
+        if let Some((other, range)) = ranges.iter().find(|(_, range)| range.overlaps(vips)) {
+            let why = format!(
+                "the virtual range {vips} of '{name}' overlaps with {range} of '{other}': give each DC a range of its own"
+            );
+            return Err(wrong("neighbours", why));
+        }
+        ranges.push((name, *vips));
+    }
     Ok(Prepared { config, keys })
 }

@@ -15,7 +15,7 @@ use ntm_dns::server::Counts;
 use ntm_protocol::addr::VipRange;
 use ntm_protocol::coordinator::lookup::{LookupId, LookupResult};
 use ntm_protocol::coordinator::store::{WriteId, WriteOutcome};
-use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
+use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig, Overlap};
 use ntm_protocol::observe::Observation;
 use ntm_protocol::wire::NodeKind;
 use serde::Serialize;
@@ -38,6 +38,7 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
         fqdn: entry.peer.clone(),
         kind: entry.kind,
         key: entry.key.clone(),
+        vips: config.neighbours.get(&entry.peer).copied(),
     });
     let at = config.address.with_port(config.port);
     let mut coordinator = Coordinator::new(CoordinatorConfig {
@@ -71,6 +72,8 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
     let mut writes = FuturesUnordered::<Writes>::new();
     let mut buffer = vec![0; MAX_DATAGRAM];
     let mut counters = Counters::default();
+    coordinator.start(clock::now());
+    let mut overlap_told = false;
     notify::ready(&format!("{} serves the zone {}", config.name, config.zone));
     loop {
         // First of all, so that whatever anybody was told stands in the trace, even if the process is killed at once.
@@ -78,6 +81,18 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
             trace.write(&Observation { t, node: config.name.clone(), what });
         }
         trace.flush();
+        if let Some(overlap) = coordinator.overlap().filter(|_| !std::mem::replace(&mut overlap_told, true)) {
+            let Overlap { peer, vips, at_start } = overlap;
+            let own = config.vips;
+            let what = format!(
+                "the virtual range {own} overlaps with {vips}, says '{peer}': give each DC a range of its own ('vips')"
+            );
+            if *at_start {
+                return Err(Failure::Config(what));
+            }
+            tracing::error!("{what}; no VIP is handed out any more");
+            notify::status(&what);
+        }
         while let Some(transmit) = coordinator.poll_transmit() {
             // Control messages are few and small; one that the system will not take now is repeated by its sender.
             match sockets.send(&transmit.bytes, transmit.to) {
@@ -151,6 +166,8 @@ struct Status<'a> {
     fqdn: &'a str,
     zone: &'a str,
     vips: VipRange,
+    /// A DC that claims part of that range, or of a third one's, and the range: no VIP is handed out.
+    overlap: Option<(&'a str, VipRange)>,
     terminals: usize,
     relays: usize,
     received: u64,
@@ -165,7 +182,7 @@ struct Status<'a> {
 impl<'a> Status<'a> {
     fn of(
         config: &'a Config,
-        coordinator: &Coordinator,
+        coordinator: &'a Coordinator,
         counters: &Counters,
         dns: Counts,
         trace: &TraceSink,
@@ -174,6 +191,7 @@ impl<'a> Status<'a> {
             fqdn: config.fqdn.as_str(),
             zone: config.zone.as_str(),
             vips: config.vips,
+            overlap: coordinator.overlap().map(|overlap| (overlap.peer.as_str(), overlap.vips)),
             terminals: coordinator.registered(NodeKind::Terminal),
             relays: coordinator.registered(NodeKind::Relay),
             received: counters.received,

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::exit::Failure;
@@ -37,13 +38,34 @@ impl Handover {
     }
 }
 
-/// Does `actions`, each at its time after `start`; every handover done is pushed to `done` at once.
+/// What is to be done with a node's daemon, by who holds them; answered when it is done.
+#[derive(Debug)]
+pub struct Order {
+    /// Whose.
+    pub node: String,
+    /// Killed, or started.
+    pub kind: OrderKind,
+    /// Where to say that it is done.
+    pub done: oneshot::Sender<Result<(), Failure>>,
+}
+
+/// What can be done with a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderKind {
+    /// As by `kill -9`.
+    Kill,
+    /// Started again.
+    Start,
+}
+
+/// Does `actions`, each at its time after `start`; every handover done is pushed to `done` at once. What concerns daemons goes to `orders`.
 pub async fn play(
     actions: &[Action],
     plan: &Plan,
     world: &mut World,
     trace: &Trace,
     start: Instant,
+    orders: &mpsc::Sender<Order>,
     done: &mut Vec<Handover>,
 ) -> Result<(), Failure> {
     // Addresses that are no more as planned.
@@ -98,9 +120,24 @@ pub async fn play(
                 }
                 trace.note(name.get_ref(), "link", json!({ "up": shape.up, "down": shape.down }));
             }
+            ActionKind::Kill { node } => {
+                order(orders, node.get_ref(), OrderKind::Kill).await?;
+                trace.note(node.get_ref(), "killed", json!({}));
+            }
+            ActionKind::Start { node } => {
+                trace.note(node.get_ref(), "started", json!({}));
+                order(orders, node.get_ref(), OrderKind::Start).await?;
+            }
         }
     }
     Ok(())
+}
+
+async fn order(orders: &mpsc::Sender<Order>, node: &str, kind: OrderKind) -> Result<(), Failure> {
+    let (done, answer) = oneshot::channel();
+    let gone = || Failure::error(format!("nobody holds the daemon of `{node}` any more"));
+    orders.send(Order { node: node.to_owned(), kind, done }).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())?
 }
 
 /// By node and interface.

@@ -99,6 +99,12 @@ interface = { node = "g", name = "eth0", state = "up", ? = 1 }
 [[at]]
 time = "1s"
 link = { name = "l", ? = 1 }
+[[at]]
+time = "1s"
+kill = { node = "g", ? = 1 }
+[[at]]
+time = "1s"
+start = { node = "g", ? = 1 }
 [[expect]]
 fail = "wrong"
 ? = 1

@@ -75,6 +75,24 @@ fn rs_s() {
     );
 }
 
+/// T4-a, T4-b, T7-a: which of three relays is used, before and after a handover.
+#[test]
+fn relays() {
+    holds("relays");
+}
+
+/// T4.2.5-b: what a relay's death means to applications.
+#[test]
+fn relay_dies() {
+    holds("relay-dies");
+}
+
+/// T4.2.5-b: what outlives a relay's restart.
+#[test]
+fn relay_restarts() {
+    holds("relay-restarts");
+}
+
 /// Fig. 4.4, T4.2.3-a, T4.2.3-b: RS-N translates both addresses in both directions. TA-b, TA-c: its Relay Table has one side, and the
 /// general node's address.
 #[test]

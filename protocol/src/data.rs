@@ -89,6 +89,12 @@ pub enum DataUpdate {
         /// The tunnel addresses of initiator and responder, as far as known.
         ends: [Option<SocketAddr>; 2],
     },
+    /// No way leads on `path` any more, nor will one soon: its packets are not sent, and applications are to be told. A [`Send`](Self::Send)
+    /// or [`Remote`](Self::Remote) of the path ends that.
+    Lose {
+        /// The path.
+        path: PathId,
+    },
     /// The path ended, in both directions.
     Forget {
         /// The path.
@@ -112,6 +118,7 @@ impl std::fmt::Debug for DataUpdate {
             Self::Keep { path, local: None } => write!(f, "Keep {path} to no address"),
             Self::Receive { flow, keys } => write!(f, "Receive {flow:?} in epoch {}", keys.epoch()),
             Self::Switch { path, ends } => write!(f, "Switch {path} between {ends:?}"),
+            Self::Lose { path } => write!(f, "Lose {path}"),
             Self::Forget { path } => write!(f, "Forget {path}"),
             Self::Pause => f.write_str("Pause"),
             Self::Resume => f.write_str("Resume"),
@@ -123,6 +130,8 @@ struct Sending {
     keys: DataKeys,
     next: u64,
     way: Way,
+    /// Whether the path is lost.
+    lost: bool,
 }
 
 /// How a datagram leaves.
@@ -155,6 +164,8 @@ pub enum NotSent {
     Malformed,
     /// No path leads there.
     NoPath(Flow),
+    /// The path that led there is lost: the application is to know that its connection has ended.
+    Lost(Flow),
     /// It is larger than the buffer.
     TooLarge,
 }
@@ -166,12 +177,15 @@ impl Outbound {
             DataUpdate::Send { flow, remote, keys } => {
                 let sendings = self.flows.entry(*flow).or_default();
                 sendings.retain(|old| old.keys.path() != keys.path());
-                sendings.insert(0, Sending { keys: (**keys).clone(), next: 1, way: Way::from(*remote) });
+                sendings.insert(
+                    0,
+                    Sending { keys: (**keys).clone(), next: 1, way: Way::from(*remote), lost: false },
+                );
             }
             DataUpdate::Remote { flow, path, remote } => {
                 let sendings = self.flows.get_mut(flow).map_or(&mut [][..], Vec::as_mut_slice);
                 if let Some(at) = sendings.iter().position(|sending| sending.keys.path() == *path) {
-                    sendings[at].way.remote = *remote;
+                    (sendings[at].way.remote, sendings[at].lost) = (*remote, false);
                     sendings[..=at].rotate_right(1);
                 }
             }
@@ -179,6 +193,10 @@ impl Outbound {
                 let sendings = self.flows.values_mut().flatten();
                 let its = sendings.filter(|sending| sending.keys.path() == *path);
                 its.for_each(|sending| sending.way.local = *local);
+            }
+            DataUpdate::Lose { path } => {
+                let its = |sending: &&mut Sending| sending.keys.path() == *path;
+                self.flows.values_mut().flatten().filter(its).for_each(|sending| sending.lost = true);
             }
             DataUpdate::Forget { path } => self.flows.retain(|_, sendings| {
                 sendings.retain(|sending| sending.keys.path() != *path);
@@ -200,6 +218,9 @@ impl Outbound {
         let flow = Flow::of(inner).map_err(|_| NotSent::Malformed)?;
         let sendings = self.flows.get_mut(&flow).map(Vec::as_mut_slice);
         let Some([sending, ..]) = sendings else { return Err(NotSent::NoPath(flow)) };
+        if sending.lost {
+            return Err(NotSent::Lost(flow));
+        }
         let room = out.get_mut(HEADER_LEN..HEADER_LEN + inner.len()).ok_or(NotSent::TooLarge)?;
         room.copy_from_slice(inner);
         let length = sending.keys.seal(sending.next, inner.len(), out).ok_or(NotSent::TooLarge)?;
@@ -273,6 +294,7 @@ impl Inbound {
             DataUpdate::Send { .. }
             | DataUpdate::Remote { .. }
             | DataUpdate::Keep { .. }
+            | DataUpdate::Lose { .. }
             | DataUpdate::Pause
             | DataUpdate::Resume => {}
         }
@@ -442,6 +464,25 @@ mod tests {
         assert_eq!(used(&mut out), Some((other, 2, at(2))));
         out.apply(&DataUpdate::Forget { path: other });
         assert_eq!(used(&mut out), None);
+    }
+
+    /// An application is told of a path that is lost, until there is a way again; another path of the same flow is not concerned.
+    #[test]
+    fn what_is_lost_is_told_until_there_is_a_way_again() {
+        let (mut out, _) = ends(0);
+        let sent =
+            |out: &mut Outbound| out.seal(&packet(flow(), 20), &mut [0; 200]).map(|(_, way)| way.remote);
+        let (first, other) = ("192.0.2.1:4330".parse().unwrap(), "192.0.2.9:4330".parse().unwrap());
+        assert_eq!(sent(&mut out), Ok(first));
+        out.apply(&DataUpdate::Lose { path: PathId([2; 16]) });
+        assert_eq!(sent(&mut out), Ok(first), "another path");
+        out.apply(&DataUpdate::Lose { path: PATH });
+        assert_eq!(sent(&mut out), Err(NotSent::Lost(flow())));
+        out.apply(&DataUpdate::Remote { flow: flow(), path: PATH, remote: other });
+        assert_eq!(sent(&mut out), Ok(other));
+        out.apply(&DataUpdate::Lose { path: PATH });
+        out.apply(&DataUpdate::Send { flow: flow(), remote: first, keys: keys(1, Role::Initiator) });
+        assert_eq!(sent(&mut out), Ok(first));
     }
 
     #[test]

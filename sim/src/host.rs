@@ -36,7 +36,7 @@ pub struct Interface {
 /// What a host is, so that it can be started again.
 #[derive(Clone)]
 pub(crate) enum Part {
-    Coordinator { zone: Fqdn, vips: VipRange, acquaintances: Vec<(Fqdn, NodeKind)> },
+    Coordinator { zone: Fqdn, vips: VipRange, acquaintances: Vec<(Fqdn, NodeKind, Option<VipRange>)> },
     Relay { coordinators: Vec<(Fqdn, Addresses)> },
     Terminal { coordinator: (Fqdn, Addresses) },
     General,
@@ -177,12 +177,13 @@ impl Host {
         let (fqdn, sockets) = (self.fqdn.clone(), self.sockets());
         self.machine = match &self.part {
             Part::Coordinator { zone, vips, acquaintances } => {
-                let acquaintances = acquaintances.iter().map(|(fqdn, kind)| Acquaintance {
+                let acquaintances = acquaintances.iter().map(|(fqdn, kind, vips)| Acquaintance {
                     fqdn: fqdn.clone(),
                     kind: *kind,
                     key: key(fqdn),
+                    vips: vips.filter(|_| settings.ranges_known),
                 });
-                Machine::Coordinator(Box::new(Coordinator::new(CoordinatorConfig {
+                let mut coordinator = Coordinator::new(CoordinatorConfig {
                     fqdn,
                     addresses: sockets,
                     zone: zone.clone(),
@@ -196,7 +197,9 @@ impl Host {
                     generals: self.store.generals(),
                     seed,
                     first_sequence,
-                })))
+                });
+                coordinator.start(now);
+                Machine::Coordinator(Box::new(coordinator))
             }
             Part::Relay { coordinators } => {
                 let coordinators =

@@ -283,6 +283,6 @@ fn the_status_of_other_paths_says_why() {
 
     CN and the relay are gone
     cn.b.ntm.test: None: broken: the peer does not answer; it is to be directed anew
-    www.example.test: None: broken: the relay does not answer; it is to be directed anew
+    www.example.test: None: lost: the relay is gone, and no other can take its place; applications are told so, and who asks for the name anew gets another
     ");
 }

@@ -197,6 +197,42 @@ fn names_that_lead_nowhere_get_an_error() {
     }
 }
 
+/// T3.2.2-b: whoever serves a zone may say that it is a DC, and even that it is another's, at an address of his own. Nobody believes him: the
+/// application gets SERVFAIL, the cause stands in the trace, and that other DC is found where it was.
+#[test]
+fn a_zone_that_lies_about_its_dc_misleads_nobody() {
+    let mut lab = Lab::new(12);
+    let (mn, cn) = (lab.mn(public(10)), lab.cn(public(11)));
+    let evil = public(66);
+    lab.world.general("evil", &["www.evil.test"], evil);
+    let theirs = lab.world.fqdn(lab.dc[1]).clone();
+    for (zone, server) in [("liar.test", "ns.liar.test".parse().unwrap()), ("mimic.test", theirs)] {
+        let data = lab.world.dns.zone(&zone.parse().unwrap());
+        data.servers = vec![(server, vec![evil.address])];
+        data.texts = vec!["ntm-dc=1".to_owned()];
+    }
+    lab.start();
+    for (name, reason) in
+        [("mn.liar.test", "not known here"), ("mn.mimic.test", "contradicts what is known here")]
+    {
+        let (asked, from) = (lab.world.now(), lab.world.trace().len());
+        let ask = lab.world.ask(mn, name);
+        assert!(lab.world.wait(secs(2), |world| world.heard(ask).answer.is_some()), "{name}");
+        assert_eq!(lab.world.heard(ask).answer.map(|(_, answer)| answer), Some(Err(DnsError::ServFail)));
+        assert!(lab.world.now() - asked < ms(200));
+        let why = lab.world.trace()[from..].iter().find_map(|o| match &o.what {
+            What::Refused { from, field, reason } if o.node == "dc-a" => {
+                Some((*from, field.clone(), reason.clone()))
+            }
+            _ => None,
+        });
+        let at = SocketAddr::new(evil.address, 4330);
+        assert_eq!(why, Some((at, "dc record".to_owned(), reason.to_owned())), "{name}");
+    }
+    let talk = lab.talk(mn, cn);
+    lab.assert_flowing(talk);
+}
+
 /// Every request is repeated until answered, and then no more: a quiet world sends keep-alives alone, and seldom tries whether a path that
 /// is relayed can be direct by now (T4.1.2-b).
 #[test]

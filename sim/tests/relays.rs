@@ -8,8 +8,9 @@ use common::{Lab, inside, ms, public, secs};
 use ntm_nat::Behaviour;
 use ntm_protocol::addr::NodeId;
 use ntm_protocol::coordinator::route::Selection;
-use ntm_protocol::observe::RouteName;
+use ntm_protocol::observe::{RouteName, What};
 use ntm_protocol::time::Duration;
+use ntm_protocol::wire::{Kind, NodeKind};
 use ntm_sim::{HostId, Link, TalkId, World};
 
 /// The lab's relay, and two more with links of these delays.
@@ -210,4 +211,154 @@ fn a_handover_brings_the_relay_of_the_new_network_for_rs_s_alone() {
         let ips: Vec<IpAddr> = lab.world.sources_heard(other).iter().map(|source| source.ip()).collect();
         assert_eq!(ips, [at(6)]);
     }
+}
+
+/// T4.1.4-b: a relay dies, and the DCs do not know it yet. Both ends find out by themselves; the path goes over another relay within three
+/// keep-alives and the sequence, and nobody asks the dead one.
+#[test]
+fn rs_s_leaves_a_dead_relay_before_the_dc_knows() {
+    for seed in 0..5 {
+        let mut lab = Lab::new(seed);
+        let relays = three(&mut lab, [10, 30]);
+        let (a, b) = (lab.nat(Behaviour::SYMMETRIC), lab.nat(Behaviour::SYMMETRIC));
+        let (mn, cn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)));
+        lab.start();
+        lab.world.run_for(secs(6));
+        let talk = lab.talk(mn, cn);
+        assert_eq!(loads(&lab, &relays), [1, 0, 0]);
+        // At any moment of a keep-alive period.
+        lab.world.run_for(ms(1000 * seed + 100));
+        let start = lab.world.trace().len();
+        lab.world.crash(relays[0]);
+        let took = back_after(&mut lab, talk, secs(17));
+        assert!(took < secs(15) + ms(500), "{took:?}");
+        for dc in lab.dc {
+            let dc = lab.world.at_coordinator(dc).expect("a running DC");
+            assert_eq!(dc.registered(NodeKind::Relay), 3, "the DC knows already: the test shows nothing");
+        }
+        let asked = |what: &What| matches!(what, What::Sent { message: Kind::RelayDirection, to, .. } if to.ip() == IpAddr::from([203, 0, 113, 5]));
+        assert!(!lab.world.trace()[start..].iter().any(|o| asked(&o.what)), "{}", lab.sequence(start));
+        assert_eq!(loads(&lab, &relays)[1..], [1, 0]);
+        lab.assert_flowing(talk);
+    }
+}
+
+/// Whether the application of `talk` was told of a packet that it sent lately.
+fn is_told(world: &World, talk: TalkId) -> bool {
+    world.heard(talk).packets.last().is_some_and(|packet| !packet.had_path)
+}
+
+fn reasons(world: &World, host: HostId) -> Vec<String> {
+    world.at_terminal(host).expect("a running terminal").paths().into_iter().map(|path| path.reason).collect()
+}
+
+/// T4.2.5-b: with its relay a path to a general node ends. Applications are told, within three keep-alives and what the DC takes to find the
+/// relay silent; nothing is mapped anew behind their backs. Who asks for the name again gets the same VIP (T4.2.4-a) through another.
+#[test]
+fn rs_n_ends_with_its_relay_and_a_new_query_leads_through_another() {
+    let at = |n: u8| IpAddr::from([203, 0, 113, n]);
+    for cut_only in [false, true] {
+        let mut lab = Lab::new(8);
+        let relays = three(&mut lab, [10, 30]);
+        let (a, b) = (lab.nat(Behaviour::SYMMETRIC), lab.nat(Behaviour::SYMMETRIC));
+        let (mn, cn, gn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)), lab.gn);
+        lab.start();
+        lab.world.run_for(secs(6));
+        let (general, switched) = (lab.talk(mn, gn), lab.talk(mn, cn));
+        assert_eq!(loads(&lab, &relays), [2, 0, 0]);
+        let vip = lab.world.heard(general).vip();
+        if cut_only {
+            // It lives, and MN does not reach it: the DC believes that all is well.
+            lab.world.cut(at(5), at(101));
+        } else {
+            lab.world.crash(relays[0]);
+        }
+        let gone = lab.world.now();
+        assert!(lab.world.wait(secs(30), |world| is_told(world, general)), "{}", lab.sequence(0));
+        println!("cut {cut_only}: told after {:?}", lab.world.now() - gone);
+        assert!(lab.world.now() - gone < secs(15) + if cut_only { secs(6) } else { secs(4) });
+        assert!(
+            reasons(&lab.world, mn).iter().any(|why| why.starts_with("lost: ")),
+            "{:?}",
+            reasons(&lab.world, mn)
+        );
+        // And so it stays, while the other path has found another relay.
+        lab.world.run_for(secs(30));
+        assert!(is_told(&lab.world, general));
+        assert_eq!(lab.world.sources_heard(gn).len(), 1, "nothing was mapped anew");
+        lab.assert_flowing(switched);
+        lab.world.hang_up(general);
+        let again = lab.talk(mn, gn);
+        assert_eq!(lab.world.heard(again).vip(), vip);
+        let sources: Vec<IpAddr> = lab.world.sources_heard(gn).iter().map(|source| source.ip()).collect();
+        assert_eq!(sources, [at(5), at(6)]);
+        lab.assert_flowing(again);
+        assert_eq!(lab.world.at_terminal(mn).expect("a running terminal").paths().len(), 2);
+        // The relay comes back: nobody is disturbed by what is left of the first path.
+        lab.world.mend();
+        if !cut_only {
+            lab.world.start(relays[0]);
+        }
+        lab.world.run_for(secs(60));
+        lab.assert_flowing(again);
+        assert_eq!(lab.world.sources_heard(gn).len(), 2);
+    }
+}
+
+/// A query that comes while the path is being found lost is answered, through another relay.
+#[test]
+fn a_query_that_waits_for_a_lost_path_gets_another() {
+    let mut lab = Lab::new(9);
+    three(&mut lab, [10, 30]);
+    let nat = lab.nat(Behaviour::SYMMETRIC);
+    let (mn, gn) = (lab.mn(inside(nat, 2)), lab.gn);
+    lab.start();
+    lab.world.run_for(secs(6));
+    let talk = lab.talk(mn, gn);
+    lab.world.crash(lab.rs);
+    let broken = |world: &World| reasons(world, mn).iter().any(|why| why.starts_with("broken: "));
+    assert!(lab.world.wait(secs(20), broken), "{:?}", reasons(&lab.world, mn));
+    let asked = lab.world.now();
+    let waiting = lab.world.ask(mn, "www.example.test");
+    assert!(lab.world.wait(secs(9), |world| world.heard(waiting).vip().is_some()), "{}", lab.sequence(0));
+    println!("answered after {:?}", lab.world.now() - asked);
+    assert_eq!(lab.world.heard(waiting).vip(), lab.world.heard(talk).vip());
+}
+
+/// T4.2.5-b: with one relay alone, which comes back, the same path serves again under the same source, and nobody asks for the name anew.
+#[test]
+fn a_lost_path_serves_again_when_its_relay_is_back() {
+    let mut lab = Lab::new(10);
+    let nat = lab.nat(Behaviour::SYMMETRIC);
+    let (mn, gn) = (lab.mn(inside(nat, 2)), lab.gn);
+    lab.start();
+    let talk = lab.talk(mn, gn);
+    lab.world.crash(lab.rs);
+    assert!(lab.world.wait(secs(30), |world| is_told(world, talk)));
+    lab.world.run_for(secs(20));
+    lab.world.start(lab.rs);
+    let took = back_after(&mut lab, talk, secs(12));
+    println!("back after {took:?}");
+    lab.assert_flowing(talk);
+    assert_eq!(lab.world.sources_heard(gn).len(), 1);
+}
+
+/// Where the terminal itself has no network, no relay is to blame: applications are told nothing, and packets wait.
+#[test]
+fn a_terminals_own_outage_loses_no_path() {
+    let mut lab = Lab::new(11);
+    three(&mut lab, [10, 30]);
+    let nat = lab.nat(Behaviour::SYMMETRIC);
+    let (mn, gn) = (lab.mn(inside(nat, 2)), lab.gn);
+    lab.start();
+    lab.world.run_for(secs(6));
+    let talk = lab.talk(mn, gn);
+    lab.world.move_to(mn, &[]);
+    lab.world.run_for(secs(40));
+    lab.world.move_to(mn, &[inside(nat, 2)]);
+    lab.world.run_for(secs(5));
+    lab.assert_flowing(talk);
+    let packets = &lab.world.heard(talk).packets;
+    assert!(packets.iter().all(|packet| packet.had_path), "an application was told that its path is lost");
+    assert_eq!(lab.world.sources_heard(gn).len(), 1);
 }

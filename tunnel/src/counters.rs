@@ -62,6 +62,10 @@ counters! {
     trains_resent,
     /// Dropped from the TUN: no path leads to the destination.
     drop_no_path,
+    /// Dropped from the TUN: the path to the destination is lost.
+    drop_lost,
+    /// Answers to applications whose packets had no way.
+    answers,
     /// Dropped from the TUN: no well-formed IPv4 packet.
     drop_malformed,
     /// Dropped from the TUN: too large to seal.

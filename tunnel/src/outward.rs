@@ -1,9 +1,11 @@
 //! The thread from the TUN to the network.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use ntm_protocol::data::NotSent;
+use ntm_protocol::inner::icmp::{self, Unreachable};
+use ntm_protocol::inner::reset;
 
 use crate::counters::Counters;
 use crate::outlet::Outlet;
@@ -37,6 +39,8 @@ struct Sealer<E> {
     table: E,
     outlet: Outlet,
     notify: Notify,
+    /// Where applications are told of packets that have no way.
+    answers: Option<Tun>,
     buffer: Box<[u8]>,
     used: usize,
 }
@@ -49,10 +53,12 @@ impl<E: Egress> Outward<E> {
         pending: Pending<E::Update>,
         notify: Notify,
         waiter: Waiter,
+        answer: bool,
     ) -> Self {
         // One packet beyond the limit always fits.
         let buffer = vec![0; BATCH_BYTES + READ + OVERHEAD].into();
-        let sealer = Sealer { table, outlet: Outlet::new(udp), notify, buffer, used: 0 };
+        let answers = answer.then(|| tun.clone());
+        let sealer = Sealer { table, outlet: Outlet::new(udp), notify, answers, buffer, used: 0 };
         Self { tun, pending, waiter, sealer }
     }
 
@@ -148,7 +154,32 @@ impl<E: Egress> Sealer<E> {
                 self.used = place.end;
                 self.outlet.push(&self.buffer, place, way);
             }
-            Err(why) => self.dropped(why),
+            Err(why) => {
+                self.answer(inner, why);
+                self.dropped(why);
+            }
+        }
+    }
+
+    /// Tells the application of `inner` that there is no way.
+    fn answer(&self, inner: &[u8], why: NotSent) {
+        let Some(tun) = &self.answers else { return };
+        let mut answer = [0; icmp::MAX_LEN];
+        let length = match why {
+            // A hint to what stands, and the end of an attempt to connect.
+            NotSent::NoPath(_) => icmp::answer(inner, Unreachable::Host, &mut answer),
+            // The end of a connection, at once.
+            NotSent::Lost(_) => reset::answer(inner, &mut answer)
+                .or_else(|| icmp::answer(inner, Unreachable::Prohibited, &mut answer)),
+            NotSent::Malformed | NotSent::TooLarge => None,
+        };
+        if let Some(length) = length {
+            let vnet = Vnet::default().emit();
+            let parts = [IoSlice::new(&vnet), IoSlice::new(&answer[..length])];
+            // One that the interface does not take is as one that is lost.
+            if tun.write(if tun.has_offload() { &parts } else { &parts[1..] }).is_ok() {
+                self.notify.counters.answers.add(1);
+            }
         }
     }
 
@@ -156,6 +187,7 @@ impl<E: Egress> Sealer<E> {
         let counters = &self.notify.counters;
         match why {
             NotSent::NoPath(_) => counters.drop_no_path.add(1),
+            NotSent::Lost(_) => counters.drop_lost.add(1),
             NotSent::Malformed => counters.drop_malformed.add(1),
             NotSent::TooLarge => counters.drop_too_large.add(1),
         }

@@ -38,6 +38,8 @@ pub struct PlaneOptions {
     /// How long a thread, having worked, looks for more before it blocks. It lowers latency and costs a core while packets
     /// flow; zero, the default, is kind to a machine that holds many nodes.
     pub spin: Duration,
+    /// Whether packets of applications that have no way are answered, so that these learn of it; else they are dropped in silence.
+    pub answer: bool,
 }
 
 /// The running data plane of one node. `U` is the update that both its tables understand.
@@ -137,7 +139,7 @@ impl<U: Send + Clone + 'static> Plane<U> {
         let outward = match tun {
             Some(tun) => {
                 let (updates, pending) = updates()?;
-                let thread = Outward::new(tun, udp, egress, pending, notify(), waiter());
+                let thread = Outward::new(tun, udp, egress, pending, notify(), waiter(), options.answer);
                 threads.spawn("ntm-out", failure_sender, move || thread.run())?;
                 Some(updates)
             }

@@ -271,3 +271,39 @@ fn sealed_packets_are_carried_and_none_is_refused() {
         }
     }
 }
+
+/// T4.2.5-b: an application learns at once that its path is lost, by a reset or by ICMP, and of what has no path, by ICMP: real sockets say so.
+#[test]
+fn applications_are_told_where_no_way_leads() {
+    for offload in [true, false] {
+        let world = World::new();
+        let (mut out, inb) = tables(0, Suite::Aes128Cbc);
+        out.apply(&DataUpdate::Lose { path: PathId([1; 16]) });
+        let node = Node::start(&world, 0, offload, Duration::ZERO, out, inb);
+        let (lost, nowhere) = (vip(1), std::net::Ipv4Addr::new(198, 18, 0, 9));
+        let start = std::time::Instant::now();
+        world.within(0, || {
+            let connect = |to: std::net::Ipv4Addr| {
+                let to = SocketAddr::from((to, 7));
+                let error = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(10));
+                error.expect_err("nobody is there").raw_os_error()
+            };
+            assert_eq!(connect(lost), Some(libc::ECONNREFUSED));
+            assert_eq!(connect(nowhere), Some(libc::EHOSTUNREACH));
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+            socket.connect((lost, 7)).expect("a destination");
+            socket.send(b"hello").expect("sent");
+            let error = socket.recv(&mut [0; 9]).expect_err("nobody answers").raw_os_error();
+            assert_eq!(error, Some(libc::EHOSTUNREACH));
+        });
+        let told = run(&format!("ip netns exec {} ping -c 1 -W 10 {lost}", world.names[0]));
+        let told = String::from_utf8_lossy(&told.stdout);
+        assert!(told.contains("Destination Host Prohibited"), "{told}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        let counts = node.stop();
+        // An answer that comes while the kernel holds the socket is a hint only, and the SYN comes again.
+        assert!(counts.drop_lost >= 3 && counts.drop_no_path >= 1, "{counts:?}");
+        assert_eq!(counts.answers, counts.drop_lost + counts.drop_no_path);
+    }
+}

@@ -40,7 +40,18 @@ pub(crate) struct Client {
 impl Client {
     /// A terminal of `site` at 127.0.0.`address`, that wants to be registered.
     pub(crate) fn terminal(space: &Space, site: &Site, name: &str, address: u8) -> Self {
-        let mut terminal = Terminal::new(TerminalConfig {
+        Self::terminal_but(space, site, name, address, |_| {})
+    }
+
+    /// The same, configured otherwise.
+    pub(crate) fn terminal_but(
+        space: &Space,
+        site: &Site,
+        name: &str,
+        address: u8,
+        change: impl FnOnce(&mut TerminalConfig),
+    ) -> Self {
+        let mut config = TerminalConfig {
             fqdn: fqdn(name),
             port: NTM_PORT,
             coordinator: site.fqdn(),
@@ -49,7 +60,9 @@ impl Client {
             patience: QUERY,
             seed: [address; 32],
             first_sequence: 1,
-        });
+        };
+        change(&mut config);
+        let mut terminal = Terminal::new(config);
         terminal.handle_addresses(&[loopback(address)], clock::now());
         Self::new(space, Machine::Terminal(Box::new(terminal)), address)
     }

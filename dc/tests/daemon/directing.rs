@@ -12,7 +12,7 @@ use crate::names::Names;
 use crate::process::{Dc, Files, LAB, SITE, traced, vip};
 use crate::space::Space;
 
-/// What a DC noted in `lines`, one line each, in order; what was repeated stands once.
+/// What a DC noted in `lines`, one line each, in order, but Keep-alives; what was repeated stands once.
 fn ladder(lines: &[Value]) -> String {
     let names = [
         ("127.0.0.10", "DC"),
@@ -26,7 +26,10 @@ fn ladder(lines: &[Value]) -> String {
         names.iter().find(|(known, _)| *known == address).map_or(address, |(_, name)| name).to_owned()
     };
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let is_keep_alive =
+        |line: &Value| line["message"].as_str().is_some_and(|kind| kind.starts_with("KeepAlive"));
     let step = |line: &Value| match line["what"].as_str()? {
+        _ if is_keep_alive(line) => None,
         "received" => Some(format!("{} -> {}", who(&line["from"]), text(&line["message"]))),
         "sent" => Some(format!("-> {} {}", who(&line["to"]), text(&line["message"]))),
         "asked" => Some(format!("{} {} ?", text(&line["lookup"]), text(&line["name"]))),
@@ -117,12 +120,7 @@ fn t3_2_seq_a_terminal_of_another_dc_is_reached_over_its_crash_too() {
     -> MN RouteDirection
     LAB -> RouteResponse
     ");
-    let without_keep_alives: Vec<Value> = lab.files.trace()[starts[1]..]
-        .iter()
-        .filter(|line| !line["message"].as_str().is_some_and(|kind| kind.starts_with("KeepAlive")))
-        .cloned()
-        .collect();
-    insta::assert_snapshot!(ladder(&without_keep_alives), @"
+    insta::assert_snapshot!(ladder(&lab.files.trace()[starts[1]..]), @"
     DC -> RegistrationRequest
     -> DC RegistrationResponse
     DC -> InformationRequest
@@ -165,7 +163,7 @@ fn t3_2_2_b_each_failure_of_the_dns_gives_its_refusal() {
     let start = dc.files.trace().len();
     let example = "NS: example.test at ns.example.test";
     // Name, refusal, what the DNS said of that name.
-    let cases: [(&str, DnsError, &[&str]); 9] = [
+    let cases: [(&str, DnsError, &[&str]); 18] = [
         ("nothing.example.test", NxDomain, &["NS: NXDOMAIN"]),
         ("www.nothing", NxDomain, &["NS: NXDOMAIN"]),
         ("nobody.dc.test", NxDomain, &["NS: NXDOMAIN"]),
@@ -174,6 +172,18 @@ fn t3_2_2_b_each_failure_of_the_dns_gives_its_refusal() {
         ("www.silent.test", ServFail, &["NS: timeout"]),
         // Its name server says that it is a DC, and nobody shares a key with it.
         ("mn.liar.test", ServFail, &["NS: liar.test at ns.liar.test"]),
+        // Two zones whose servers have their names in each other, and so no address.
+        ("www.knot.test", ServFail, &["NS: SERVFAIL"]),
+        // A zone delegated to our own DC, which has no such zone.
+        ("www.astray.test", ServFail, &["NS: SERVFAIL"]),
+        // Aliases: those of one zone are followed; round, into nothing, to the silent, to a terminal (whose VIP is nobody's by alias).
+        ("alias.example.test", ServFail, &[example, "A: 192.0.2.80", "AAAA: no record"]),
+        ("round.example.test", ServFail, &[example, "A: SERVFAIL"]),
+        ("adrift.example.test", NxDomain, &["NS: NXDOMAIN"]),
+        ("far.example.test", NxDomain, &["NS: NXDOMAIN"]),
+        ("muted.example.test", ServFail, &["NS: timeout"]),
+        ("to-ntm.example.test", NoData, &[example, "A: no record", "AAAA: no record"]),
+        ("long0.example.test", ServFail, &[example, "A: 192.0.2.80", "AAAA: no record"]),
         // A terminal of our own that is not registered.
         ("cn.dc.test", ServFail, &["NS: dc.test at ns.dc.test"]),
         ("bare.example.test", NoData, &[example, "A: no record", "AAAA: no record"]),
@@ -187,15 +197,18 @@ fn t3_2_2_b_each_failure_of_the_dns_gives_its_refusal() {
 
     let trace = &dc.files.trace()[start..];
     let text = |line: &Value, key: &str| line[key].as_str().expect("a text").to_owned();
+    let mut other = Vec::new();
     for (id, (name, error, said)) in (1..).zip(&cases) {
-        assert_eq!(mn.answer(id), Some(Err(*error)), "{name}");
         let answers: Vec<String> = traced(trace, "answered")
             .iter()
             .filter(|line| line["name"] == *name)
             .map(|line| format!("{}: {}", text(line, "lookup"), text(line, "answer")))
             .collect();
-        assert_eq!(answers, *said, "{name}");
+        if mn.answer(id) != Some(Err(*error)) || answers != *said {
+            other.push((name, mn.answer(id), answers));
+        }
     }
+    assert!(other.is_empty(), "{other:#?}");
     let of = |lookup: &str, name: &str| {
         let lines = traced(trace, "answered");
         lines
@@ -220,7 +233,10 @@ fn t3_2_2_b_each_failure_of_the_dns_gives_its_refusal() {
     assert!(given_up - slow < 5_000_000_000, "{} ns", given_up - slow);
     let refusals = traced(trace, "sent").into_iter().filter(|line| line["message"] == "DirectionRefusal");
     let before = refusals.filter(|line| line["t"].as_u64().expect("a time") < given_up).count();
-    assert!(before >= cases.len() - 1, "{before} of the others were answered before");
+    assert!(
+        before >= cases.len() - 2,
+        "{before} of the others, but one that is an alias of the silent, were answered before"
+    );
 }
 
 /// When the first record `what` about `name` was made.

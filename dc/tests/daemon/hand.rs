@@ -89,6 +89,16 @@ impl Hand {
         }
     }
 
+    /// Sends a Registration Request; whether it is answered within `patience`.
+    pub(crate) fn tries_to_register(&mut self, request: u64, patience: std::time::Duration) -> bool {
+        let datagram = self.seal(self.registration(request));
+        self.send(&datagram);
+        self.socket.set_read_timeout(Some(patience)).expect("a timeout");
+        let answered = self.socket.recv(&mut [0; 2048]).is_ok();
+        self.socket.set_read_timeout(Some(crate::process::PATIENCE)).expect("a timeout");
+        answered
+    }
+
     /// Sends a Keep-alive and waits for its answer: the datagram.
     pub(crate) fn keep_alive(&mut self, request: u64) -> Vec<u8> {
         let datagram =

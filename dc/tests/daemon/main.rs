@@ -9,6 +9,8 @@ mod directing;
 mod hand;
 mod names;
 mod process;
+mod ranges;
 mod refused;
 mod space;
 mod start;
+mod strangers;

@@ -31,6 +31,12 @@ silent      NS  ns.silent
 ns.silent   A   127.0.0.4
 liar        NS  ns.liar
 ns.liar     A   127.0.0.5
+knot        NS  ns.tangle
+tangle      NS  ns.knot
+astray      NS  ns.astray
+ns.astray   A   127.0.0.10
+mute        NS  ns.mute
+ns.mute     A   127.0.0.4
 ";
 
 const EXAMPLE: &str = "\
@@ -39,6 +45,41 @@ www    A    192.0.2.80
 ftp    A    192.0.2.21
 ftp    AAAA 2001:db8::21
 bare   TXT  \"no address\"
+alias  CNAME second
+second CNAME third
+third  CNAME www
+round  CNAME about
+about  CNAME round
+adrift CNAME nothing
+far    CNAME www.nothing.test.
+muted  CNAME www.mute.test.
+to-ntm CNAME mn.dc.test.
+long0  CNAME long1
+long1  CNAME long2
+long2  CNAME long3
+long3  CNAME long4
+long4  CNAME long5
+long5  CNAME long6
+long6  CNAME long7
+long7  CNAME long8
+long8  CNAME long9
+long9  CNAME longa
+longa  CNAME longb
+longb  CNAME longc
+longc  CNAME longd
+longd  CNAME longe
+longe  CNAME longf
+longf  CNAME longg
+longg  CNAME longh
+longh  CNAME longi
+longi  CNAME longj
+longj  CNAME longk
+longk  CNAME longl
+longl  CNAME longm
+longm  CNAME longn
+longn  CNAME longo
+longo  CNAME longp
+longp  CNAME www
 ";
 
 const LIAR: &str = "ns A 127.0.0.5\n@ TXT \"ntm-dc=1\"\nmn TXT \"ntm-dc=1\"\n";

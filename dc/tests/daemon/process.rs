@@ -48,6 +48,8 @@ pub(crate) struct Site {
     /// The last byte of its address.
     pub(crate) address: u8,
     pub(crate) vips: &'static str,
+    /// The ranges of other DCs, as they stand in its configuration.
+    pub(crate) neighbours: &'static str,
     /// Whom it shares a key with: name, kind, the key's name.
     pub(crate) peers: &'static [(&'static str, &'static str, &'static str)],
 }
@@ -57,6 +59,7 @@ pub(crate) const SITE: Site = Site {
     zone: "dc.test",
     address: 10,
     vips: "198.18.0.0/24",
+    neighbours: "\"ns.lab.test\" = \"198.18.1.0/24\"",
     peers: &[
         ("mn.dc.test", "terminal", "mn.dc.test"),
         ("cn.dc.test", "terminal", "cn.dc.test"),
@@ -71,6 +74,7 @@ pub(crate) const LAB: Site = Site {
     zone: "lab.test",
     address: 20,
     vips: "198.18.1.0/24",
+    neighbours: "\"ns.dc.test\" = \"198.18.0.0/24\"",
     peers: &[("cn.lab.test", "terminal", "cn.lab.test"), ("ns.dc.test", "coordinator", "both.test")],
 };
 
@@ -89,10 +93,11 @@ impl Site {
         format!(
             "name = \"dc\"\nfqdn = \"ns.{0}\"\nzone = \"{0}\"\naddress = \"{1}\"\nvips = \"{2}\"\nstore = \"store\"\n\
              roots = [\"127.0.0.1\"]\nkeys = \"keys.toml\"\ntrace = \"trace\"\ncontrol = \"control\"\n\
-             keepalive = \"1h\"\n",
+             keepalive = \"1h\"\nneighbours = {{ {3} }}\n",
             self.zone,
             loopback(self.address),
-            self.vips
+            self.vips,
+            self.neighbours
         )
     }
 

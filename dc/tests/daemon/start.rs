@@ -30,7 +30,7 @@ fn a_wrong_configuration_is_told_with_its_place() {
     };
     let replaced = |from: &str, to: &str| wrong(Files::new(&SITE).with(from, to));
     insta::assert_snapshot!(replaced("store = ", "stor = "), @r#"
-    ntm-dc: dc.toml:6:1: unknown field `stor`, expected one of `name`, `fqdn`, `zone`, `address`, `port`, `dns_port`, `vips`, `store`, `roots`, `keys`, `keepalive`, `relay_selection`, `suite`, `trace`, `control`
+    ntm-dc: dc.toml:6:1: unknown field `stor`, expected one of `name`, `fqdn`, `zone`, `address`, `port`, `dns_port`, `vips`, `store`, `roots`, `keys`, `keepalive`, `relay_selection`, `suite`, `neighbours`, `trace`, `control`
       6 | stor = "store"
         | ^^^^
     "#);
@@ -53,6 +53,10 @@ fn a_wrong_configuration_is_told_with_its_place() {
     insta::assert_snapshot!(replaced("[\"127.0.0.1\"]", "[]"), @"ntm-dc: dc.toml: 'roots': name at least one DNS root server");
     insta::assert_snapshot!(replaced("zone = \"dc.test\"", "zone = \"lab.test\""), @"ntm-dc: dc.toml: 'fqdn': the DC's name 'ns.dc.test' must be in its zone 'lab.test'");
     insta::assert_snapshot!(replaced("keys.toml", "none.toml"), @"ntm-dc: dc.toml: 'keys': none.toml: the key file cannot be read: No such file or directory (os error 2)");
+
+    // T3.1-a: ranges that overlap are refused, this DC's with another's, and whose key is not there.
+    insta::assert_snapshot!(replaced("\"198.18.1.0/24\"", "\"198.18.0.128/25\""), @"ntm-dc: dc.toml: 'neighbours': the virtual range 198.18.0.128/25 of 'ns.lab.test' overlaps with 198.18.0.0/24 of 'ns.dc.test': give each DC a range of its own");
+    insta::assert_snapshot!(replaced("\"ns.lab.test\" =", "\"mn.dc.test\" ="), @"ntm-dc: dc.toml: 'neighbours': 'mn.dc.test' is no coordinator in the key file");
 
     let files = Files::new(&SITE);
     files.protect("keys.toml", 0o640);

@@ -50,8 +50,17 @@ struct Running {
     node: String,
     program: &'static str,
     log: PathBuf,
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Stop>,
     ended: JoinHandle<Ended>,
+}
+
+/// How a daemon is told to end.
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    /// SIGTERM.
+    Cleanly,
+    /// SIGKILL.
+    AtOnce,
 }
 
 enum Ended {
@@ -99,9 +108,13 @@ pub async fn start(
     let config = folder.join(format!("{program}.toml"));
     write_files(&daemon, &folder, &config).map_err(Failure::during(format!("files of `{node}`")))?;
     let log = logs.join(format!("{node}.log"));
-    let output = File::create(&log).map_err(Failure::during(log.display()))?;
+    // One that is started again writes on.
+    let output =
+        OpenOptions::new().create(true).append(true).open(&log).map_err(Failure::during(log.display()))?;
     let errors = output.try_clone().map_err(Failure::during(log.display()))?;
     let socket = Path::new(SOCKETS).join(format!("{node}.ready"));
+    // That of an earlier start.
+    let _ = fs::remove_file(&socket);
     let ready = ready::Listener::bind(&socket).map_err(Failure::during(socket.display()))?;
     let mut child = space
         .command(&binary)?
@@ -127,7 +140,7 @@ impl Daemons {
     /// Watches a daemon from now on.
     pub fn watch(&mut self, started: Started) {
         let Started { daemon, mut child, log } = started;
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<Stop>();
         let (node, program, deaths, its_log) =
             (daemon.node.clone(), daemon.program, self.report_death.clone(), log.clone());
         let ended = tokio::spawn(async move {
@@ -139,7 +152,7 @@ impl Daemons {
                     let _ = deaths.send(Death { node, message });
                     Ended::Early
                 }
-                _ = stopped => end(&mut child).await,
+                how = stopped => end(&mut child, how.unwrap_or(Stop::Cleanly)).await,
             }
         });
         self.running.push(Running { node: daemon.node, program: daemon.program, log, stop, ended });
@@ -151,6 +164,21 @@ impl Daemons {
             Some(death) => death,
             // This value holds a sender, so the channel never closes.
             None => std::future::pending().await,
+        }
+    }
+
+    /// Kills the daemon of `node` as `kill -9` does; it is gone on return.
+    pub async fn kill(&mut self, node: &str) -> Result<(), Failure> {
+        let at = self.running.iter().position(|running| running.node == node);
+        let at = at.ok_or_else(|| Failure::error(format!("`{node}` runs no daemon")))?;
+        let Running { stop, ended, .. } = self.running.remove(at);
+        // One that has just ended by itself is told as a death.
+        let _ = stop.send(Stop::AtOnce);
+        match ended.await {
+            Ok(Ended::Killed) => Ok(()),
+            _ => {
+                Err(Failure::error(format!("the daemon of `{node}` could not be killed: it ended by itself")))
+            }
         }
     }
 
@@ -166,7 +194,7 @@ impl Daemons {
             .into_iter()
             .map(|Running { node, program, log, stop, ended }| {
                 // A receiver that is gone means that the daemon is.
-                let _ = stop.send(());
+                let _ = stop.send(Stop::Cleanly);
                 (node, program, log, ended)
             })
             .collect();
@@ -186,7 +214,10 @@ impl Daemons {
     }
 }
 
-async fn end(child: &mut Child) -> Ended {
+async fn end(child: &mut Child, how: Stop) -> Ended {
+    if let Stop::AtOnce = how {
+        return child.kill().await.map_or_else(Ended::Unknown, |()| Ended::Killed);
+    }
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         // It may just have ended; its status tells.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);

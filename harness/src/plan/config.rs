@@ -1,5 +1,6 @@
 //! The daemons of a plan: which binary runs where, with which configuration and keys.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 
@@ -131,6 +132,8 @@ struct DcConfig<'a> {
     relay_selection: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     suite: Option<&'a str>,
+    /// The other coordinators' ranges.
+    neighbours: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -232,6 +235,7 @@ fn daemon(
                 keepalive: dc.keepalive.map(|period| format!("{}ms", period.as_millis())),
                 relay_selection: dc.relay_selection,
                 suite: dc.suite,
+                neighbours: neighbours(plan, host),
             };
             ("ntm-dc", text(&config)?)
         }
@@ -291,6 +295,16 @@ fn coordinator(plan: &Plan, name: &str) -> Result<CoordinatorRef, String> {
 }
 
 /// The format is that of docs/architecture.md, "What every daemon has in common".
+/// The virtual ranges of the coordinators other than `host`, by name.
+fn neighbours(plan: &Plan, host: &HostPlan) -> BTreeMap<String, String> {
+    let others = plan.hosts.iter().filter(|other| other.name != host.name);
+    let range = |other: &HostPlan| match &other.role {
+        Role::Coordinator(dc) => Some((other.fqdn.as_ref()?.to_string(), dc.vips.get_ref().to_string())),
+        _ => None,
+    };
+    others.filter_map(range).collect()
+}
+
 fn key_file(plan: &Plan, index: usize, keys: &[SharedKey]) -> String {
     #[derive(Serialize)]
     struct Entry {

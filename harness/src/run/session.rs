@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::Job;
 use super::result::{self, Ending, Record};
@@ -21,10 +23,11 @@ use crate::plan::config::{self, Folders, SharedKey, TUN};
 use crate::probe::{self, Probes};
 use crate::report::environment;
 use crate::scenario::model::Role;
-use crate::timeline;
+use crate::timeline::{self, Order, OrderKind};
 use crate::trace::Trace;
 use crate::world::build::World;
 use crate::world::enter::SOCKETS;
+use crate::world::space::Space;
 use crate::{capture, clock, doctor, transitions};
 
 /// A run may take so much longer than its flows and actions.
@@ -89,8 +92,14 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let paths = Paths::make(&job.folder)?;
     let machine = std::thread::spawn(environment::describe);
     let mut interrupted = Interrupts::listen()?;
-    let mut lab =
-        Lab { job, paths, trace: Trace::default(), daemons: Daemons::default(), points: Vec::new() };
+    let mut lab = Lab {
+        job,
+        paths,
+        trace: Trace::default(),
+        daemons: Daemons::default(),
+        configs: BTreeMap::new(),
+        points: Vec::new(),
+    };
     let mut record = Record::default();
 
     let mut world = tokio::select! {
@@ -157,6 +166,8 @@ struct Lab<'a> {
     paths: Paths,
     trace: Trace,
     daemons: Daemons,
+    /// What each node's daemon was started with.
+    configs: BTreeMap<String, config::Daemon>,
     points: Vec<Point>,
 }
 
@@ -167,6 +178,7 @@ impl Lab<'_> {
     async fn set_up(&mut self, world: &World, record: &mut Record) -> Result<Prepared, Failure> {
         let plan = &self.job.plan;
         let all = config::daemons(plan, &keys(plan)?, &self.paths.daemons).map_err(Failure::error)?;
+        self.configs = all.iter().map(|daemon| (daemon.node.clone(), daemon.clone())).collect();
         let (routers, others): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|daemon| plan.routers.iter().any(|router| router.name == daemon.node));
         self.start_all(world, routers).await?;
@@ -309,14 +321,42 @@ impl Lab<'_> {
             Ok::<(), Failure>(())
         });
         let flows = try_join_all(clients);
-        let actions = timeline::play(&scenario.actions, plan, world, trace, begin, handovers);
+        let (orders, mut ordered) = mpsc::channel(1);
+        let spaces = plan.hosts.iter().map(|host| Ok((host.name.clone(), world.space(&host.name)?.clone())));
+        let spaces: BTreeMap<String, Arc<Space>> = match spaces.collect::<Result<_, Failure>>() {
+            Ok(spaces) => spaces,
+            Err(failure) => return Ending::Broken(failure),
+        };
+        let actions = timeline::play(&scenario.actions, plan, world, trace, begin, &orders, handovers);
+        let daemons = &mut self.daemons;
+        let (configs, binaries, paths) = (&self.configs, &self.job.binaries, &self.paths);
+        // Holds the daemons: does what the timeline orders, and hears of a death.
+        let death = async {
+            loop {
+                let Order { node, kind, done } = tokio::select! {
+                    death = daemons.death() => return death,
+                    Some(order) = ordered.recv() => order,
+                };
+                let result = match (kind, configs.get(&node), spaces.get(&node)) {
+                    (OrderKind::Kill, ..) => daemons.kill(&node).await,
+                    (OrderKind::Start, Some(config), Some(space)) => {
+                        let start =
+                            daemons::start(config.clone(), binaries, space, &paths.daemons, &paths.logs);
+                        start.await.map(|started| daemons.watch(started))
+                    }
+                    (OrderKind::Start, ..) => Err(Failure::error(format!("`{node}` has no daemon"))),
+                };
+                // Who ordered it is gone when the run ends.
+                let _ = done.send(result);
+            }
+        };
         let all = async { tokio::try_join!(flows, actions).map(|_| ()) };
         tokio::select! {
             ended = all => match ended {
                 Ok(()) => Ending::Complete,
                 Err(failure) => Ending::Broken(failure),
             },
-            death = self.daemons.death() => Ending::Broken(Failure::error(death.message)),
+            death = death => Ending::Broken(Failure::error(death.message)),
             () = interrupted.next() => Ending::Interrupted,
             () = tokio::time::sleep(limit) => Ending::TimedOut(limit),
         }

@@ -289,6 +289,16 @@ pub enum ActionKind {
         /// From then on.
         shape: Link,
     },
+    /// A node's daemon is killed as by `kill -9`.
+    Kill {
+        /// Whose.
+        node: Spanned<String>,
+    },
+    /// A daemon that was killed is started again, with the files that it left.
+    Start {
+        /// Whose.
+        node: Spanned<String>,
+    },
 }
 
 /// What must hold when the run is over.

@@ -13,7 +13,7 @@ use crate::judge::{expr, sequence};
 
 /// The tagged tables of which an entry has exactly one.
 const FLOWS: &[&str] = &["iperf3", "ping", "http", "exec"];
-const ACTIONS: &[&str] = &["handover", "address", "interface", "link"];
+const ACTIONS: &[&str] = &["handover", "address", "interface", "link", "kill", "start"];
 
 /// `[[flow]]`
 pub(super) fn flows(top: &Table<'_, '_>) -> Vec<Flow> {
@@ -125,6 +125,8 @@ fn action_kind(tag: &str, table: &Table<'_, '_>) -> Option<ActionKind> {
             let up = table.choice("state", &[("up", true), ("down", false)]);
             Some(ActionKind::Interface { node: node?, name: name?, up: up?.into_inner() })
         }
+        "kill" => table.need_text("node").map(|node| ActionKind::Kill { node }),
+        "start" => table.need_text("node").map(|node| ActionKind::Start { node }),
         _ => {
             let name = table.need_text("name");
             let shape = link(table);

@@ -1,7 +1,7 @@
 //! What no single table can know: that names refer to something, that addresses do not clash, that expectations are about
 //! what will be measured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use ntm_nat::Behaviour;
@@ -309,8 +309,22 @@ impl Resolve<'_> {
     }
 
     fn actions(&self) {
+        let mut killed = BTreeSet::new();
         for action in &self.scenario.actions {
             match &action.kind {
+                ActionKind::Kill { node } => {
+                    self.daemon(node);
+                    if !killed.insert(node.get_ref()) {
+                        self.note(node.span(), format!("`{}` is killed already", node.get_ref()));
+                    }
+                }
+                ActionKind::Start { node } => {
+                    self.daemon(node);
+                    if !killed.remove(node.get_ref()) {
+                        let message = format!("`{}` runs: only what was killed is started", node.get_ref());
+                        self.note(node.span(), message);
+                    }
+                }
                 ActionKind::Handover { node, from, to, .. } => {
                     self.node(node);
                     self.interface(node, from);
@@ -326,6 +340,19 @@ impl Resolve<'_> {
                 }
                 ActionKind::Link { name, .. } => self.link(Some(name)),
             }
+        }
+    }
+
+    /// A node that runs a daemon of the project.
+    fn daemon(&self, node: &Spanned<String>) {
+        self.node(node);
+        if self
+            .scenario
+            .nodes
+            .get(node.get_ref())
+            .is_some_and(|node| matches!(node.role, Role::General { .. }))
+        {
+            self.note(node.span(), format!("`{}` is a general node: it has no daemon", node.get_ref()));
         }
     }
 

@@ -57,7 +57,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let tun = interface.tun().clone();
     let udp = Udp::bind(&UdpConfig::port(config.port)).map_err(anyhow::Error::new)?;
     let (out, inb) = (Outbound::default(), Inbound::default());
-    let plane = Plane::start(Some(tun), udp.clone(), out, inb, PlaneOptions::default())?;
+    // Applications are told where no way leads.
+    let options = PlaneOptions { answer: true, ..PlaneOptions::default() };
+    let plane = Plane::start(Some(tun), udp.clone(), out, inb, options)?;
     let stub = Stub::open(config.dns_listen).await?;
     let coordinator = config.coordinator_addresses.iter().map(|address| address.ip()).collect();
     let network = Watch::open(Policy { coordinator, tun: interface.tun().index(), vips: config.vips })?;

@@ -14,7 +14,7 @@ use crate::wire::{
 
 use super::lookup::{DC_RECORD, Lookup, LookupAnswer, LookupId, LookupResult, Zone};
 use super::negotiation::{
-    Ask, Negotiation, NegotiationId, Peer, Plan, Purpose, Renewing, Stage, epoch_after,
+    Ask, Errand, Negotiation, NegotiationId, Peer, Plan, Purpose, Renewing, Stage, epoch_after,
 };
 use super::route::Decision;
 use super::{Coordinator, REMEMBERED, route};
@@ -38,7 +38,7 @@ impl Coordinator {
         self.deadlines.set(id, now + self.patience);
         let lookup = Lookup::Zone(request.fqdn.clone());
         self.negotiations.insert(id, Negotiation { requester, request, stage: Stage::Zone });
-        self.look_up(id, lookup, now);
+        self.look_up(Errand::Negotiation(id), lookup, now);
     }
 
     /// A terminal that moves again asks again: what is under way for where it was is dropped. False for a request from before that.
@@ -72,17 +72,17 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn look_up(&mut self, negotiation: NegotiationId, lookup: Lookup, now: Instant) {
+    pub(super) fn look_up(&mut self, errand: Errand, lookup: Lookup, now: Instant) {
         let id = LookupId(self.next_id);
         self.next_id += 1;
         self.mail.journal.note(now, What::Asked { lookup: lookup.kind(), name: lookup.name().clone() });
-        self.lookups.insert(id, (negotiation, lookup.clone()));
+        self.lookups.insert(id, (errand, lookup.clone()));
         self.lookups_waiting.push_back((id, lookup));
     }
 
     /// The answer to a look-up.
     pub fn handle_lookup(&mut self, id: LookupId, result: LookupResult, now: Instant) {
-        let Some((negotiation, lookup)) = self.lookups.remove(&id) else { return };
+        let Some((errand, lookup)) = self.lookups.remove(&id) else { return };
         let answer = match &result {
             Ok(LookupAnswer::Zone(Zone { zone, servers })) => {
                 let servers: Vec<_> = servers.iter().map(|(name, _)| name.as_str()).collect();
@@ -99,6 +99,10 @@ impl Coordinator {
         self.mail
             .journal
             .note(now, What::Answered { lookup: lookup.kind(), name: lookup.name().clone(), answer });
+        let negotiation = match errand {
+            Errand::Negotiation(negotiation) => negotiation,
+            Errand::Neighbour(node) => return self.neighbour_found(node, result, now),
+        };
         let Some(known) = self.negotiations.get_mut(&negotiation) else { return };
         match (&mut known.stage, result) {
             (Stage::Zone, Ok(LookupAnswer::Zone(Zone { zone: Some(zone), servers }))) => {
@@ -108,15 +112,16 @@ impl Coordinator {
                 known.stage = Stage::Record { zone, servers: servers.collect() };
                 self.next_server(negotiation, now);
             }
-            (Stage::Record { servers, .. }, Ok(LookupAnswer::Texts(texts))) => {
+            (Stage::Record { zone, servers }, Ok(LookupAnswer::Texts(texts))) => {
                 let server = servers.remove(0).clone();
                 if texts.iter().any(|text| text == DC_RECORD) {
-                    self.found_coordinator(negotiation, server, now);
+                    let stands = server.0.is_in(zone);
+                    self.found_coordinator(negotiation, server, stands, now);
                 } else {
                     // T3.2.2-b: no such record, so the peer is a general node.
                     let name = known.request.fqdn.clone();
                     known.stage = Stage::Address4;
-                    self.look_up(negotiation, Lookup::A(name), now);
+                    self.look_up(Errand::Negotiation(negotiation), Lookup::A(name), now);
                 }
             }
             (Stage::Record { servers, .. }, Err(_)) => {
@@ -126,7 +131,7 @@ impl Coordinator {
             (Stage::Address4, Ok(LookupAnswer::Addresses(found))) => {
                 let name = known.request.fqdn.clone();
                 known.stage = Stage::Address6 { found };
-                self.look_up(negotiation, Lookup::Aaaa(name), now);
+                self.look_up(Errand::Negotiation(negotiation), Lookup::Aaaa(name), now);
             }
             (Stage::Address6 { found }, result) => {
                 let mut found = std::mem::take(found);
@@ -149,21 +154,28 @@ impl Coordinator {
         match servers.first() {
             Some((_, server)) => {
                 let lookup = Lookup::Record { zone: zone.clone(), server: *server };
-                self.look_up(id, lookup, now);
+                self.look_up(Errand::Negotiation(id), lookup, now);
             }
             None => self.refuse_direction(id, DnsError::ServFail, now),
         }
     }
 
-    /// The peer is an NTM terminal of the DC called `server`.
+    /// The peer is an NTM terminal of the DC called `server`, which `stands` in the zone that names it: else anybody's zone could say where
+    /// another's DC is.
     pub(super) fn found_coordinator(
         &mut self,
         id: NegotiationId,
         (server, address): (Fqdn, IpAddr),
+        stands: bool,
         now: Instant,
     ) {
         let Some(negotiation) = self.negotiations.get_mut(&id) else { return };
         let name = negotiation.request.fqdn.clone();
+        if !stands {
+            let refusal = Refusal::new("dc record", Reason::Conflict);
+            self.mail.journal.refuse(now, SocketAddr::new(address, NTM_PORT), &refusal);
+            return self.refuse_direction(id, DnsError::ServFail, now);
+        }
         if server == self.fqdn {
             let (terminal, known) = self.information(&name);
             return self.peer_found(id, None, terminal, known, now);
@@ -194,6 +206,7 @@ impl Coordinator {
             return;
         }
         let (fqdn, addresses) = (self.fqdn.clone(), self.addresses.clone());
+        let vips = Some(self.vips);
         let request = move |request| {
             RegistrationRequest {
                 request,
@@ -201,7 +214,7 @@ impl Coordinator {
                 kind: NodeKind::Coordinator,
                 addresses,
                 rtts: List::default(),
-                vips: None,
+                vips,
             }
             .into()
         };
@@ -211,6 +224,15 @@ impl Coordinator {
     pub(super) fn joined(&mut self, coordinator: NodeId, response: &RegistrationResponse, now: Instant) {
         if self.answered(coordinator, response.request, now).is_none() {
             return;
+        }
+        match response.vips.map(|vips| (vips, self.overlapping(coordinator, vips))) {
+            Some((theirs, None)) => {
+                self.neighbours.ranges.insert(coordinator, theirs);
+                self.neighbours.done(coordinator);
+            }
+            // It took this DC in, and should not have; or it says nothing.
+            Some((theirs, Some(_))) => return self.refused_by(coordinator, theirs, now),
+            None => self.neighbours.done(coordinator),
         }
         // What it refused while it did not know us.
         let refused: Vec<RequestId> =
@@ -245,7 +267,7 @@ impl Coordinator {
                 }
                 self.join(coordinator, now);
             }
-            ErrorCode::Overlap { .. } => {}
+            ErrorCode::Overlap { vips } => self.refused_by(coordinator, vips, now),
             ErrorCode::Stale { floor } => {
                 if let Some(node) = self.registry.nodes.get_mut(&coordinator) {
                     node.session.skip_above(floor);

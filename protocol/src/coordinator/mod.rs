@@ -8,6 +8,7 @@
 mod directing;
 pub mod lookup;
 mod negotiation;
+mod neighbours;
 mod registering;
 mod registry;
 mod relaying;
@@ -29,7 +30,9 @@ use crate::wire::{
 };
 
 use lookup::{Lookup, LookupId};
-use negotiation::{Ask, Negotiation, NegotiationId, Purpose, Renewing, Stage};
+use negotiation::{Ask, Errand, Negotiation, NegotiationId, Purpose, Renewing, Stage};
+use neighbours::Neighbours;
+pub use neighbours::Overlap;
 use registry::{Node, Registry};
 use route::Selection;
 use store::{GeneralRecord, NodeRecord, Write, WriteId};
@@ -43,6 +46,8 @@ pub struct Acquaintance {
     pub kind: NodeKind,
     /// The shared key.
     pub key: SharedKey,
+    /// Of another DC: the virtual addresses that are its own, where they are known beforehand.
+    pub vips: Option<VipRange>,
 }
 
 /// What a DC is told at its start.
@@ -90,6 +95,8 @@ pub struct Coordinator {
     fqdn: Fqdn,
     addresses: Addresses,
     zone: Fqdn,
+    vips: VipRange,
+    neighbours: Neighbours,
     keep_alive: Duration,
     suite: Suite,
     selection: Selection,
@@ -105,7 +112,7 @@ pub struct Coordinator {
     renewing: BTreeMap<(NodeId, PathId), Renewing>,
     deadlines: Expiry<NegotiationId>,
     next_id: u64,
-    lookups: BTreeMap<LookupId, (NegotiationId, Lookup)>,
+    lookups: BTreeMap<LookupId, (Errand, Lookup)>,
     lookups_waiting: VecDeque<(LookupId, Lookup)>,
     writes: BTreeMap<WriteId, Continuation>,
     writes_waiting: VecDeque<(WriteId, Write)>,
@@ -117,8 +124,10 @@ impl Coordinator {
     pub fn new(config: CoordinatorConfig) -> Self {
         let local = NodeId::of(&config.fqdn);
         let mut registry = Registry::new(config.vips);
-        for Acquaintance { fqdn, kind, key } in config.acquaintances {
+        let mut neighbours = Neighbours::default();
+        for Acquaintance { fqdn, kind, key, vips } in config.acquaintances {
             let id = NodeId::of(&fqdn);
+            neighbours.ranges.extend(vips.map(|vips| (id, vips)));
             let session = Session::new(&key, local, id, config.first_sequence);
             let node = Node {
                 fqdn,
@@ -139,6 +148,8 @@ impl Coordinator {
             fqdn: config.fqdn,
             addresses: config.addresses,
             zone: config.zone,
+            vips: config.vips,
+            neighbours,
             keep_alive: config.keep_alive,
             suite: config.suite,
             selection: config.selection,
@@ -286,7 +297,8 @@ impl Coordinator {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        earliest([self.asks.poll_timeout(), self.silence.next(), self.deadlines.next()])
+        let neighbours = self.neighbours.poll_timeout();
+        earliest([self.asks.poll_timeout(), self.silence.next(), self.deadlines.next(), neighbours])
     }
 
     /// Does what is due at `now`.
@@ -305,6 +317,7 @@ impl Coordinator {
                 Expired::GaveUp(_, ask) => self.unanswered(&ask, now),
             }
         }
+        self.neighbours.handle_timeout(now);
         while let Some(id) = self.silence.due(now) {
             self.silent(id, now);
         }
@@ -341,7 +354,8 @@ impl Coordinator {
                 }
             }
             // Negotiations that wait for the other DC end by their deadline; a terminal that does not hear us, by its silence.
-            Purpose::Join | Purpose::Route => {}
+            Purpose::Join => self.neighbours.done(ask.node),
+            Purpose::Route => {}
             Purpose::RouteFor { coordinator, request } => {
                 self.passing.remove(&(coordinator, request));
             }

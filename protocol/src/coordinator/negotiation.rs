@@ -89,6 +89,15 @@ pub(super) struct Renewing {
     pub(super) epoch: Option<u8>,
 }
 
+/// What a look-up is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Errand {
+    /// A negotiation waits for its answer.
+    Negotiation(NegotiationId),
+    /// Where another DC is.
+    Neighbour(NodeId),
+}
+
 /// What a request that the DC sent is for.
 #[derive(Clone)]
 pub(super) enum Purpose {

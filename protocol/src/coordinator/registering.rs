@@ -41,6 +41,15 @@ impl Coordinator {
         if request.addresses.is_empty() && request.kind != NodeKind::Coordinator {
             return Err(Refusal::new("addresses", Reason::Length(0)));
         }
+        if request.kind == NodeKind::Coordinator {
+            let theirs = request.vips.ok_or(Refusal::new("vips", Reason::Unexpected))?;
+            if let Some(vips) = self.overlapping(id, theirs) {
+                self.tell_error(id, from, header.sequence, ErrorCode::Overlap { vips }, now);
+                return Err(Refusal::new("vips", Reason::Conflict));
+            }
+            self.neighbours.ranges.insert(id, theirs);
+        }
+        let Some(node) = self.registry.nodes.get_mut(&id) else { return Ok(()) };
         node.floor = header.sequence;
         node.session.open_above(header.sequence);
         self.mail.received(header, &Message::RegistrationRequest(request.clone()), from, now);
@@ -54,6 +63,7 @@ impl Coordinator {
         let (kind, vip, floor, fqdn) = (node.kind, node.vip, node.floor, node.fqdn.clone());
         let vip = match (kind, vip) {
             // With no address left the terminal gets no answer; its request is repeated until one is free.
+            (NodeKind::Terminal, None) if !self.neighbours.are_clear() => return,
             (NodeKind::Terminal, None) => match registry.claim_terminal() {
                 Some(vip) => Some(vip),
                 None => return,
@@ -132,7 +142,7 @@ impl Coordinator {
             seen: from,
             keep_alive: self.keep_alive,
             relays: if node.kind == NodeKind::Terminal { relays } else { List::default() },
-            vips: None,
+            vips: (node.kind == NodeKind::Coordinator).then_some(self.vips),
         };
         let what = What::Registered { fqdn: node.fqdn.clone(), vip: node.vip, seen: from };
         self.mail.send(&mut node.session, from, &response.into(), 1, now);

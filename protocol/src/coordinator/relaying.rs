@@ -45,7 +45,8 @@ impl Coordinator {
     }
 
     pub(super) fn claim_general(&mut self, id: NegotiationId, real: IpAddr, now: Instant) {
-        let Some(vip) = self.registry.claim_general() else {
+        let vip = self.neighbours.are_clear().then(|| self.registry.claim_general()).flatten();
+        let Some(vip) = vip else {
             return self.refuse_direction(id, DnsError::ServFail, now);
         };
         if let Some(negotiation) = self.negotiations.get_mut(&id) {

@@ -13,8 +13,10 @@ const UNREACHABLE: u8 = 3;
 /// Why a packet does not reach its destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unreachable {
-    /// No way leads to the host.
+    /// No way leads to the host. For an established connection and for UDP this is a hint only (RFC 1122, section 4.2.3.9).
     Host,
+    /// No way may lead to the host any more (RFC 1122, section 3.2.2.1: communication is prohibited). Sockets are told.
+    Prohibited,
     /// The packet is longer than `mtu` bytes, and must not be cut up (RFC 1191).
     TooBig {
         /// What would pass, in bytes.
@@ -49,6 +51,7 @@ pub fn answer(packet: &[u8], why: Unreachable, out: &mut [u8; MAX_LEN]) -> Optio
 
     let (code, mtu) = match why {
         Unreachable::Host => (1, 0),
+        Unreachable::Prohibited => (10, 0),
         Unreachable::TooBig { mtu } => (4, mtu),
     };
     rest[..ICMP_LEN].copy_from_slice(&[UNREACHABLE, code, 0, 0, 0, 0, 0, 0]);

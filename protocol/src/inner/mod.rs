@@ -1,8 +1,9 @@
-//! Inner packets beyond the addresses that select their path: checksums, and the ICMP errors that answer what a node cannot carry, so that
+//! Inner packets beyond the addresses that select their path: checksums, and the ICMP errors and TCP resets that answer what a node cannot carry, so that
 //! nothing is lost in silence. Everything works on bytes, in the caller's buffers.
 
 pub mod checksum;
 pub mod icmp;
+pub mod reset;
 
 /// Bytes of an IPv4 header without options.
 const IPV4_LEN: usize = 20;

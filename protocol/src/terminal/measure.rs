@@ -155,12 +155,21 @@ impl Measure {
             return;
         }
         self.next_round = Some(now + self.pace);
-        for index in 0..self.relays.len() {
-            let meter = &mut self.relays[index].1;
-            (meter.left, meter.least) = (SAMPLES, None);
-            if meter.question.is_none() {
-                self.ask(index, now, mail);
-            }
+        (0..self.relays.len()).for_each(|index| self.begin(index, now, mail));
+    }
+
+    /// `relay` did not answer on a path: whether it answers at all is found out at once.
+    pub(super) fn doubt(&mut self, relay: NodeId, now: Instant, mail: &mut Mail) {
+        if let Some(index) = self.relays.iter().position(|(id, _)| *id == relay) {
+            self.begin(index, now, mail);
+        }
+    }
+
+    fn begin(&mut self, index: usize, now: Instant, mail: &mut Mail) {
+        let meter = &mut self.relays[index].1;
+        (meter.left, meter.least) = (SAMPLES, None);
+        if meter.question.is_none() {
+            self.ask(index, now, mail);
         }
     }
 

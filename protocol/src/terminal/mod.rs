@@ -217,7 +217,8 @@ impl Terminal {
         let old = std::mem::replace(&mut self.addresses, addresses.to_vec());
         self.mail.journal.note(now, What::Addresses { addresses: addresses.to_vec() });
         let ids: Vec<PathId> = self.paths.keys().copied().collect();
-        if old.first() != addresses.first() {
+        let has_moved = old.first() != addresses.first();
+        if has_moved {
             self.requests = Pending::default();
             self.moved = true;
             if let Some(old) = old.first().filter(|old| addresses.contains(old)) {
@@ -233,10 +234,15 @@ impl Terminal {
         let addresses: Addresses =
             addresses.iter().map(|address| SocketAddr::new(*address, self.port)).collect();
         let is_somewhere = !addresses.is_empty();
-        // What was measured elsewhere is not true here.
-        self.registrar.rtts = List::default();
+        if has_moved {
+            self.paths.values_mut().for_each(Path::moved);
+            // What was measured elsewhere is not true here.
+            self.registrar.rtts = List::default();
+        }
         self.registrar.register(addresses, now, &mut self.mail);
-        self.measure.moved(is_somewhere, now, &mut self.mail);
+        if has_moved {
+            self.measure.moved(is_somewhere, now, &mut self.mail);
+        }
     }
 
     /// An application asks for the address of `name`.
@@ -253,8 +259,8 @@ impl Terminal {
                 let vip = path.peer_vip;
                 return self.answer(query, &name, Ok(vip), now);
             }
-            // One that is being built or mended is waited for.
-            known => known.map(|path| path.id),
+            // One that is lost serves nobody any more; one that is being built or mended is waited for.
+            known => known.filter(|path| !path.is_lost()).map(|path| path.id),
         };
         self.impatience.set(query, now + self.patience);
         let wish = self.wishes.entry(name.clone()).or_default();
@@ -292,14 +298,17 @@ impl Terminal {
         if let Some(id) = under_way {
             return self.requests.hasten(id, now);
         }
-        let (fqdn, renewal) = match &errand {
-            Errand::Name(name) => (name.clone(), None),
+        let (fqdn, renewal, avoid) = match &errand {
+            Errand::Name(name) => {
+                let lost = self.paths.values().find(|path| path.is_called(name) && path.is_lost());
+                (name.clone(), None, lost.and_then(Path::silent_relay))
+            }
             Errand::Renewal(path) => {
                 let Some(path) = self.paths.get(path) else { return };
-                (path.peer.clone(), Some(path.renewal()))
+                (path.peer.clone(), Some(path.renewal()), path.silent_relay())
             }
         };
-        let request = DirectionRequest { request: self.mail.request_id(), fqdn, renewal, avoid: None };
+        let request = DirectionRequest { request: self.mail.request_id(), fqdn, renewal, avoid };
         let (id, message) = (request.request, request.clone().into());
         self.registrar.tell(&message, 1, now, &mut self.mail);
         // The answer takes the round trips of a whole sequence, not of one message.
@@ -369,7 +378,12 @@ impl Terminal {
             Some(Message::RouteDirection(direction)) => self.directed(direction, from, now),
             Some(Message::DirectionRefusal(refusal)) => {
                 if let Some(((errand, _), _)) = self.requests.answered(refusal.request, now) {
+                    let path = match errand {
+                        Errand::Renewal(path) => Some(path),
+                        Errand::Name(_) => None,
+                    };
                     self.undirected(errand, refusal.error, now);
+                    path.into_iter().for_each(|path| self.lose(path, now));
                 }
                 Ok(())
             }
@@ -443,9 +457,8 @@ impl Terminal {
         let pace = self.pace();
         let taken = match self.paths.get_mut(&id) {
             Some(path) => path.redirect(direction, pace, now, &mut self.mail),
-            None => {
-                Path::directed(direction, own_vip, pace, now, &mut self.mail).map(|path| self.adopt(path))
-            }
+            None => Path::directed(direction, own_vip, pace, now, &mut self.mail)
+                .map(|path| self.adopt(path, now)),
         };
         match answers {
             Some(_) => {
@@ -468,7 +481,7 @@ impl Terminal {
 
     /// Takes in a new path. A relay translates one path for each pair of terminal and general node, so it ended the one before: a second
     /// name of the general node led to it.
-    fn adopt(&mut self, mut path: Path) {
+    fn adopt(&mut self, mut path: Path, now: Instant) {
         let replaced: Vec<PathId> = self
             .paths
             .values()
@@ -477,6 +490,9 @@ impl Terminal {
             .collect();
         for old in replaced.into_iter().filter_map(|id| self.paths.remove(&id)) {
             self.renewals.clear(old.id);
+            let its = |(_, (errand, _)): &(RequestId, &(Errand, _))| *errand == Errand::Renewal(old.id);
+            let asked: Vec<RequestId> = self.requests.iter().filter(its).map(|(id, _)| id).collect();
+            asked.into_iter().for_each(|id| drop(self.requests.answered(id, now)));
             self.events.push_back(Event::Data(DataUpdate::Forget { path: old.id }));
             self.wishes
                 .values_mut()
@@ -517,11 +533,35 @@ impl Terminal {
                 // Both ends called each other: the other path serves.
                 Signal::Broken if self.has_rival(id) => self.end(id, now),
                 // While unregistered there is nobody to ask; registration has every path directed anew.
-                Signal::Broken if self.is_registered() => self.request(Errand::Renewal(id), now),
+                Signal::Broken if self.is_registered() => {
+                    if let Some(relay) = self.paths.get(&id).and_then(Path::silent_relay) {
+                        self.measure.doubt(relay, now, &mut self.mail);
+                    }
+                    self.request(Errand::Renewal(id), now);
+                }
                 Signal::Broken => {}
                 Signal::Failed => self.end(id, now),
+                Signal::Lost => self.lose(id, now),
             }
         }
+    }
+
+    /// No way leads on a path through a relay that must stay: applications are told, and who waits for its name gets a new one.
+    fn lose(&mut self, id: PathId, now: Instant) {
+        if !self.paths.get_mut(&id).is_some_and(|path| path.lose(now, &mut self.mail)) {
+            return;
+        }
+        self.heed(id, now);
+        let waiting: Vec<Fqdn> = self
+            .wishes
+            .iter_mut()
+            .filter(|(_, wish)| wish.path == Some(id))
+            .map(|(name, wish)| {
+                wish.path = None;
+                name.clone()
+            })
+            .collect();
+        waiting.into_iter().for_each(|name| self.request(Errand::Name(name), now));
     }
 
     /// Whether another path to the same peer stands.

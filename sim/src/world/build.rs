@@ -61,14 +61,16 @@ impl World {
         let data = self.dns.zone(&zone);
         data.servers = vec![(fqdn.clone(), interfaces.iter().map(|interface| interface.address).collect())];
         data.texts = vec![DC_RECORD.to_owned()];
+        data.names.insert(fqdn.clone(), interfaces.iter().map(|interface| interface.address).collect());
+        let vips = vips.parse().expect("a range of VIPs");
         let mut acquaintances = Vec::new();
         for host in &mut self.hosts {
-            if let Part::Coordinator { acquaintances: theirs, .. } = &mut host.part {
-                theirs.push((fqdn.clone(), NodeKind::Coordinator));
-                acquaintances.push((host.fqdn.clone(), NodeKind::Coordinator));
+            if let Part::Coordinator { acquaintances: theirs, vips: known, .. } = &mut host.part {
+                theirs.push((fqdn.clone(), NodeKind::Coordinator, Some(vips)));
+                acquaintances.push((host.fqdn.clone(), NodeKind::Coordinator, Some(*known)));
             }
         }
-        let part = Part::Coordinator { zone, vips: vips.parse().expect("a range of VIPs"), acquaintances };
+        let part = Part::Coordinator { zone, vips, acquaintances };
         self.add(name, fqdn.as_str(), part, interfaces)
     }
 
@@ -76,7 +78,7 @@ impl World {
     fn introduce(&mut self, dc: HostId, fqdn: &str, kind: NodeKind) -> (Fqdn, Addresses) {
         let host = &mut self.hosts[dc.0];
         if let Part::Coordinator { acquaintances, .. } = &mut host.part {
-            acquaintances.push((fqdn_of(fqdn), kind));
+            acquaintances.push((fqdn_of(fqdn), kind, None));
         }
         (host.fqdn.clone(), host.sockets())
     }

@@ -45,6 +45,8 @@ pub struct Settings {
     pub suite: Suite,
     /// How a DC picks a relay.
     pub selection: Selection,
+    /// Whether DCs are told each other's virtual ranges by their configurations.
+    pub ranges_known: bool,
     /// What a DC's write takes until it is durable, and again until the DC knows.
     pub write: Duration,
     /// What a relay's machine takes to add a translation.
@@ -61,6 +63,7 @@ impl Default for Settings {
             capacity: 1000,
             suite: Suite::Aes128Cbc,
             selection: Selection::Best,
+            ranges_known: true,
             write: Duration::from_micros(500),
             translate: Duration::from_micros(300),
         }

@@ -26,7 +26,7 @@ impl Path {
         match remote {
             Some(remote) => {
                 self.next_keep_alive.get_or_insert(now + self.pace.keep_alive);
-                self.stood = true;
+                (self.stood, self.lost) = (true, false);
                 self.send_to(remote);
                 self.signals.push_back(Signal::Stands);
             }
@@ -104,6 +104,12 @@ impl Path {
             },
             (RouteName::Translated, _) => "the peer is a general node: a relay translates addresses".into(),
             (RouteName::Switched, _) => direct.map_or_else(|| self.cause.into(), Direct::why_not),
+            (RouteName::None, _) if self.lost => {
+                format!(
+                    "lost: {}; applications are told so, and who asks for the name anew gets another",
+                    self.cause
+                )
+            }
             (RouteName::None, _) if self.stood => {
                 format!("broken: {}; it is to be directed anew", self.cause)
             }

@@ -21,6 +21,8 @@ pub(super) struct Leg {
     pub(super) stands: bool,
     /// Whether the relay answered, be it that the peer's tunnel is not there yet.
     pub(super) met: bool,
+    /// Whether it answered no more, or never, in the network where the terminal is.
+    pub(super) silent: bool,
 }
 
 impl Leg {
@@ -42,6 +44,7 @@ impl Leg {
             common_key,
             stands: false,
             met: false,
+            silent: false,
         }
     }
 

@@ -12,7 +12,7 @@ mod leg;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::addr::{Fqdn, PathId, Vip};
+use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
 use crate::data::{DataUpdate, Flow};
 use crate::expiry::earliest;
@@ -21,7 +21,7 @@ use crate::relay::table::newer;
 use crate::session::{Expired, Mail, Pending, TunnelSession};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    Addresses, Epoch, Header, Message, PathKeepAlive, PathKeepAliveAnswer, Reason, Refusal, RelayMode,
+    Addresses, Epoch, Header, Kind, Message, PathKeepAlive, PathKeepAliveAnswer, Reason, Refusal, RelayMode,
     Renewal, RequestId, Role, Route, RouteDirection, TunnelRequest, TunnelResponse,
 };
 
@@ -39,6 +39,8 @@ pub(super) enum Signal {
     Broken,
     /// The tunnel was never built.
     Failed,
+    /// The relay that must stay does not answer, though the DC says that it is ready.
+    Lost,
 }
 
 /// How long a terminal waits between two Path Keep-alives, and for answers.
@@ -112,6 +114,8 @@ pub(super) struct Path {
     kept: Option<IpAddr>,
     /// Whether packets ever flowed.
     stood: bool,
+    /// Whether applications are told that no way leads there.
+    lost: bool,
     route: RouteName,
     remote: Option<SocketAddr>,
     /// What led to it.
@@ -145,6 +149,7 @@ impl Path {
             sending: false,
             kept: None,
             stood: false,
+            lost: false,
             route: RouteName::None,
             remote: None,
             cause: "it was directed",
@@ -284,6 +289,36 @@ impl Path {
         self.stood && !self.stands()
     }
 
+    /// Whether applications are told that no way leads there.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// The relay that was found silent, where the terminal is now.
+    pub(super) fn silent_relay(&self) -> Option<NodeId> {
+        self.leg.as_ref().filter(|leg| leg.silent).map(|leg| leg.node)
+    }
+
+    /// The terminal is in another network, or in none: silence there said nothing of the relay.
+    pub(super) fn moved(&mut self) {
+        self.leg.iter_mut().for_each(|leg| leg.silent = false);
+    }
+
+    /// The relay that translates for this path is gone, and no other can take its place (T4.2.5-b): unless the path stands, applications are
+    /// told from now on, until it stands again. True where that is new.
+    pub(super) fn lose(&mut self, now: Instant, mail: &mut Mail) -> bool {
+        if self.lost || self.stands() || !self.is_translated() {
+            return false;
+        }
+        self.lost = true;
+        self.cause = "the relay is gone, and no other can take its place";
+        self.signals.push_back(Signal::Data(DataUpdate::Lose { path: self.id }));
+        let (path, epoch, reason) = (self.id, self.epoch, self.cause.into());
+        mail.journal
+            .note(now, What::PathChanged { path, route: RouteName::None, remote: None, epoch, reason });
+        true
+    }
+
     /// What a Direction Request says of this path.
     pub(super) fn renewal(&self) -> Renewal {
         let keep_relay = self.leg.as_ref().filter(|leg| leg.mode == RelayMode::Translate).map(|leg| leg.node);
@@ -397,7 +432,7 @@ impl Path {
         match self.pending.answered(response.request, now) {
             Some((Ask::LegTunnel(_), _)) => {
                 let Some(leg) = &mut self.leg else { return };
-                (leg.stands, leg.met) = (true, true);
+                (leg.stands, leg.met, leg.silent) = (true, true, false);
                 self.choose("the tunnel to the relay stands", now, mail);
                 self.try_direct(now, mail);
             }
@@ -518,11 +553,17 @@ impl Path {
         }
         match ask {
             Ask::LegTunnel(_) | Ask::LegAlive(_) => {
+                let is_new = message == Kind::TunnelRequest;
+                let mut unmet = false;
                 if let Some(leg) = &mut self.leg {
-                    leg.stands = false;
+                    unmet = is_new && !leg.met;
+                    (leg.stands, leg.silent) = (false, !is_new || unmet);
                 }
                 self.forget_keep_alives(true, now);
                 self.choose("the relay does not answer", now, mail);
+                if unmet && self.stood {
+                    self.signals.push_back(Signal::Lost);
+                }
             }
             Ask::DirectAlive(..) => {
                 self.forget_keep_alives(false, now);
