@@ -342,6 +342,10 @@ impl Translator {
         if turns_back && !axes.hairpin {
             return Err(Refusal::Hairpin);
         }
+        if turns_back && !self.bindings.contains_key(&(protocol, destination.port())) {
+            // Nobody is there: nothing begins that a mapping would be for.
+            return Err(Refusal::NoMapping);
+        }
         let port = match self.session(protocol, source, destination) {
             Some(session) => session.port,
             None => self.open_outbound(axes, (protocol, source, destination), now)?,

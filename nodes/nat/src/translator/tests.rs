@@ -182,6 +182,10 @@ fn hairpinning_shows_the_outer_address_and_asks_the_filter() {
     assert_eq!(strict.outbound(Flow::udp(addr(HOST_B), a), at(0)).unwrap().flow.destination, addr(HOST_A));
     assert_eq!(strict.outbound(Flow::udp(addr(HOST_A), b), at(0)).unwrap().flow.source, a);
 
+    let nowhere = SocketAddr::new(a.ip(), 9);
+    assert_eq!(open.outbound(Flow::udp(addr("10.0.0.4:5"), nowhere), at(0)), Err(Refusal::NoMapping));
+    assert_eq!(open.mappings().len(), 2, "what leads nowhere leaves no mapping behind");
+
     let mut none = with(|axes| axes.hairpin = false);
     let b = send(&mut none, HOST_B, PEER, at(0));
     assert_eq!(none.outbound(Flow::udp(addr(HOST_A), b), at(0)), Err(Refusal::Hairpin));
