@@ -1,7 +1,7 @@
 # Sourced by ./run and ./test: what the machine needs besides Rust, and how it gets it.
 
 # program:package, for Debian and Ubuntu
-NEEDS="nft:nftables tc:iproute2 ss:iproute2 iperf3:iperf3 ping:iputils-ping curl:curl busybox:busybox cc:build-essential"
+NEEDS="nft:nftables tc:iproute2 ss:iproute2 iperf3:iperf3 ping:iputils-ping curl:curl busybox:busybox vsftpd:vsftpd sipp:sip-tester cc:build-essential"
 
 # What ./test needs besides: a browser, for the tests of report.html.
 TEST_NEEDS="chromium:chromium"
@@ -32,6 +32,11 @@ install_needs() {
     fi
     echo "Installing:$missing" >&2
     $as apt-get update -qq >&2
+    # vsftpd's package would start a server on this machine, where only scenarios need one.
+    if [[ " $missing " == *" vsftpd "* ]] && command -v systemctl >/dev/null; then
+        echo "vsftpd's own service is masked; to have it: systemctl unmask vsftpd" >&2
+        $as systemctl mask vsftpd.service >&2 || true
+    fi
     # Noninteractive: iperf3 would ask whether to start a service. The list is to be split into words.
     # shellcheck disable=SC2086
     $as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2

@@ -41,7 +41,9 @@ const TOOLS: &[Tool] = &[
     Tool { program: "ss", package: "iproute2", purpose: "what applications see of their sockets" },
     Tool { program: "iperf3", package: "iperf3", purpose: "iperf3 flows" },
     Tool { program: "ping", package: "iputils-ping", purpose: "ping flows" },
-    Tool { program: "curl", package: "curl", purpose: "http flows" },
+    Tool { program: "curl", package: "curl", purpose: "http and ftp flows" },
+    Tool { program: "vsftpd", package: "vsftpd", purpose: "the servers of ftp flows" },
+    Tool { program: "sipp", package: "sip-tester", purpose: "sip flows" },
     Tool { program: "busybox", package: "busybox", purpose: "the servers of http flows" },
 ];
 
@@ -83,7 +85,9 @@ pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
             FlowKind::Iperf3 { .. } => &["iperf3", "ss"][..],
             FlowKind::Ping { .. } => &["ping"],
             FlowKind::Http { .. } => &["curl", "busybox"],
-            FlowKind::Exec { .. } => &[],
+            FlowKind::Ftp { .. } => &["curl", "vsftpd"],
+            FlowKind::Sip { .. } => &["sipp"],
+            FlowKind::Udp { .. } | FlowKind::Exec { .. } => &[],
         });
     }
     let missing: Vec<&Tool> =

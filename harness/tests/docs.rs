@@ -84,6 +84,15 @@ ping = { from = "e", to = "e.test", ? = 1 }
 id = "c"
 http = { from = "e", to = "e.test", ? = 1 }
 [[flow]]
+id = "f"
+ftp = { from = "e", to = "e.test", mode = "?", ? = 1 }
+[[flow]]
+id = "s"
+sip = { from = "e", to = "e.test", ? = 1 }
+[[flow]]
+id = "u"
+udp = { from = "e", to = "e.test", ? = 1 }
+[[flow]]
 id = "d"
 exec = { node = "e", command = "true", ? = 1 }
 [[at]]
@@ -180,6 +189,9 @@ handover = { node = "a", from = "eth0", to = "eth1" }
         r#"iperf3 = { from = "a", to = "b.test", duration = "1s" }"#,
         r#"ping = { from = "a", to = "b.test" }"#,
         r#"http = { from = "a", to = "b.test" }"#,
+        r#"ftp = { from = "a", to = "b.test", mode = "active" }"#,
+        r#"sip = { from = "a", to = "b.test" }"#,
+        r#"udp = { from = "a", to = "b.test" }"#,
         r#"exec = { node = "a", command = "true" }"#,
     ];
     let mut rows = BTreeSet::new();

@@ -146,6 +146,21 @@ fn handover_rs_s() {
 }
 
 #[test]
+fn rs_n_ftp() {
+    holds("rs-n-ftp");
+}
+
+#[test]
+fn rs_n_sip() {
+    holds("rs-n-sip");
+}
+
+#[test]
+fn large_datagrams() {
+    holds("large-datagrams");
+}
+
+#[test]
 fn handover_direct() {
     holds("handover-direct");
 }

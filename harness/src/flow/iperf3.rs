@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::process::Process;
+use super::process::{Process, Socket};
 use super::{Place, Quantities, is_virtual, unmeasured};
 use crate::exit::Failure;
 use crate::judge::expr::Value;
@@ -31,7 +31,7 @@ impl Server {
                     &place.port.to_string(),
                 ]);
             })?;
-        process.listens(place.port).await?;
+        process.listens(Socket::Tcp, place.port).await?;
         Ok(Self(process))
     }
 }

@@ -1,17 +1,22 @@
 //! Traffic between nodes: real programs, started in the nodes' namespaces, and what they say they measured.
 //!
 //! A flow has a server, started before time begins and awaited until it listens, and a client, started at its time. Each kind
-//! is a module: [`iperf3`], [`ping`], [`http`], [`exec`]. What only packets can tell is added afterwards by
+//! is a module: [`iperf3`], [`ping`], [`http`], [`ftp`], [`sip`], [`datagrams`], [`exec`]. What only packets can tell is added afterwards by
 //! [`measure`](crate::measure).
 
+pub mod datagrams;
 pub mod exec;
+pub mod fetch;
+pub mod ftp;
 pub mod http;
 pub mod iperf3;
 pub mod ping;
 pub mod process;
+pub mod shared;
+pub mod sip;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,10 +38,32 @@ pub struct Place {
     pub to: Option<Arc<Space>>,
     /// The run's folder for what flows print.
     pub folder: PathBuf,
+    /// The flow's number in the file.
+    pub index: usize,
     /// The port of the flow's own server.
     pub port: u16,
+    /// The address of the server's node.
+    pub peer: Ipv4Addr,
+    /// An address that the client reaches its peer by as an application does: a virtual one, or `peer`.
+    pub towards: Ipv4Addr,
+    /// Servers of several flows.
+    pub shared: shared::Shared,
     /// Files of HTTP servers; not part of what the run leaves.
     pub pages: PathBuf,
+}
+
+impl Place {
+    /// The client's own address as an application has it.
+    pub fn own_address(&self) -> Result<IpAddr, Failure> {
+        // Connecting sends nothing; it asks the routes.
+        let asked = self.from.within(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.connect((self.towards, 9))?;
+            socket.local_addr()
+        })?;
+        let address = asked.map_err(Failure::during(format!("the address of `{}`", self.from.name)))?;
+        Ok(address.ip())
+    }
 }
 
 /// A flow's server, if it has one; dropping it ends it.
@@ -47,6 +74,10 @@ pub enum Server {
     Iperf3(iperf3::Server),
     /// An HTTP server.
     Http(http::Server),
+    /// A file at an FTP server.
+    Ftp(ftp::Server),
+    /// The end that answers datagrams.
+    Datagrams(datagrams::Server),
 }
 
 /// The server's port of the flow numbered `index`.
@@ -58,7 +89,12 @@ pub fn port(index: usize) -> u16 {
 pub fn ends<'a>(flow: &'a Flow, plan: &'a Plan) -> (&'a str, Option<&'a str>) {
     match &flow.kind {
         FlowKind::Exec { node, .. } => (node.get_ref(), None),
-        FlowKind::Iperf3 { ends, .. } | FlowKind::Ping { ends, .. } | FlowKind::Http { ends, .. } => {
+        FlowKind::Iperf3 { ends, .. }
+        | FlowKind::Ping { ends, .. }
+        | FlowKind::Http { ends, .. }
+        | FlowKind::Ftp { ends, .. }
+        | FlowKind::Sip { ends, .. }
+        | FlowKind::Udp { ends, .. } => {
             (ends.from.get_ref(), plan.host_named(ends.to.get_ref()).map(|host| host.name.as_str()))
         }
     }
@@ -73,7 +109,12 @@ pub async fn prepare(flow: &Flow, place: &Place, seed: u64) -> Result<Server, Fa
         FlowKind::Http { size, .. } => {
             http::Server::start(id, to, place, *size, seed).await.map(Server::Http)
         }
-        FlowKind::Ping { .. } | FlowKind::Exec { .. } => Ok(Server::None),
+        FlowKind::Ftp { size, .. } => ftp::Server::start(id, to, place, *size, seed).await.map(Server::Ftp),
+        FlowKind::Sip { .. } => sip::serve(to, place).await.map(|()| Server::None),
+        FlowKind::Udp { size, reply, whole, listen: true, .. } => {
+            datagrams::Server::start(to, place, *size, *reply, *whole).map(Server::Datagrams)
+        }
+        FlowKind::Udp { .. } | FlowKind::Ping { .. } | FlowKind::Exec { .. } => Ok(Server::None),
     }
 }
 
@@ -96,8 +137,25 @@ pub async fn run(flow: &Flow, place: &Place, server: Server) -> Result<Quantitie
         (FlowKind::Http { ends, .. }, Server::Http(server)) => {
             http::run(id, ends.to.get_ref().as_str(), place, server).await
         }
+        (FlowKind::Ftp { ends, mode, size, rate }, Server::Ftp(server)) => {
+            let to = ends.to.get_ref().as_str();
+            let transfer = ftp::Transfer { to, mode: *mode, size: *size, rate: *rate };
+            ftp::run(id, &transfer, place, &server).await
+        }
+        (FlowKind::Sip { ends, calls, duration, media }, _) => {
+            let to = ends.to.get_ref().as_str();
+            let calls = sip::Calls { to, count: *calls, duration: *duration, media: *media };
+            sip::run(id, &calls, place).await
+        }
+        (FlowKind::Udp { ends, size, reply, count, interval, whole, .. }, server) => {
+            let to = ends.to.get_ref().as_str();
+            let (size, reply, count, interval, whole) = (*size, *reply, *count, *interval, *whole);
+            let datagrams = datagrams::Datagrams { to, size, reply, count, interval, whole };
+            let server = if let Server::Datagrams(server) = &server { Some(server) } else { None };
+            datagrams::run(id, &datagrams, place, server).await
+        }
         (FlowKind::Exec { command, timeout, .. }, _) => exec::run(id, command, *timeout, place).await,
-        (FlowKind::Iperf3 { .. } | FlowKind::Http { .. }, _) => {
+        (FlowKind::Iperf3 { .. } | FlowKind::Http { .. } | FlowKind::Ftp { .. }, _) => {
             Err(Failure::error(format!("flow `{id}` has no server of its kind")))
         }
     }
@@ -111,6 +169,21 @@ pub fn is_virtual(address: &str) -> bool {
 fn in_virtual(address: Ipv4Addr) -> bool {
     let host = VIRTUAL.base().to_bits();
     address.to_bits() & (u32::MAX << (32 - VIRTUAL.length())) == host
+}
+
+/// The same bytes for the same seed, none of them compressible (splitmix64).
+fn bytes(size: u64, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut out = Vec::with_capacity(size as usize + 8);
+    while (out.len() as u64) < size {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        out.extend((z ^ (z >> 31)).to_le_bytes());
+    }
+    out.truncate(size as usize);
+    out
 }
 
 /// The same reason for each of `names`.

@@ -19,6 +19,15 @@ const LISTEN_WITHIN: Duration = Duration::from_secs(5);
 /// How often a server that should listen is looked at. The kernel tells nobody of it.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 
+/// What a server waits on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Socket {
+    /// A listening TCP socket.
+    Tcp,
+    /// A UDP socket.
+    Udp,
+}
+
 /// A started program.
 pub struct Process {
     name: String,
@@ -52,8 +61,8 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, output, errors })
     }
 
-    /// Waits until a socket of the program's network namespace listens on the TCP port.
-    pub async fn listens(&mut self, port: u16) -> Result<(), Failure> {
+    /// Waits until a socket of the program's network namespace takes what comes for the port.
+    pub async fn listens(&mut self, socket: Socket, port: u16) -> Result<(), Failure> {
         let Some(pid) = self.child.id() else {
             return Err(Failure::error(format!(
                 "the server of `{}` has ended{}",
@@ -61,12 +70,15 @@ impl Process {
                 self.complaint()
             )));
         };
-        let table = PathBuf::from(format!("/proc/{pid}/net/tcp"));
-        let tables = [table.with_file_name("tcp6"), table];
+        let names = match socket {
+            Socket::Tcp => ["tcp", "tcp6"],
+            Socket::Udp => ["udp", "udp6"],
+        };
+        let tables = names.map(|name| PathBuf::from(format!("/proc/{pid}/net/{name}")));
         let deadline = tokio::time::Instant::now() + LISTEN_WITHIN;
         loop {
             let text: String = tables.iter().filter_map(|table| fs::read_to_string(table).ok()).collect();
-            if text.lines().any(|line| is_listening(line, port)) {
+            if text.lines().any(|line| is_listening(line, socket, port)) {
                 return Ok(());
             }
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -120,24 +132,31 @@ fn read(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// A line of /proc/net/tcp: `sl local_address rem_address st …`, hexadecimal; state 0A is LISTEN.
-fn is_listening(line: &str, port: u16) -> bool {
+/// A line of /proc/net/tcp or udp: `sl local_address rem_address st …`, hexadecimal; state 0A is a TCP socket that listens, 07 a UDP socket
+/// that takes from anybody.
+fn is_listening(line: &str, socket: Socket, port: u16) -> bool {
+    let wanted = match socket {
+        Socket::Tcp => "0A",
+        Socket::Udp => "07",
+    };
     let mut fields = line.split_whitespace().skip(1);
     let (local, state) = (fields.next(), fields.nth(1));
     let local_port = local.and_then(|local| local.rsplit_once(':')).map(|(_, port)| port);
-    state == Some("0A") && local_port.and_then(|text| u16::from_str_radix(text, 16).ok()) == Some(port)
+    state == Some(wanted) && local_port.and_then(|text| u16::from_str_radix(text, 16).ok()) == Some(port)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_listening;
+    use super::{Socket, is_listening};
 
     #[test]
     fn listening_sockets_are_recognised() {
         let line =
             "   0: 00000000:1451 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1";
-        assert!(is_listening(line, 5201) && !is_listening(line, 5202));
-        assert!(!is_listening(&line.replace(" 0A ", " 01 "), 5201));
-        assert!(!is_listening("  sl  local_address rem_address   st", 5201));
+        assert!(is_listening(line, Socket::Tcp, 5201) && !is_listening(line, Socket::Tcp, 5202));
+        assert!(!is_listening(&line.replace(" 0A ", " 01 "), Socket::Tcp, 5201));
+        assert!(!is_listening("  sl  local_address rem_address   st", Socket::Tcp, 5201));
+        let line = line.replace(" 0A ", " 07 ");
+        assert!(is_listening(&line, Socket::Udp, 5201) && !is_listening(&line, Socket::Tcp, 5201));
     }
 }

@@ -54,6 +54,45 @@ const HTTP: &[Entry] = &[
     ("virtual", Kind::Truth, "both addresses on curl's socket are virtual"),
 ];
 
+const FTP: &[Entry] = &[
+    ("completed", Kind::Truth, "curl got the file and the server's word that it was all"),
+    ("status", Kind::Number, "the server's last reply: 226 when all is well"),
+    ("mode", Kind::Text, "`active` or `passive`"),
+    ("bytes", Kind::Number, "bytes of the file"),
+    ("intact", Kind::Truth, "the file arrived byte for byte"),
+    ("time_ms", Kind::Number, "from the start of curl's work to its end, name resolution included"),
+    ("resolve_ms", Kind::Number, "until the name was resolved"),
+    ("remote_address", Kind::Text, "the server's address on curl's socket"),
+    ("virtual", Kind::Truth, "both addresses on curl's socket are virtual"),
+];
+
+const SIP: &[Entry] = &[
+    ("completed", Kind::Truth, "sipp made its calls, and none failed"),
+    ("calls_ok", Kind::Number, "calls that went from their beginning to their end"),
+    ("calls_failed", Kind::Number, "calls that did not"),
+    ("rtp_sent", Kind::Number, "media packets from the calling end"),
+    ("rtp_received", Kind::Number, "media packets that it heard"),
+    ("rtp_received_after", Kind::Number, "of these, after the first handover's new address was up"),
+    ("server_rtp_sent", Kind::Number, "media packets from the called end"),
+    ("server_rtp_received", Kind::Number, "media packets that it heard"),
+    ("source_address", Kind::Text, "where the called end saw SIP messages come from"),
+    ("rtp_source_address", Kind::Text, "where it saw media come from"),
+];
+
+const UDP: &[Entry] = &[
+    ("sent", Kind::Number, "datagrams that the client's kernel took"),
+    ("arrived", Kind::Number, "of these, those that the server got whole"),
+    ("answered", Kind::Number, "answers that the server's kernel took"),
+    ("received", Kind::Number, "of these, those that the client got whole"),
+    ("too_big", Kind::Number, "datagrams that the client's kernel refused as too long"),
+    ("answers_too_big", Kind::Number, "answers that the server's kernel refused as too long"),
+    ("icmp_too_big", Kind::Number, "ICMP errors that told either end that a packet was too long for a way"),
+    ("icmp_unreachable", Kind::Number, "other ICMP errors that either end was told"),
+    ("lost", Kind::Number, "datagrams and answers that neither arrived nor were answered by ICMP"),
+    ("remote_address", Kind::Text, "the address that the name was resolved to"),
+    ("virtual", Kind::Truth, "that address is virtual"),
+];
+
 const EXEC: &[Entry] = &[
     ("exit", Kind::Number, "the command's exit code"),
     ("stdout", Kind::Text, "what it printed, without white space at the end"),
@@ -110,6 +149,9 @@ pub fn of_flow(kind: &FlowKind) -> &'static [Entry] {
         FlowKind::Iperf3 { .. } => IPERF3,
         FlowKind::Ping { .. } => PING,
         FlowKind::Http { .. } => HTTP,
+        FlowKind::Ftp { .. } => FTP,
+        FlowKind::Sip { .. } => SIP,
+        FlowKind::Udp { .. } => UDP,
         FlowKind::Exec { .. } => EXEC,
     }
 }

@@ -67,6 +67,7 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
             inner: scenario.internet,
             link: link(router.link.as_ref()),
             link_name: router.link.as_ref().map(|name| name.get_ref().clone()),
+            mtu: router.mtu,
         });
     }
     let mut hosts = Vec::new();

@@ -48,6 +48,8 @@ pub struct RouterPlan {
     pub link: Link,
     /// That link's name in the scenario.
     pub link_name: Option<String>,
+    /// The longest packet that it passes on, in bytes.
+    pub mtu: Option<u16>,
 }
 
 /// A host to build.

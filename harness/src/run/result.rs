@@ -206,6 +206,18 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
             continue;
         };
         out.extend(named(id, measured.clone()));
+        let moment = |what: &str| moment(&record.own, what, id);
+        if let (FlowKind::Sip { .. }, Some(from), Some(to)) =
+            (&flow.kind, moment("flow-started"), moment("flow-ended"))
+        {
+            let (caller, called) = flow::ends(flow, &job.plan);
+            let seen =
+                |node: &str| recording(&record.recordings, node, application_interface(&job.plan, node));
+            if let (Some(client), Some(server)) = (seen(caller), called.and_then(seen)) {
+                let moved = record.handovers.first().map(|handover| handover.joined);
+                out.extend(named(id, flow::sip::media(index, client, server, (from, to), moved)));
+            }
+        }
         if let FlowKind::Iperf3 { reverse, .. } = &flow.kind {
             let (from, to) = flow::ends(flow, &job.plan);
             let seen =
@@ -222,10 +234,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
     }
     for flow in &job.scenario.flows {
         let id = flow.id.get_ref();
-        let moment = |what: &str| {
-            let own = record.own.iter().find(|event| event["what"] == what && event["flow"] == id.as_str());
-            own.and_then(|event| event["t"].as_u64())
-        };
+        let moment = |what: &str| moment(&record.own, what, id);
         if let (FlowKind::Iperf3 { .. }, Some(from), Some(to)) =
             (&flow.kind, moment("flow-started"), moment("flow-ended"))
         {
@@ -288,6 +297,12 @@ fn first_packets(
         Some((id.clone(), first))
     });
     measured.collect()
+}
+
+/// When `what` was noted of the flow `id`.
+fn moment(own: &[Json], what: &str, id: &str) -> Option<u64> {
+    let event = own.iter().find(|event| event["what"] == what && event["flow"] == id)?;
+    event["t"].as_u64()
 }
 
 /// What the plan knows.

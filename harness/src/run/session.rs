@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,9 @@ use crate::capture::Point;
 use crate::capture::point::Framing;
 use crate::daemons::{self, Daemons, Started, control};
 use crate::exit::{Exit, Failure};
+use crate::flow::shared::Shared;
 use crate::flow::{self, Place, Quantities, Server};
+use crate::plan::VIRTUAL;
 use crate::plan::config::{self, Folders, SharedKey, TUN};
 use crate::probe::{self, Probes};
 use crate::report::environment;
@@ -219,15 +222,24 @@ impl Lab<'_> {
 
     async fn servers(&self, world: &World) -> Result<Prepared, Failure> {
         let job = self.job;
+        let shared = Shared::default();
         let prepare = |(index, one): (usize, &'_ _)| {
             let flow: &crate::scenario::model::Flow = one;
-            let (from, to) = flow::ends(flow, &job.plan);
-            let place = world.space(from).and_then(|from| {
+            let (from_name, to) = flow::ends(flow, &job.plan);
+            let place = world.space(from_name).and_then(|from| {
+                let address = |node: &str| job.plan.host(node).map(crate::plan::HostPlan::address);
+                let peer = to.and_then(address).unwrap_or(Ipv4Addr::UNSPECIFIED);
+                let is_terminal = job.plan.host(from_name).is_some_and(crate::plan::HostPlan::is_terminal);
+                let towards = VIRTUAL.host(1).filter(|_| is_terminal).unwrap_or(peer);
                 Ok(Place {
                     from: from.clone(),
                     to: to.map(|to| world.space(to).cloned()).transpose()?,
                     folder: self.paths.flows.clone(),
+                    index,
                     port: flow::port(index),
+                    peer,
+                    towards,
+                    shared: shared.clone(),
                     pages: Path::new(SOCKETS).join("pages"),
                 })
             });

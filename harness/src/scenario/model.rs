@@ -11,6 +11,7 @@ use serde::Serialize;
 use toml::Spanned;
 
 use super::prefix::Prefix;
+use crate::flow::ftp::{self, Mode};
 use crate::judge::expr::Expr;
 use crate::judge::sequence::Step;
 
@@ -81,6 +82,8 @@ pub struct Router {
     pub subnet: Option<Spanned<Prefix>>,
     /// The link on its outer side.
     pub link: Option<Spanned<String>>,
+    /// The longest packet that it passes on, in bytes.
+    pub mtu: Option<u16>,
 }
 
 /// A host.
@@ -209,6 +212,45 @@ pub enum FlowKind {
         /// Bytes of the page.
         size: u64,
     },
+    /// A file fetched by FTP with curl from vsftpd.
+    Ftp {
+        /// Ends.
+        ends: Ends,
+        /// Who opens the data connection.
+        mode: Mode,
+        /// Bytes of the file.
+        size: u64,
+        /// At most this many bits per second.
+        rate: Option<u64>,
+    },
+    /// Calls by SIP with media by RTP, from sipp to sipp.
+    Sip {
+        /// Ends.
+        ends: Ends,
+        /// How many calls, one after the other.
+        calls: u64,
+        /// How long each is.
+        duration: Duration,
+        /// Whether there is a voice in them.
+        media: bool,
+    },
+    /// UDP datagrams, each answered by one.
+    Udp {
+        /// Ends.
+        ends: Ends,
+        /// Payload of each, in bytes.
+        size: u64,
+        /// Payload of each answer.
+        reply: u64,
+        /// How many.
+        count: u64,
+        /// Time between them.
+        interval: Duration,
+        /// Whether both ends forbid to cut them up.
+        whole: bool,
+        /// Whether anybody answers.
+        listen: bool,
+    },
     /// Any command.
     Exec {
         /// Where it runs.
@@ -224,7 +266,12 @@ impl FlowKind {
     /// The ends, where it has two.
     pub fn ends(&self) -> Option<&Ends> {
         match self {
-            Self::Iperf3 { ends, .. } | Self::Ping { ends, .. } | Self::Http { ends, .. } => Some(ends),
+            Self::Iperf3 { ends, .. }
+            | Self::Ping { ends, .. }
+            | Self::Http { ends, .. }
+            | Self::Ftp { ends, .. }
+            | Self::Sip { ends, .. }
+            | Self::Udp { ends, .. } => Some(ends),
             Self::Exec { .. } => None,
         }
     }
@@ -384,10 +431,14 @@ impl Scenario {
             flow.start
                 + match &flow.kind {
                     FlowKind::Iperf3 { duration, .. } => *duration,
-                    FlowKind::Ping { count, interval, .. } => {
+                    FlowKind::Ping { count, interval, .. } | FlowKind::Udp { count, interval, .. } => {
                         interval.saturating_mul(u32::try_from(*count).unwrap_or(u32::MAX))
                     }
                     FlowKind::Http { .. } => Duration::from_secs(10),
+                    FlowKind::Ftp { size, rate, .. } => ftp::time(*size, *rate),
+                    FlowKind::Sip { calls, duration, .. } => {
+                        duration.saturating_mul(u32::try_from(*calls).unwrap_or(u32::MAX))
+                    }
                     FlowKind::Exec { timeout, .. } => *timeout,
                 }
         });

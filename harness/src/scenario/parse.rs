@@ -125,6 +125,7 @@ fn router(table: &Table<'_, '_>) -> Router {
         address: table.address("address"),
         subnet: table.from_str("subnet"),
         link: table.text("link"),
+        mtu: table.integer("mtu", 576, 1500).map(|mtu| mtu as u16),
     }
 }
 

@@ -9,10 +9,12 @@ use super::parse::{link, need_duration};
 use super::read::{Table, Value};
 use super::source::{Problem, suggest};
 use super::units;
+use crate::flow::datagrams;
+use crate::flow::ftp::Mode;
 use crate::judge::{expr, sequence};
 
 /// The tagged tables of which an entry has exactly one.
-const FLOWS: &[&str] = &["iperf3", "ping", "http", "exec"];
+const FLOWS: &[&str] = &["iperf3", "ping", "http", "ftp", "sip", "udp", "exec"];
 const ACTIONS: &[&str] = &["handover", "address", "interface", "link", "kill", "start"];
 
 /// `[[flow]]`
@@ -59,6 +61,44 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             let ends = ends(table);
             let size = table.parsed("size", units::bytes).map_or(64_000, Spanned::into_inner);
             FlowKind::Http { ends: ends?, size }
+        }
+        "ftp" => {
+            let ends = ends(table);
+            table.need("mode");
+            let mode = table.choice("mode", Mode::WORDS).map(Spanned::into_inner);
+            let size = table.parsed("size", units::bytes).map_or(64_000, Spanned::into_inner);
+            let rate = table.parsed("rate", units::rate).map(Spanned::into_inner);
+            FlowKind::Ftp { ends: ends?, mode: mode?, size, rate }
+        }
+        "sip" => {
+            let ends = ends(table);
+            let calls = table.integer("calls", 1, 1000).unwrap_or(1);
+            let duration = table.duration("duration").unwrap_or(Duration::from_secs(1));
+            let media = table.flag("media").unwrap_or(true);
+            if let Some(value) = table.get("duration")
+                && duration.subsec_nanos() % 1_000_000 != 0
+            {
+                table.problem(value.span(), "sipp's calls last whole milliseconds");
+            }
+            FlowKind::Sip { ends: ends?, calls, duration, media }
+        }
+        "udp" => {
+            let ends = ends(table);
+            let payload = |key| {
+                let size = table.parsed(key, units::bytes)?;
+                if !(datagrams::LEAST..=datagrams::MOST).contains(size.get_ref()) {
+                    let (least, most) = (datagrams::LEAST, datagrams::MOST);
+                    table.problem(size.span(), format!("a datagram here has {least} to {most} bytes"));
+                }
+                Some(size.into_inner())
+            };
+            let size = payload("size").unwrap_or(1000);
+            let reply = payload("reply").unwrap_or(size);
+            let count = table.integer("count", 1, 100_000).unwrap_or(5);
+            let interval = table.duration("interval").unwrap_or(Duration::from_millis(100));
+            let whole = table.flag("whole").unwrap_or(false);
+            let listen = table.flag("listen").unwrap_or(true);
+            FlowKind::Udp { ends: ends?, size, reply, count, interval, whole, listen }
         }
         _ => {
             let node = table.need_text("node");

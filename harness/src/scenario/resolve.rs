@@ -299,6 +299,12 @@ impl Resolve<'_> {
                     self.unknown(&wanted, "node named", names.iter().map(String::as_str));
                 }
             }
+            if let FlowKind::Sip { ends, .. } = &flow.kind
+                && let Some((key, node)) = self.scenario.node_named(ends.to.get_ref())
+                && !matches!(node.role, Role::General { .. })
+            {
+                self.note(ends.to.span(), format!("calls go to general nodes, and `{key}` is none"));
+            }
             if let FlowKind::Exec { node, command, .. } = &flow.kind {
                 self.node(node);
                 if command.is_empty() {

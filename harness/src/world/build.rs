@@ -10,7 +10,7 @@ use ntm_nat::Behaviour;
 
 use super::lines::{Lines, Port};
 use super::link::{self, Impairment};
-use super::net::Net;
+use super::net::{Net, RouteTo};
 use super::space::{Names, Space};
 use crate::exit::Failure;
 use crate::plan::config::{INSIDE, OUTSIDE};
@@ -183,6 +183,14 @@ impl World {
         }
         if let Some(gateway) = plan.internet.host(1) {
             net.add_route(None, gateway).await?;
+        }
+        // By its routes, so that it acts as a router does before a narrow link, in both directions, while each wire takes what comes.
+        if let Some(mtu) = router.mtu {
+            let everywhere = plan.internet.host(1).map(RouteTo::Gateway);
+            let ways = [RouteTo::Link(wan, plan.internet), RouteTo::Link(lan, router.inner)];
+            for way in ways.into_iter().chain(everywhere) {
+                net.limit_route(way, mtu).await?;
+            }
         }
         Ok(lan)
     }

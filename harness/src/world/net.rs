@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope};
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
     new_multicast_connection,
@@ -20,6 +21,15 @@ use crate::wire::Trains;
 
 /// The kernel says within this time that a link is up, or something is wrong.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy)]
+pub enum RouteTo {
+    /// To a network, directly on a link.
+    Link(u32, Prefix),
+    /// To everywhere, by a gateway.
+    Gateway(Ipv4Addr),
+}
 
 /// A namespace's links, addresses and routes.
 pub struct Net {
@@ -166,6 +176,25 @@ impl Net {
             RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).priority(metric);
         let request = self.handle.route().add(route.build()).replace();
         request.execute().await.map_err(self.during(format!("default route by {gateway}")))
+    }
+
+    /// Passes no longer packets on to `net` than `mtu` bytes: by the link `index`, or to everywhere by `gateway`.
+    pub async fn limit_route(&self, to: RouteTo, mtu: u16) -> Result<(), Failure> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new();
+        let (route, shown) = match to {
+            RouteTo::Link(index, net) => (
+                route
+                    .destination_prefix(net.base(), net.length())
+                    .output_interface(index)
+                    .scope(RouteScope::Link),
+                net.to_string(),
+            ),
+            RouteTo::Gateway(gateway) => (route.gateway(gateway), "default".to_owned()),
+        };
+        let mut message = route.build();
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu.into())]));
+        let request = self.handle.route().add(message).replace();
+        request.execute().await.map_err(self.during(format!("MTU {mtu} of the route {shown}")))
     }
 
     /// The names of all links, for tests and messages.
