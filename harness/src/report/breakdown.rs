@@ -74,7 +74,7 @@ pub fn of(handover: &Handover, trace: &[Json], first_data: Option<u64>) -> Break
     };
     // A node without NTMobile observes nothing itself.
     stage("network", "the terminal sees its new address", seek(&addressed).or(Some(handover.joined)));
-    type Step<'a> = (&'a str, &'a str, &'a dyn Fn(&Json) -> bool);
+    type Step<'a> = (&'static str, &'static str, &'a dyn Fn(&Json) -> bool);
     let steps: [Step<'_>; 3] = [
         ("registration", "Registration Response", &received("RegistrationResponse")),
         ("direction", "Route Direction", &received("RouteDirection")),
