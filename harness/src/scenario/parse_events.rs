@@ -76,7 +76,7 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             let duration = table.duration("duration").unwrap_or(Duration::from_secs(1));
             let media = table.flag("media").unwrap_or(true);
             if let Some(value) = table.get("duration")
-                && duration.subsec_nanos() % 1_000_000 != 0
+                && !duration.subsec_nanos().is_multiple_of(1_000_000)
             {
                 table.problem(value.span(), "sipp's calls last whole milliseconds");
             }
