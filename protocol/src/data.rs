@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use foldhash::fast::FixedState;
 
@@ -74,6 +76,15 @@ pub enum DataUpdate {
         /// The address of this node that the datagrams come from.
         local: Option<IpAddr>,
     },
+    /// Packets of `path` that pass are noted, in each direction, for as long as it is in the tables.
+    Watch {
+        /// The path.
+        path: PathId,
+        /// Notes packets that are sent.
+        sent: Usage,
+        /// Notes packets that are received.
+        received: Usage,
+    },
     /// Datagrams of these keys' path and epoch are opened; `flow` is what their inner packets must show.
     Receive {
         /// The inner packets' addresses.
@@ -107,6 +118,27 @@ pub enum DataUpdate {
     Resume,
 }
 
+/// Whether packets passed since it was asked last. A data table has one handle and a role machine the other: a packet costs one relaxed
+/// store to a line of memory that nobody else writes, and is read every few seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Usage(Arc<Mark>);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Mark(AtomicBool);
+
+impl Usage {
+    /// A packet passed.
+    pub fn note(&self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one passed since this was called last.
+    pub fn take(&self) -> bool {
+        self.0.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 impl std::fmt::Debug for DataUpdate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -116,6 +148,7 @@ impl std::fmt::Debug for DataUpdate {
             Self::Remote { flow, path, remote } => write!(f, "Remote {flow:?} of {path} to {remote}"),
             Self::Keep { path, local: Some(local) } => write!(f, "Keep {path} to {local}"),
             Self::Keep { path, local: None } => write!(f, "Keep {path} to no address"),
+            Self::Watch { path, .. } => write!(f, "Watch {path}"),
             Self::Receive { flow, keys } => write!(f, "Receive {flow:?} in epoch {}", keys.epoch()),
             Self::Switch { path, ends } => write!(f, "Switch {path} between {ends:?}"),
             Self::Lose { path } => write!(f, "Lose {path}"),
@@ -132,6 +165,7 @@ struct Sending {
     way: Way,
     /// Whether the path is lost.
     lost: bool,
+    usage: Option<Usage>,
 }
 
 /// How a datagram leaves.
@@ -179,7 +213,13 @@ impl Outbound {
                 sendings.retain(|old| old.keys.path() != keys.path());
                 sendings.insert(
                     0,
-                    Sending { keys: (**keys).clone(), next: 1, way: Way::from(*remote), lost: false },
+                    Sending {
+                        keys: (**keys).clone(),
+                        next: 1,
+                        way: Way::from(*remote),
+                        lost: false,
+                        usage: None,
+                    },
                 );
             }
             DataUpdate::Remote { flow, path, remote } => {
@@ -190,13 +230,13 @@ impl Outbound {
                 }
             }
             DataUpdate::Keep { path, local } => {
-                let sendings = self.flows.values_mut().flatten();
-                let its = sendings.filter(|sending| sending.keys.path() == *path);
-                its.for_each(|sending| sending.way.local = *local);
+                self.of(*path).for_each(|sending| sending.way.local = *local);
+            }
+            DataUpdate::Watch { path, sent, .. } => {
+                self.of(*path).for_each(|sending| sending.usage = Some(sent.clone()));
             }
             DataUpdate::Lose { path } => {
-                let its = |sending: &&mut Sending| sending.keys.path() == *path;
-                self.flows.values_mut().flatten().filter(its).for_each(|sending| sending.lost = true);
+                self.of(*path).for_each(|sending| sending.lost = true);
             }
             DataUpdate::Forget { path } => self.flows.retain(|_, sendings| {
                 sendings.retain(|sending| sending.keys.path() != *path);
@@ -206,6 +246,10 @@ impl Outbound {
             DataUpdate::Resume => self.paused = false,
             DataUpdate::Receive { .. } | DataUpdate::Switch { .. } => {}
         }
+    }
+
+    fn of(&mut self, path: PathId) -> impl Iterator<Item = &mut Sending> {
+        self.flows.values_mut().flatten().filter(move |sending| sending.keys.path() == path)
     }
 
     /// Whether packets are to wait: take none from the virtual interface until an update says otherwise.
@@ -225,6 +269,9 @@ impl Outbound {
         room.copy_from_slice(inner);
         let length = sending.keys.seal(sending.next, inner.len(), out).ok_or(NotSent::TooLarge)?;
         sending.next += 1;
+        if let Some(usage) = &sending.usage {
+            usage.note();
+        }
         Ok((length, sending.way))
     }
 }
@@ -241,6 +288,7 @@ enum Inlet {
     Open {
         flow: Flow,
         epochs: Vec<Opening>,
+        usage: Option<Usage>,
     },
     Switch {
         ends: [Option<SocketAddr>; 2],
@@ -275,14 +323,22 @@ impl Inbound {
             DataUpdate::Receive { flow, keys } => {
                 let opening = Opening { keys: (**keys).clone(), window: ReplayWindow::default() };
                 match self.paths.get_mut(&keys.path()) {
-                    Some(Inlet::Open { flow: known, epochs }) if known == flow => {
+                    Some(Inlet::Open { flow: known, epochs, .. }) if known == flow => {
                         epochs.retain(|old| old.keys.epoch() != keys.epoch());
                         epochs.truncate(EPOCHS_KEPT - 1);
                         epochs.insert(0, opening);
                     }
                     _ => {
-                        self.paths.insert(keys.path(), Inlet::Open { flow: *flow, epochs: vec![opening] });
+                        self.paths.insert(
+                            keys.path(),
+                            Inlet::Open { flow: *flow, epochs: vec![opening], usage: None },
+                        );
                     }
+                }
+            }
+            DataUpdate::Watch { path, received, .. } => {
+                if let Some(Inlet::Open { usage, .. }) = self.paths.get_mut(path) {
+                    *usage = Some(received.clone());
                 }
             }
             DataUpdate::Switch { path, ends } => {
@@ -321,7 +377,7 @@ impl Inbound {
                     None => refused("path id", Reason::Unexpected),
                 }
             }
-            Some(Inlet::Open { flow, epochs }) => {
+            Some(Inlet::Open { flow, epochs, usage }) => {
                 let Some(opening) = epochs.iter_mut().find(|o| o.keys.epoch() == header.epoch) else {
                     return refused("epoch", Reason::Unknown(header.epoch.into()));
                 };
@@ -332,6 +388,9 @@ impl Inbound {
                 opening.window.accept(header.sequence);
                 if Flow::of(&datagram[inner.clone()])? != *flow {
                     return refused("inner addresses", Reason::Conflict);
+                }
+                if let Some(usage) = usage {
+                    usage.note();
                 }
                 Ok(Verdict::Deliver(inner))
             }
@@ -390,6 +449,22 @@ mod tests {
             inb.judge(&mut copy.clone()),
             Verdict::Refused(Refusal::new("sequence", Reason::Replayed(1)))
         );
+    }
+
+    #[test]
+    fn packets_that_pass_are_noted_in_their_direction() {
+        let (mut out, mut inb) = ends(0);
+        let (sent, received) = (Usage::default(), Usage::default());
+        let watch = DataUpdate::Watch { path: PATH, sent: sent.clone(), received: received.clone() };
+        out.apply(&watch);
+        inb.apply(&watch);
+        let datagram = sealed(&mut out, &packet(flow(), 1));
+        assert_eq!((sent.take(), sent.take(), received.take()), (true, false, false));
+        assert!(matches!(inb.judge(&mut datagram.clone()), Verdict::Deliver(_)));
+        assert_eq!((sent.take(), received.take(), received.take()), (false, true, false));
+        // What is refused is no use of a path.
+        assert!(matches!(inb.judge(&mut datagram.clone()), Verdict::Refused(_)));
+        assert!(!received.take());
     }
 
     #[test]

@@ -224,6 +224,7 @@ impl Host {
                     coordinator_addresses: at.clone(),
                     key: key(coordinator),
                     patience: settings.patience,
+                    lifetime: settings.lifetime,
                     seed,
                     first_sequence,
                 });
@@ -273,9 +274,14 @@ impl Host {
     }
 
     /// An application sends a datagram: whether there was a way.
-    pub(crate) fn send_from_application(&mut self, datagram: Datagram, output: &mut Output) -> bool {
+    pub(crate) fn send_from_application(
+        &mut self,
+        datagram: Datagram,
+        now: Instant,
+        output: &mut Output,
+    ) -> bool {
         match &mut self.machine {
-            Machine::Terminal(_, tables) => {
+            Machine::Terminal(terminal, tables) => {
                 let Some(packet) = Packet::of(datagram) else { return false };
                 if tables.outbound.is_paused() {
                     if tables.waiting.len() < QUEUE {
@@ -285,6 +291,10 @@ impl Host {
                 }
                 match tables.seal(&packet) {
                     Ok(outgoing) => output.sent.push(outgoing),
+                    Err(NotSent::NoPath(flow)) => {
+                        terminal.handle_no_path(flow, now);
+                        return false;
+                    }
                     Err(_) => return false,
                 }
             }

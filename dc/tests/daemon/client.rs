@@ -58,6 +58,7 @@ impl Client {
             coordinator_addresses: [site.socket()].into_iter().collect(),
             key: SharedKey::new(key(name)),
             patience: QUERY,
+            lifetime: Duration::from_secs(300),
             seed: [address; 32],
             first_sequence: 1,
         };

@@ -4,12 +4,13 @@
 //! name       = "mn"                  # the node's name in trace and logs
 //! fqdn       = "mn.dc.ntm.test"      # the terminal's own name
 //! keys       = "keys.toml"           # the key shared with the DC; relative paths start from this file's folder
-//! port       = 4330                  # this line and the next six: the defaults
+//! port       = 4330                  # this line and the next seven: the defaults
 //! tun        = "ntm0"                # the virtual interface
 //! vips       = "198.18.0.0/15"       # all virtual addresses
 //! mtu        = 1424                  # of the virtual interface
 //! dns_listen = "127.0.0.53:53"       # where applications ask, by UDP and TCP
 //! patience   = "4500ms"              # an application's query is answered by then
+//! lifetime   = "300s"                # of a path that nobody uses
 //! control    = "mn.sock"             # optional
 //! trace      = "mn.jsonl"            # optional
 //!
@@ -52,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) dns_listen: SocketAddr,
     /// How long an application's query may wait.
     pub(crate) patience: Duration,
+    /// How long a path stays that nobody uses.
+    pub(crate) lifetime: Duration,
     /// The DC's name.
     pub(crate) coordinator: Fqdn,
     /// The DC's real addresses and port.
@@ -85,6 +88,8 @@ struct File {
     dns_listen: SocketAddr,
     #[serde(default = "patience")]
     patience: HumanDuration,
+    #[serde(default = "lifetime")]
+    lifetime: HumanDuration,
     coordinator: Coordinator,
     control: Option<PathBuf>,
     trace: Option<PathBuf>,
@@ -122,6 +127,11 @@ fn patience() -> HumanDuration {
     HumanDuration(Duration::from_millis(4500))
 }
 
+/// As a relay's entries.
+fn lifetime() -> HumanDuration {
+    HumanDuration(Duration::from_secs(300))
+}
+
 impl Config {
     /// Reads the configuration `path` and its key file. An error says the file, the place in it, and what to do.
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
@@ -133,6 +143,9 @@ impl Config {
         if !MTUS.contains(&file.mtu) {
             let (least, most) = (MTUS.start(), MTUS.end());
             return wrong("mtu", format!("{} is not from {least} to {most} bytes", file.mtu));
+        }
+        if file.lifetime.0.is_zero() {
+            return wrong("lifetime", "a path must live for some time, as in \"300s\"".into());
         }
         let Coordinator { fqdn: coordinator, address } = file.coordinator;
         if address.iter().any(|address| address.port() == 0) {
@@ -161,6 +174,7 @@ impl Config {
             mtu: file.mtu,
             dns_listen: file.dns_listen,
             patience: file.patience.into(),
+            lifetime: file.lifetime.into(),
             coordinator,
             coordinator_addresses: address,
             key: entry.key,
@@ -222,7 +236,7 @@ address = \"203.0.113.4:4330\"
     fn what_is_wrong_is_named_with_its_place() {
         let refusal = |from: &str, to: &str| load(&TEXT.replacen(from, to, 1)).expect_err("wrong");
         insta::assert_snapshot!(refusal("trace", "colour"), @r#"
-        mn.toml:4:1: unknown field `colour`, expected one of `name`, `fqdn`, `keys`, `port`, `tun`, `vips`, `mtu`, `dns_listen`, `patience`, `coordinator`, `control`, `trace`
+        mn.toml:4:1: unknown field `colour`, expected one of `name`, `fqdn`, `keys`, `port`, `tun`, `vips`, `mtu`, `dns_listen`, `patience`, `lifetime`, `coordinator`, `control`, `trace`
           4 | colour = "mn.jsonl"
             | ^^^^^^
         "#);
@@ -243,6 +257,7 @@ address = \"203.0.113.4:4330\"
           5 | patience = "4"
             |            ^^^
         "#);
+        insta::assert_snapshot!(refusal("[coord", "lifetime = \"0s\"\n[coord"), @r#"mn.toml: 'lifetime': a path must live for some time, as in "300s""#);
         insta::assert_snapshot!(refusal("203.0.113.4", "198.19.0.1"), @"mn.toml: 'coordinator.address': 198.19.0.1 is a virtual address of 198.18.0.0/15: give the real one");
         insta::assert_snapshot!(refusal(":4330", ""), @r#"
         mn.toml:7:11: invalid socket address syntax

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ntm_daemon::control::Request;
 use ntm_daemon::trace::TraceSink;
 use ntm_protocol::addr::{Fqdn, Vip};
+use ntm_protocol::data::NotSent;
 use ntm_protocol::observe::Observation;
 use ntm_protocol::session::Transmit;
 use ntm_protocol::terminal::{Event, QueryId, Terminal, TerminalConfig};
@@ -44,6 +45,7 @@ impl Node {
             coordinator_addresses: config.coordinator_addresses.iter().copied().collect(),
             key: config.key.clone(),
             patience: config.patience,
+            lifetime: config.lifetime,
             seed,
             first_sequence,
         });
@@ -73,6 +75,7 @@ impl Node {
     pub(crate) fn handle_notice(&mut self, notice: Notice, now: Instant) {
         match notice {
             Notice::Refused { refusal, from } => self.terminal.refuse(from, &refusal, now),
+            Notice::NotSent(NotSent::NoPath(flow)) => self.terminal.handle_no_path(flow, now),
             // The plane's counters have it.
             Notice::NotSent(why) => tracing::debug!("a packet of an application is not sent: {why:?}"),
         }
@@ -207,6 +210,7 @@ mod tests {
             mtu: 1424,
             dns_listen: "127.0.0.53:53".parse().expect("an address"),
             patience: PATIENCE,
+            lifetime: Duration::from_secs(300),
             coordinator: "ns.dc.test".parse().expect("a name"),
             coordinator_addresses: "203.0.113.4:4330"
                 .parse::<SocketAddr>()

@@ -7,6 +7,7 @@
 mod early;
 mod measure;
 mod path;
+mod unused;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::SharedKey;
-use crate::data::DataUpdate;
+use crate::data::{DataUpdate, Flow};
 use crate::expiry::{Expiry, earliest};
 use crate::observe::{RouteName, What};
 use crate::registration::{Outcome, Registrar, RegistrarConfig};
@@ -31,6 +32,7 @@ use early::Early;
 use measure::Measure;
 pub use measure::RelayStatus;
 use path::{Pace, Path, Signal};
+use unused::{Ended, Unused};
 
 /// What a terminal is told at its start.
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ pub struct TerminalConfig {
     pub key: SharedKey,
     /// How long an application's query may wait.
     pub patience: Duration,
+    /// How long a path stays that nobody uses.
+    pub lifetime: Duration,
     /// The seed of its randomness.
     pub seed: [u8; 32],
     /// The first sequence number: above all that it used before.
@@ -95,6 +99,7 @@ pub struct Terminal {
     fqdn: Fqdn,
     port: u16,
     patience: Duration,
+    lifetime: Duration,
     registrar: Registrar,
     measure: Measure,
     addresses: Vec<IpAddr>,
@@ -110,6 +115,8 @@ pub struct Terminal {
     /// Whether packets wait for a way in a new network.
     paused: bool,
     early: Early,
+    /// Paths that nobody used, and that may be wanted again.
+    unused: Unused,
     mail: Mail,
     events: VecDeque<Event>,
 }
@@ -149,6 +156,7 @@ impl Terminal {
             fqdn: config.fqdn,
             port: config.port,
             patience: config.patience,
+            lifetime: config.lifetime,
             registrar,
             addresses: Vec::new(),
             vip: None,
@@ -160,6 +168,7 @@ impl Terminal {
             moved: false,
             paused: false,
             early: Early::default(),
+            unused: Unused::default(),
             mail: Mail::new(config.seed, config.first_sequence),
             events: VecDeque::new(),
         }
@@ -271,6 +280,21 @@ impl Terminal {
         }
     }
 
+    /// An application's packet found no path. Where one ended because nobody used it, the terminal asks for it again.
+    pub fn handle_no_path(&mut self, flow: Flow, now: Instant) {
+        if self.vip.is_none_or(|vip| vip.0 != flow.source) {
+            return;
+        }
+        let Some(name) = self.unused.name_of(Vip(flow.destination)).cloned() else { return };
+        // One that is under way is waited for.
+        if !self.wishes.contains_key(&name) {
+            self.wishes.insert(name.clone(), Wish::default());
+            if self.is_registered() {
+                self.request(Errand::Name(name), now);
+            }
+        }
+    }
+
     fn answer(&mut self, query: QueryId, name: &Fqdn, answer: Result<Vip, DnsError>, now: Instant) {
         self.impatience.clear(query);
         let (vip, error) = (answer.ok(), answer.err());
@@ -299,10 +323,13 @@ impl Terminal {
             return self.requests.hasten(id, now);
         }
         let (fqdn, renewal, avoid) = match &errand {
-            Errand::Name(name) => {
-                let lost = self.paths.values().find(|path| path.is_called(name) && path.is_lost());
-                (name.clone(), None, lost.and_then(Path::silent_relay))
-            }
+            Errand::Name(name) => match self.unused.called(name) {
+                Some(Ended { names, renewal }) => (names[0].clone(), Some(renewal.clone()), None),
+                None => {
+                    let lost = self.paths.values().find(|path| path.is_called(name) && path.is_lost());
+                    (name.clone(), None, lost.and_then(Path::silent_relay))
+                }
+            },
             Errand::Renewal(path) => {
                 let Some(path) = self.paths.get(path) else { return };
                 (path.peer.clone(), Some(path.renewal()), path.silent_relay())
@@ -427,7 +454,7 @@ impl Terminal {
     fn pace(&self) -> Pace {
         let keep_alive =
             self.registrar.granted().map_or(Duration::from_secs(5), |granted| granted.keep_alive);
-        Pace { keep_alive, wait: self.registrar.rtt.timeout() * 2 }
+        Pace { keep_alive, wait: self.registrar.rtt.timeout() * 2, lifetime: self.lifetime }
     }
 
     fn directed(&mut self, direction: RouteDirection, from: SocketAddr, now: Instant) -> Result<(), Refusal> {
@@ -488,6 +515,9 @@ impl Terminal {
             .filter(|old| path.is_translated() && old.is_translated() && old.peer_vip == path.peer_vip)
             .map(|old| old.id)
             .collect();
+        if let Some(ended) = self.unused.take(path.peer_vip) {
+            path.replace(ended.names);
+        }
         for old in replaced.into_iter().filter_map(|id| self.paths.remove(&id)) {
             self.renewals.clear(old.id);
             let its = |(_, (errand, _)): &(RequestId, &(Errand, _))| *errand == Errand::Renewal(old.id);
@@ -498,7 +528,7 @@ impl Terminal {
                 .values_mut()
                 .filter(|wish| wish.path == Some(old.id))
                 .for_each(|wish| wish.path = Some(path.id));
-            path.replace(old);
+            path.replace(old.names());
         }
         self.paths.insert(path.id, path);
     }
@@ -513,7 +543,14 @@ impl Terminal {
     fn undirected(&mut self, errand: Errand, error: DnsError, now: Instant) {
         self.resume();
         match errand {
-            Errand::Name(name) => self.answer_all(&name, Err(error), now),
+            Errand::Name(name) => {
+                // The path of before may be what cannot be had: its relay may be gone.
+                let before = self.unused.called(&name).map(|ended| ended.renewal.peer_vip);
+                match before.and_then(|peer| self.unused.take(peer)) {
+                    Some(_) if self.wishes.contains_key(&name) => self.request(Errand::Name(name), now),
+                    _ => self.answer_all(&name, Err(error), now),
+                }
+            }
             // The path may still carry traffic, and the cause may pass.
             Errand::Renewal(path) => self.renewals.set(path, now + self.pace().keep_alive),
         }
@@ -542,6 +579,7 @@ impl Terminal {
                 Signal::Broken => {}
                 Signal::Failed => self.end(id, now),
                 Signal::Lost => self.lose(id, now),
+                Signal::Unused => self.end_unused(id, now),
             }
         }
     }
@@ -568,6 +606,20 @@ impl Terminal {
     fn has_rival(&self, id: PathId) -> bool {
         let peer = self.paths.get(&id).map(|path| path.peer_vip);
         self.paths.values().any(|path| path.id != id && Some(path.peer_vip) == peer && path.stands())
+    }
+
+    /// Nobody used the path: no keep-alives hold it open any more, and the relay's entry ends in its time. It can come back.
+    fn end_unused(&mut self, id: PathId, now: Instant) {
+        let Some(path) = self.paths.get(&id) else { return };
+        // What is lost for good does not come back.
+        if path.is_lost() {
+            return self.end(id, now);
+        }
+        self.unused.keep(Ended { names: path.names(), renewal: path.renewal() });
+        let (route, reason, epoch) =
+            (RouteName::None, "nobody used it for its lifetime".into(), path.epoch());
+        self.mail.journal.note(now, What::PathChanged { path: id, route, remote: None, epoch, reason });
+        self.end(id, now);
     }
 
     fn end(&mut self, id: PathId, now: Instant) {

@@ -37,7 +37,7 @@ pub struct Settings {
     pub patience: Duration,
     /// How long a DC's negotiation may take.
     pub negotiation: Duration,
-    /// How long an unused relay entry stays.
+    /// How long a path and a relay's entry stay that nobody uses.
     pub lifetime: Duration,
     /// The most entries of a relay.
     pub capacity: usize,

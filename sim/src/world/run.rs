@@ -288,7 +288,7 @@ impl World {
     /// An application sends a datagram: whether there was a way.
     fn dispatch(&mut self, id: HostId, packet: Datagram, output: &mut Output) -> bool {
         self.capture_virtual(id, true, &packet);
-        self.hosts[id.0].send_from_application(packet, output)
+        self.hosts[id.0].send_from_application(packet, self.now, output)
     }
 
     /// A packet came to an application: one that echoes, or one that counts echoes.

@@ -8,7 +8,7 @@ use crate::crypto::DataKeys;
 use crate::data::DataUpdate;
 use crate::observe::{RouteName, What};
 use crate::session::Mail;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 impl Path {
     /// Sends packets the best way that works: directly where that is proved, else through the relay (T4.1.2-b).
@@ -31,7 +31,10 @@ impl Path {
                 self.signals.push_back(Signal::Stands);
             }
             // A path that once stood is worth directing anew; one that never did has failed.
-            None if self.stood => self.signals.push_back(Signal::Broken),
+            None if self.stood => {
+                let signal = self.broken(now);
+                self.signals.push_back(signal);
+            }
             None => self.signals.push_back(Signal::Failed),
         }
         if (route, remote) != (self.route, self.remote) || !self.noted {
@@ -55,7 +58,39 @@ impl Path {
             let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
             DataUpdate::Send { flow, remote, keys: Box::new(keys) }
         };
+        let fresh = matches!(update, DataUpdate::Send { .. });
         self.signals.push_back(Signal::Data(update));
+        if fresh {
+            self.watch();
+        }
+    }
+
+    /// Has the tables note which way packets pass.
+    pub(super) fn watch(&mut self) {
+        let [sent, received] = self.usage.clone();
+        self.signals.push_back(Signal::Data(DataUpdate::Watch { path: self.id, sent, received }));
+    }
+
+    /// For how long no packet passed, either way; a packet counts from when this is asked.
+    fn unused_for(&mut self, now: Instant) -> Duration {
+        if self.usage.iter().fold(false, |used, usage| usage.take() | used) {
+            self.used = now;
+        }
+        now.since(self.used)
+    }
+
+    /// Whether nobody used the path for its lifetime; then it is over.
+    pub(super) fn is_unused(&mut self, now: Instant) -> bool {
+        let unused = self.unused_for(now) >= self.pace.lifetime;
+        if unused {
+            self.signals.push_back(Signal::Unused);
+        }
+        unused
+    }
+
+    /// No way works. One that somebody uses is directed anew. The peer of one that nobody used for long may have ended it a moment ago.
+    fn broken(&mut self, now: Instant) -> Signal {
+        if self.unused_for(now) >= self.pace.lifetime / 2 { Signal::Unused } else { Signal::Broken }
     }
 
     /// The preferred address is another one now, and `old` is still there: packets keep to it until the path is directed anew.

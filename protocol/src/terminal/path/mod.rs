@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
-use crate::data::{DataUpdate, Flow};
+use crate::data::{DataUpdate, Flow, Usage};
 use crate::expiry::earliest;
 use crate::observe::{RouteName, What};
 use crate::relay::table::newer;
@@ -37,6 +37,8 @@ pub(super) enum Signal {
     Stands,
     /// No way works: direct the path anew.
     Broken,
+    /// Nobody used it for its lifetime: it is over, until somebody wants it again.
+    Unused,
     /// The tunnel was never built.
     Failed,
     /// The relay that must stay does not answer, though the DC says that it is ready.
@@ -50,6 +52,8 @@ pub(super) struct Pace {
     pub(super) keep_alive: Duration,
     /// Before a Tunnel Request is repeated.
     pub(super) wait: Duration,
+    /// How long a path stays that nobody uses.
+    pub(super) lifetime: Duration,
 }
 
 /// The most names of one peer that are remembered; one that is forgotten costs a new direction.
@@ -112,6 +116,10 @@ pub(super) struct Path {
     sending: bool,
     /// The address of this end that packets keep to.
     kept: Option<IpAddr>,
+    /// Whether packets passed: those sent, and those received.
+    usage: [Usage; 2],
+    /// When they were found to have passed last.
+    used: Instant,
     /// Whether packets ever flowed.
     stood: bool,
     /// Whether applications are told that no way leads there.
@@ -132,7 +140,7 @@ pub(super) struct Path {
 
 impl Path {
     /// A path that no Route Direction has reached yet; [`direct`](Self::direct) follows.
-    fn new(direction: &RouteDirection, own_vip: Vip, pace: Pace) -> Self {
+    fn new(direction: &RouteDirection, own_vip: Vip, pace: Pace, now: Instant) -> Self {
         Self {
             id: direction.path,
             role: direction.role,
@@ -148,6 +156,8 @@ impl Path {
             data_key: SharedKey::new([0; 32]),
             sending: false,
             kept: None,
+            usage: Default::default(),
+            used: now,
             stood: false,
             lost: false,
             route: RouteName::None,
@@ -170,7 +180,7 @@ impl Path {
         now: Instant,
         mail: &mut Mail,
     ) -> Result<Self, Refusal> {
-        let mut path = Self::new(&direction, own_vip, pace);
+        let mut path = Self::new(&direction, own_vip, pace, now);
         path.begin(direction, now, mail)?;
         Ok(path)
     }
@@ -238,6 +248,7 @@ impl Path {
             flow: self.flow().reversed(),
             keys: Box::new(keys),
         }));
+        self.watch();
         match route {
             Route::Direct { start: true, .. } => self.try_direct(now, mail),
             // The peer starts; if its request does not get through, ours may.
@@ -274,9 +285,14 @@ impl Path {
     }
 
     /// Takes over the names of a path that this one replaces.
-    pub(super) fn replace(&mut self, old: Path) {
-        let names = std::iter::once(old.peer).chain(old.aliases).filter(|name| *name != self.peer);
+    pub(super) fn replace(&mut self, names: Vec<Fqdn>) {
+        let names = names.into_iter().filter(|name| *name != self.peer);
         self.aliases.extend(names.take(MOST_ALIASES));
+    }
+
+    /// Its names: the one that it was directed by first.
+    pub(super) fn names(&self) -> Vec<Fqdn> {
+        std::iter::once(&self.peer).chain(&self.aliases).cloned().collect()
     }
 
     /// Whether packets can flow.
@@ -470,6 +486,9 @@ impl Path {
         }
         if self.next_keep_alive.is_some_and(|at| at <= now) {
             self.next_keep_alive = Some(now + self.pace.keep_alive);
+            if self.is_unused(now) {
+                return;
+            }
             self.hold_open(now, mail);
         }
         while let Some(expired) = self.pending.expired(now) {
