@@ -82,7 +82,7 @@ fn relays() -> impl Strategy<Value = List<RelayToMeasure, MAX_RELAYS>> {
 
 fn vips() -> impl Strategy<Value = VipRange> {
     (any::<u32>(), 8..=29u8).prop_map(|(address, prefix)| {
-        VipRange::new((address & (u32::MAX << (32 - prefix))).into(), prefix).unwrap()
+        VipRange::new((address & (u32::MAX << (32 - prefix))).into(), prefix).expect("a range")
     })
 }
 
