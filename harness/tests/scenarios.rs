@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use common::{Home, code};
+use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -54,12 +55,55 @@ fn direct() {
     assert_nothing_changed(&report);
 }
 
-/// Fig. 4.2, T4.1.3-a: RS-S changes the outer header alone; every data packet has the same bytes at all hops. TA-b, TA-c: the report's
+/// What whole datagrams of NTMobile carried at real interfaces, control messages and data packets, without their headers.
+fn bodies(home: &Home) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    for path in
+        fs::read_dir(home.only_run().join("pcap")).expect("captures").map(|it| it.expect("an entry").path())
+    {
+        if path.to_string_lossy().contains(".ntm0.") {
+            continue;
+        }
+        let mut reader = PcapNgReader::new(fs::File::open(&path).expect("a capture")).expect("pcapng");
+        while let Some(block) = reader.next_block() {
+            let Block::EnhancedPacket(packet) = block.expect("a block") else { continue };
+            // Ethernet, IPv4 without options, UDP from or to NTMobile's port, whole.
+            let frame = &packet.data[..];
+            let is_udp = frame.len() > 42 + 32 && frame[12..15] == [8, 0, 0x45] && frame[23] == 17;
+            let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+            if is_udp && packet.original_len as usize == frame.len() && [port(34), port(36)].contains(&4330) {
+                out.push(frame[42 + 32..].to_vec());
+            }
+        }
+    }
+    out
+}
+
+/// T3.1-e: of what was under way between daemons, and between applications, nothing can be read: no name, no virtual address.
+fn assert_nothing_can_be_read(home: &Home, report: &Value) {
+    let mut words = vec![b"ntm.test".to_vec()];
+    for field in report["relay_table"]["rs"][0]["fields"].as_array().expect("fields") {
+        if field["name"].as_str().is_some_and(|name| name.starts_with("Virtual IP")) {
+            let vip: std::net::Ipv4Addr = field["content"].as_str().expect("a VIP").parse().expect("a VIP");
+            words.push(vip.octets().to_vec());
+        }
+    }
+    assert_eq!(words.len(), 3);
+    let bodies = bodies(home);
+    assert!(bodies.len() > 200, "only {} datagrams were captured whole", bodies.len());
+    for body in bodies {
+        let read = words.iter().find(|word| body.windows(word.len()).any(|part| part == **word));
+        assert_eq!(read, None, "it can be read in {body:?}");
+    }
+}
+
+/// T3.1-e, on the wire. Fig. 4.2, T4.1.3-a: RS-S changes the outer header alone; every data packet has the same bytes at all hops. TA-b, TA-c: the report's
 /// Relay Table has every field of an RS-S entry, of both sides, and none was filled before what it needs.
 #[test]
 fn rs_s() {
     let (home, report) = holds("rs-s");
     insta::assert_snapshot!("transitions_rs_s", transitions(&home));
+    assert_nothing_can_be_read(&home, &report);
     assert_nothing_changed(&report);
     let fields = filled(&report, "RS-S");
     let expected = [

@@ -189,7 +189,7 @@ mod tests {
     fn a_pool_hands_out_every_address_once() {
         let mut pool = Pool::new("198.18.0.0/28".parse().unwrap());
         pool.take(Vip([198, 18, 0, 3].into()));
-        let claimed: Vec<Vip> = std::iter::from_fn(|| pool.claim()).collect();
+        let claimed: Vec<Vip> = std::iter::from_fn(|| pool.claim()).take(100).collect();
         let unique: BTreeSet<_> = claimed.iter().copied().collect();
         assert_eq!((claimed.len(), unique.len()), (13, 13), "16 less first, last and the one that was taken");
         assert!(unique.iter().all(|vip| pool.range.contains(*vip)));
