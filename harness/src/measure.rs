@@ -2,7 +2,7 @@
 //! byte came. PURE: recordings in, quantities out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use crate::capture::packet::{Content, NtmKind};
 use crate::capture::{Packet, Recording};
@@ -25,7 +25,7 @@ pub fn transfer(at_server: &Recording, at_receiver: &Recording, port: u16) -> Tr
     let opens = |packet: &&Packet| matches!(packet.content, Content::Tcp { opens: true, .. });
     let control = towards.clone().find(opens).map(|packet| packet.source);
     let data: Vec<&Packet> = towards.filter(tcp).filter(|packet| Some(packet.source) != control).collect();
-    let sources: BTreeSet<SocketAddrV4> = data.iter().map(|packet| packet.source).collect();
+    let sources: BTreeSet<SocketAddr> = data.iter().map(|packet| packet.source).collect();
     let first = data.iter().copied().find(opens).map(|packet| packet.t);
     // Segments with data that reached the receiver of the test, whichever end it is.
     let arrivals: Vec<u64> = at_receiver
@@ -45,7 +45,7 @@ pub fn transfer(at_server: &Recording, at_receiver: &Recording, port: u16) -> Tr
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transfer {
     /// Addresses and ports that data came from.
-    pub sources: BTreeSet<SocketAddrV4>,
+    pub sources: BTreeSet<SocketAddr>,
     /// When the first data connection was opened.
     pub first: Option<u64>,
     /// When data reached the receiver.
@@ -134,7 +134,7 @@ pub fn outer_peer(recordings: &Recordings, node: &str, from: u64, to: u64) -> Op
         recordings.iter().filter(|((at, _), _)| at == node).flat_map(|(_, recording)| &recording.packets);
     let peers: BTreeSet<_> = packets
         .filter(|packet| packet.content == Content::Ntm(NtmKind::Data) && (from..=to).contains(&packet.t))
-        .map(|packet| if packet.outgoing { *packet.destination.ip() } else { *packet.source.ip() })
+        .map(|packet| if packet.outgoing { packet.destination.ip() } else { packet.source.ip() })
         .collect();
     let shown: Vec<String> = peers.iter().map(ToString::to_string).collect();
     (!shown.is_empty()).then(|| shown.join(" and "))

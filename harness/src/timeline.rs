@@ -1,7 +1,7 @@
 //! What happens in a scenario: each action at its moment, done to the world and noted in the trace.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -99,7 +99,7 @@ pub async fn play(
                 let mut changed = interface(plan, &addresses, node, name)?;
                 trace.note(node, "left", about(&changed));
                 world.readdress(node, &changed, *address.get_ref()).await?;
-                changed.address = *address.get_ref();
+                changed.address = (*address.get_ref()).into();
                 trace.note(node, "joined", about(&changed));
                 addresses.insert((node.clone(), name.clone()), changed.address);
             }
@@ -141,7 +141,7 @@ async fn order(orders: &mpsc::Sender<Order>, node: &str, kind: OrderKind) -> Res
 }
 
 /// By node and interface.
-type Addresses = BTreeMap<(String, String), Ipv4Addr>;
+type Addresses = BTreeMap<(String, String), IpAddr>;
 
 /// The interface as it is now.
 fn interface(plan: &Plan, addresses: &Addresses, node: &str, name: &str) -> Result<InterfacePlan, Failure> {
@@ -154,5 +154,9 @@ fn interface(plan: &Plan, addresses: &Addresses, node: &str, name: &str) -> Resu
 }
 
 fn about(interface: &InterfacePlan) -> serde_json::Value {
-    json!({ "interface": interface.name, "address": interface.address })
+    let second = interface.v6.map(|(own, _)| IpAddr::V6(own)).filter(|own| *own != interface.address);
+    match second {
+        None => json!({ "interface": interface.name, "address": interface.address }),
+        Some(own) => json!({ "interface": interface.name, "address": interface.address, "address6": own }),
+    }
 }

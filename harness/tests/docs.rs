@@ -177,7 +177,7 @@ nat = "none"
 nat = "symmetric"
 [node]
 b = { role = "general", at = "r", name = "b.test" }
-a = { role = "general", eth0 = { at = "internet" }, eth1 = { at = "r", state = "down" } }
+a = { role = "general", eth0 = { at = "internet", ip = "both" }, eth1 = { at = "r", state = "down" } }
 [[flow]]
 id = "ID"
 KIND

@@ -235,3 +235,21 @@ fn handover_both() {
 fn outage() {
     holds("outage");
 }
+
+/// T3.1-d: terminals with only IPv6 outside.
+#[test]
+fn ipv6() {
+    holds("ipv6");
+}
+
+/// T3.1-d: an RS-S between an IPv4-only and an IPv6-only terminal.
+#[test]
+fn rs_s_4_6() {
+    holds("rs-s-4-6");
+}
+
+/// T3.1-d, T4.1.4-a, T4.2.5-b: from an IPv4-only network to an IPv6-only one.
+#[test]
+fn handover_4_6() {
+    holds("handover-4-6");
+}

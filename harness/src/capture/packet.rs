@@ -1,11 +1,11 @@
-//! What measurements need to know of a packet: IPv4 addresses and ports, TCP flags, and the NTM header.
+//! What measurements need to know of a packet: addresses and ports, TCP flags, and the NTM header.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ntm_protocol::addr::NTM_PORT;
 use ntm_protocol::wire::Kind;
 
-/// An IPv4 packet that passed an interface.
+/// An IP packet that passed an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// When, in nanoseconds of the run's clock.
@@ -13,9 +13,9 @@ pub struct Packet {
     /// Whether the node sent it.
     pub outgoing: bool,
     /// Source address and port; port 0 where there is none.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// Destination address and port.
-    pub destination: SocketAddrV4,
+    pub destination: SocketAddr,
     /// What it carries.
     pub content: Content,
 }
@@ -49,24 +49,64 @@ pub enum NtmKind {
     Control,
 }
 
-/// As much of a packet as [`parse`] reads: IPv4 and TCP headers with all options, and an NTM header's type.
+/// As much of a packet as [`parse`] reads: IP and TCP headers with all options, and an NTM header's type.
 pub const NEEDED: usize = 120;
 
-/// Reads an IPv4 packet of which the first bytes are `bytes`; `None` if it is none.
-pub fn parse(t: u64, outgoing: bool, bytes: &[u8]) -> Option<Packet> {
-    let first = *bytes.first()?;
-    let header = usize::from(first & 15) * 4;
-    if first >> 4 != 4 || header < 20 || bytes.len() < header {
-        return None;
+/// What an IP header says.
+struct Ip {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    /// Bytes of the header.
+    header: usize,
+    /// Bytes of the whole packet.
+    total: usize,
+    /// Whether what follows is not the beginning of the payload.
+    is_later_fragment: bool,
+}
+
+fn ip(bytes: &[u8]) -> Option<Ip> {
+    let short = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    match bytes.first()? >> 4 {
+        4 => {
+            let header = usize::from(bytes[0] & 15) * 4;
+            if header < 20 || bytes.len() < header {
+                return None;
+            }
+            let address = |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
+            Some(Ip {
+                source: address(12).into(),
+                destination: address(16).into(),
+                protocol: bytes[9],
+                header,
+                // A packet before segmentation offload can be larger than its field: zero stands for that.
+                total: usize::from(short(2)?),
+                is_later_fragment: short(6)? & 0x1fff != 0,
+            })
+        }
+        6 => {
+            /// RFC 8200, section 4.5: a header of eight bytes.
+            const FRAGMENT: u8 = 44;
+            let address = |at: usize| Some(Ipv6Addr::from(*bytes.get(at..)?.first_chunk::<16>()?));
+            let (source, destination) = (address(8)?.into(), address(24)?.into());
+            let total = 40 + usize::from(short(4)?);
+            let (protocol, header, is_later_fragment) = match bytes[6] {
+                FRAGMENT => (*bytes.get(40)?, 48, short(42)? >> 3 != 0),
+                protocol => (protocol, 40, false),
+            };
+            Some(Ip { source, destination, protocol, header, total, is_later_fragment })
+        }
+        _ => None,
     }
-    let total = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-    // A packet before segmentation offload can be larger than its field: zero stands for that.
-    let address = |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
-    let fragment = u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1fff;
-    let inner = &bytes[header..];
+}
+
+/// Reads an IP packet of which the first bytes are `bytes`; `None` if it is none.
+pub fn parse(t: u64, outgoing: bool, bytes: &[u8]) -> Option<Packet> {
+    let Ip { source, destination, protocol, header, total, is_later_fragment } = ip(bytes)?;
+    let inner = bytes.get(header..)?;
     let port = |at: usize| inner.get(at..at + 2).map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]));
-    let (ports, content) = match bytes[9] {
-        _ if fragment != 0 => ((0, 0), Content::Other),
+    let (ports, content) = match protocol {
+        _ if is_later_fragment => ((0, 0), Content::Other),
         6 if inner.len() >= 20 => {
             let data = total.saturating_sub(header + usize::from(inner[12] >> 4) * 4);
             let opens = inner[13] & 0x12 == 0x02;
@@ -76,14 +116,14 @@ pub fn parse(t: u64, outgoing: bool, bytes: &[u8]) -> Option<Packet> {
             let (source, destination) = (port(0), port(2));
             ((source, destination), udp(source, destination, &inner[8..], total.saturating_sub(header + 8)))
         }
-        1 if !inner.is_empty() => ((0, 0), Content::Icmp(inner[0])),
+        1 | 58 if !inner.is_empty() => ((0, 0), Content::Icmp(inner[0])),
         _ => ((0, 0), Content::Other),
     };
     Some(Packet {
         t,
         outgoing,
-        source: SocketAddrV4::new(address(12), ports.0),
-        destination: SocketAddrV4::new(address(16), ports.1),
+        source: SocketAddr::new(source, ports.0),
+        destination: SocketAddr::new(destination, ports.1),
         content,
     })
 }
@@ -121,6 +161,25 @@ mod tests {
         segment.extend([1, 2, 3]);
         let packet = parse(7, true, &ipv4(6, &segment)).unwrap();
         assert_eq!(packet.content, Content::Tcp { opens: false, data: 3 });
+    }
+
+    /// T3.1-d: tunnels over IPv6 are measured like those over IPv4.
+    #[test]
+    fn ipv6_is_read_like_ipv4() {
+        let datagram = [0x10, 0xea, 0xc0, 0x00, 0, 10, 0, 0, 1, Kind::Data as u8];
+        let mut bytes = vec![0x60, 0, 0, 0, 0, 10, 17, 64];
+        bytes.extend("2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+        bytes.extend("2001:db8::2".parse::<Ipv6Addr>().unwrap().octets());
+        bytes.extend(datagram);
+        let packet = parse(7, true, &bytes).unwrap();
+        assert_eq!(packet.source.to_string(), "[2001:db8::1]:4330");
+        assert_eq!(packet.content, Content::Ntm(NtmKind::Data));
+        // The same as the first fragment of two, and as the second.
+        (bytes[5], bytes[6]) = (18, 44);
+        bytes.splice(40..40, [17, 0, 0, 1, 0, 0, 0, 9]);
+        assert_eq!(parse(7, true, &bytes).unwrap().content, Content::Ntm(NtmKind::Data));
+        bytes[43] = 8;
+        assert_eq!(parse(7, true, &bytes).unwrap().content, Content::Other);
     }
 
     #[test]

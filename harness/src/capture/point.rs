@@ -55,7 +55,7 @@ pub struct Point {
 /// What a capture point saw.
 #[derive(Debug, Clone, Default)]
 pub struct Recording {
-    /// IPv4 packets in the order of time.
+    /// IP packets in the order of time.
     pub packets: Vec<Packet>,
     /// Packets that are in neither memory nor file, or only in the file.
     pub lost: u64,
@@ -155,8 +155,10 @@ fn keep(
     writer.write_pcapng_block(block).map_err(io::Error::other)?;
     let bytes = match framing {
         Framing::Ip => Some(raw.bytes),
-        // Only IPv4 frames go on.
-        Framing::Ethernet if raw.bytes.get(12..14) == Some(&[0x08, 0x00]) => raw.bytes.get(14..),
+        // Only IPv4 and IPv6 frames go on.
+        Framing::Ethernet if matches!(raw.bytes.get(12..14), Some(&[0x08, 0x00] | &[0x86, 0xdd])) => {
+            raw.bytes.get(14..)
+        }
         Framing::Ethernet => None,
     };
     let packet = bytes.and_then(|bytes| packet::parse(raw.wall.wrapping_sub(offset), raw.outgoing, bytes));

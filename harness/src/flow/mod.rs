@@ -16,7 +16,7 @@ pub mod shared;
 pub mod sip;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -43,9 +43,9 @@ pub struct Place {
     /// The port of the flow's own server.
     pub port: u16,
     /// The address of the server's node.
-    pub peer: Ipv4Addr,
+    pub peer: IpAddr,
     /// An address that the client reaches its peer by as an application does: a virtual one, or `peer`.
-    pub towards: Ipv4Addr,
+    pub towards: IpAddr,
     /// Servers of several flows.
     pub shared: shared::Shared,
     /// Files of HTTP servers; not part of what the run leaves.
@@ -57,7 +57,11 @@ impl Place {
     pub fn own_address(&self) -> Result<IpAddr, Failure> {
         // Connecting sends nothing; it asks the routes.
         let asked = self.from.within(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let any = match self.towards {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            let socket = UdpSocket::bind((any, 0))?;
             socket.connect((self.towards, 9))?;
             socket.local_addr()
         })?;

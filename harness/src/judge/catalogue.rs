@@ -183,11 +183,16 @@ pub fn of(scenario: &Scenario) -> Catalogue {
     for (name, node) in &scenario.nodes {
         let about = "its address at the start";
         out.insert(format!("node.{name}.address"), (Kind::Text, about));
+        let first = node.interfaces.iter().find(|interface| interface.up).or(node.interfaces.first());
+        if first.is_some_and(|interface| scenario.families(interface).v6()) {
+            out.insert(format!("node.{name}.address6"), (Kind::Text, "its address in IPv6 at the start"));
+        }
         for interface in &node.interfaces {
-            out.insert(
-                format!("node.{name}.{}.address", interface.name.get_ref()),
-                (Kind::Text, "its address there"),
-            );
+            let there = format!("node.{name}.{}", interface.name.get_ref());
+            out.insert(format!("{there}.address"), (Kind::Text, "its address there"));
+            if scenario.families(interface).v6() {
+                out.insert(format!("{there}.address6"), (Kind::Text, "its address there in IPv6"));
+            }
         }
     }
     for (name, router) in &scenario.routers {

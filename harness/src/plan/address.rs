@@ -2,13 +2,13 @@
 //! always the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ntm_nat::Behaviour;
 
 use super::{HostPlan, InterfacePlan, Plan, RouterPlan, VIRTUAL};
 use crate::scenario::model::{Link, Place, Scenario};
-use crate::scenario::prefix::Prefix;
+use crate::scenario::prefix::{Net6, Prefix};
 
 /// Where routers without NAT get their public networks from (TEST-NET-1 and -2, RFC 5737), /27 each.
 const ROUTED: [Prefix; 2] =
@@ -48,6 +48,8 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
             pool.used.insert(address);
         });
     }
+    let nets: BTreeMap<Place, Prefix> = pools.iter().map(|(place, pool)| (place.clone(), pool.net)).collect();
+    let network = |place: &Place| nets.get(place).copied().unwrap_or(scenario.internet);
     let mut address = |place: &Place, fixed: Option<Ipv4Addr>| match (fixed, pools.get_mut(place)) {
         (Some(address), Some(pool)) => Ok((address, pool.net)),
         (None, Some(pool)) => Ok((pool.next()?, pool.net)),
@@ -55,6 +57,17 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     };
     let link = |name: Option<&toml::Spanned<String>>| -> Link {
         name.and_then(|name| scenario.links.get(name.get_ref())).cloned().unwrap_or_default()
+    };
+    let mut pools6 = BTreeMap::new();
+    if scenario.has_ipv6() {
+        pools6.insert(Place::Internet, Pool6::new(scenario.internet6.network(0)));
+        let with = scenario.routers.iter().filter(|(_, router)| router.ip.get_ref().v6());
+        pools6.extend(with.zip(1u16..).map(|((name, _), number)| {
+            (Place::Behind(name.clone()), Pool6::new(scenario.internet6.network(number)))
+        }));
+    }
+    let inner6 = |pools6: &BTreeMap<Place, Pool6>, name: &str| {
+        pools6.get(&Place::Behind(name.to_owned())).map(|pool| pool.net)
     };
     let mut routers = Vec::new();
     for (name, router) in &scenario.routers {
@@ -65,6 +78,10 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
             nat: *router.nat.get_ref(),
             outer,
             inner: scenario.internet,
+            v6: match inner6(&pools6, name) {
+                Some(inner) => pools6.get_mut(&Place::Internet).map(|pool| (pool.next(), inner)),
+                None => None,
+            },
             link: link(router.link.as_ref()),
             link_name: router.link.as_ref().map(|name| name.get_ref().clone()),
             mtu: router.mtu,
@@ -75,7 +92,13 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
         let mut interfaces = Vec::new();
         for interface in &node.interfaces {
             let at = interface.at.get_ref().clone();
-            let (address, net) = address(&at, interface.address.as_ref().map(|address| *address.get_ref()))?;
+            let ip = scenario.families(interface);
+            let fixed = interface.address.as_ref().map(|address| *address.get_ref());
+            let v6 = pools6.get_mut(&at).filter(|_| ip.v6()).map(|pool| (pool.next(), pool.net));
+            let (address, net) = match v6 {
+                Some((own, _)) if !ip.v4() => (IpAddr::V6(own), network(&at)),
+                _ => address(&at, fixed).map(|(own, net)| (IpAddr::V4(own), net))?,
+            };
             let (name, link) = (interface.name.get_ref().clone(), link(interface.link.as_ref()));
             let link_name = interface.link.as_ref().map(|name| name.get_ref().clone());
             let later = scenario.later_addresses(node_name, interface).map(|address| *address.get_ref());
@@ -86,6 +109,7 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
                 address,
                 later,
                 net,
+                v6,
                 link,
                 link_name,
                 up: interface.up,
@@ -97,7 +121,8 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     for router in &mut routers {
         router.inner = pools.get(&Place::Behind(router.name.clone())).map_or(router.inner, |pool| pool.net);
     }
-    Ok(Plan { internet: scenario.internet, routers, hosts })
+    let internet6 = pools6.get(&Place::Internet).map(|pool| pool.net);
+    Ok(Plan { internet: scenario.internet, internet6, routers, hosts })
 }
 
 /// Private networks behind NATs are 10.1.0.0/24, 10.2.0.0/24 …; public ones behind plain routers are cut from [`ROUTED`].
@@ -140,6 +165,25 @@ impl Pool {
     }
 }
 
+/// The hosts of an IPv6 network, in order; host 1 is the way out of it.
+struct Pool6 {
+    net: Net6,
+    next: u16,
+}
+
+impl Pool6 {
+    fn new(net: Net6) -> Self {
+        Self { net, next: 2 }
+    }
+
+    /// There are more than a scenario can have hosts.
+    fn next(&mut self) -> Ipv6Addr {
+        let address = self.net.host(self.next);
+        self.next += 1;
+        address
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +209,36 @@ mod tests {
         );
         let addresses: Vec<String> = plan.hosts.iter().map(|h| h.address().to_string()).collect();
         assert_eq!(addresses, ["203.0.113.6", "203.0.113.2", "10.1.0.2"]);
-        assert_eq!(plan.hosts[2].interfaces[0].gateway().to_string(), "10.1.0.1");
+        let gateways: Vec<_> = plan.hosts[2].interfaces[0].addresses().iter().map(|(.., by)| *by).collect();
+        assert_eq!(gateways, [IpAddr::from([10, 1, 0, 1])]);
+        assert_eq!(plan.internet6, None);
+    }
+
+    /// T3.1-d.
+    #[test]
+    fn hosts_and_networks_have_the_families_that_they_ask_for() {
+        let plan = plan_of(
+            "[router.a]\nnat = \"symmetric\"\n[router.b]\nnat = \"none\"\nip = \"v6\"\n[router.c]\nnat = \"symmetric\"\nip = \"both\"\n\
+             [node.v]\nrole = \"general\"\nat = \"a\"\n[node.w]\nrole = \"general\"\nat = \"b\"\n[node.x]\nrole = \"general\"\nat = \"c\"\n\
+             [node.y]\nrole = \"general\"\nat = \"internet\"\nip = \"both\"\n[node.z]\nrole = \"general\"\nat = \"internet\"\n",
+        )
+        .unwrap();
+        let shown = plan
+            .hosts
+            .iter()
+            .map(|host| host.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [
+                "10.1.0.2",
+                "2001:db8:0:1::2",
+                "10.2.0.2 2001:db8:0:2::2",
+                "203.0.113.5 2001:db8::4",
+                "203.0.113.6"
+            ]
+        );
+        let outers: Vec<_> = plan.routers.iter().map(|r| r.v6.map(|(outer, _)| outer.to_string())).collect();
+        assert_eq!(outers, [None, Some("2001:db8::2".to_owned()), Some("2001:db8::3".to_owned())]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The daemons of a plan: which binary runs where, with which configuration and keys.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ntm_nat::Behaviour;
@@ -97,7 +97,24 @@ struct Common<'a> {
 #[derive(Serialize)]
 struct CoordinatorRef {
     fqdn: Fqdn,
-    address: SocketAddrV4,
+    address: OneOrTwo<SocketAddr>,
+}
+
+/// As daemons read it: one address as it is, two as a list.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OneOrTwo<A> {
+    One(A),
+    Two(Vec<A>),
+}
+
+impl<A: Copy> From<Vec<A>> for OneOrTwo<A> {
+    fn from(addresses: Vec<A>) -> Self {
+        match addresses[..] {
+            [only] => Self::One(only),
+            _ => Self::Two(addresses),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -110,7 +127,7 @@ struct ZoneRef {
 struct DnsConfig<'a> {
     #[serde(flatten)]
     common: Common<'a>,
-    listen: Vec<SocketAddrV4>,
+    listen: Vec<SocketAddr>,
     zone: Vec<ZoneRef>,
 }
 
@@ -120,11 +137,11 @@ struct DcConfig<'a> {
     common: Common<'a>,
     fqdn: Fqdn,
     zone: &'a Fqdn,
-    address: Ipv4Addr,
+    address: OneOrTwo<IpAddr>,
     port: u16,
     vips: String,
     store: &'a str,
-    roots: Vec<Ipv4Addr>,
+    roots: Vec<IpAddr>,
     keys: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     keepalive: Option<String>,
@@ -141,7 +158,7 @@ struct RelayConfig<'a> {
     #[serde(flatten)]
     common: Common<'a>,
     fqdn: Fqdn,
-    address: Ipv4Addr,
+    address: OneOrTwo<IpAddr>,
     port: u16,
     keys: &'a str,
     vips: String,
@@ -216,17 +233,14 @@ fn daemon(
                 .map(|zone| ZoneRef { origin: zone.origin_text(), file: zone.file_name() })
                 .collect();
             files.extend(mine.iter().map(|zone| (zone.file_name(), zone.text.clone())));
-            (
-                "ntm-dns",
-                text(&DnsConfig { common, listen: vec![SocketAddrV4::new(host.address(), 53)], zone })?,
-            )
+            ("ntm-dns", text(&DnsConfig { common, listen: sockets(host, 53), zone })?)
         }
         Role::Coordinator(dc) => {
             let config = DcConfig {
                 common,
                 fqdn: fqdn()?,
                 zone: dc.zone.get_ref(),
-                address: host.address(),
+                address: host.addresses().into(),
                 port: NTM_PORT,
                 vips: dc.vips.get_ref().to_string(),
                 store: "store.sqlite",
@@ -243,7 +257,7 @@ fn daemon(
             let config = RelayConfig {
                 common,
                 fqdn: fqdn()?,
-                address: host.address(),
+                address: host.addresses().into(),
                 port: NTM_PORT,
                 keys: KEYS,
                 vips: VIRTUAL.to_string(),
@@ -283,15 +297,19 @@ fn text(config: &impl Serialize) -> Result<String, String> {
     toml::to_string(config).map_err(|error| format!("a configuration cannot be written: {error}"))
 }
 
-fn roots(plan: &Plan) -> Vec<Ipv4Addr> {
+fn sockets(host: &HostPlan, port: u16) -> Vec<SocketAddr> {
+    host.addresses().into_iter().map(|address| SocketAddr::new(address, port)).collect()
+}
+
+fn roots(plan: &Plan) -> Vec<IpAddr> {
     let root = plan.hosts.iter().filter(|host| matches!(host.role, Role::Dns { zone: None }));
-    root.map(HostPlan::address).collect()
+    root.flat_map(HostPlan::addresses).collect()
 }
 
 fn coordinator(plan: &Plan, name: &str) -> Result<CoordinatorRef, String> {
     let host = plan.host(name).and_then(|host| Some((host, host.fqdn.clone()?)));
     let (host, fqdn) = host.ok_or_else(|| format!("there is no coordinator `{name}`"))?;
-    Ok(CoordinatorRef { fqdn, address: SocketAddrV4::new(host.address(), NTM_PORT) })
+    Ok(CoordinatorRef { fqdn, address: sockets(host, NTM_PORT).into() })
 }
 
 /// The format is that of docs/architecture.md, "What every daemon has in common".

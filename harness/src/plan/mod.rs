@@ -8,7 +8,7 @@ pub mod config;
 mod probe;
 pub mod zones;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ntm_nat::Behaviour;
 use ntm_protocol::addr::Fqdn;
@@ -17,7 +17,7 @@ pub use probe::ProbeNet;
 
 use crate::judge::sequence::Owners;
 use crate::scenario::model::{Link, Place, Role};
-use crate::scenario::prefix::Prefix;
+use crate::scenario::prefix::{Net6, Prefix};
 
 /// All virtual addresses, split among the coordinators (RFC 2544's range, as the thesis's experiments need one that is nobody's).
 pub const VIRTUAL: Prefix = Prefix::new(Ipv4Addr::new(198, 18, 0, 0), 15);
@@ -27,6 +27,8 @@ pub const VIRTUAL: Prefix = Prefix::new(Ipv4Addr::new(198, 18, 0, 0), 15);
 pub struct Plan {
     /// The outer network; its host 1 is the way to the routed networks.
     pub internet: Prefix,
+    /// The same in IPv6, if anything has that.
+    pub internet6: Option<Net6>,
     /// Routers, by name.
     pub routers: Vec<RouterPlan>,
     /// Hosts, by name.
@@ -44,6 +46,8 @@ pub struct RouterPlan {
     pub outer: Ipv4Addr,
     /// The network behind it; its host 1 is the router.
     pub inner: Prefix,
+    /// Its IPv6 address on the internet, and the IPv6 network behind it, if there is one.
+    pub v6: Option<(Ipv6Addr, Net6)>,
     /// What its outer link does.
     pub link: Link,
     /// That link's name in the scenario.
@@ -72,12 +76,14 @@ pub struct InterfacePlan {
     pub name: String,
     /// Where it is.
     pub at: Place,
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Its address: that in IPv4, if it has both.
+    pub address: IpAddr,
     /// The addresses that it gets in the course of the run.
     pub later: Vec<Ipv4Addr>,
-    /// The network's prefix.
+    /// The network's prefix in IPv4.
     pub net: Prefix,
+    /// Its address in IPv6 and its network, if it has one.
+    pub v6: Option<(Ipv6Addr, Net6)>,
     /// What its link does.
     pub link: Link,
     /// That link's name in the scenario.
@@ -87,17 +93,30 @@ pub struct InterfacePlan {
 }
 
 impl InterfacePlan {
-    /// The default gateway there.
-    pub fn gateway(&self) -> Ipv4Addr {
-        self.net.host(1).unwrap_or(self.address)
+    /// Its addresses, each with the length of its network's prefix and the default gateway there.
+    pub fn addresses(&self) -> Vec<(IpAddr, u8, IpAddr)> {
+        let v4 = Some(self.address).filter(IpAddr::is_ipv4);
+        let v4 = v4.map(|own| (own, self.net.length(), self.net.host(1).map_or(own, IpAddr::V4)));
+        let v6 = self.v6.map(|(own, net)| (own.into(), Net6::LENGTH, net.host(1).into()));
+        v4.into_iter().chain(v6).collect()
     }
 }
 
 impl HostPlan {
-    /// The address that others find it at: that of its first interface that is up.
-    pub fn address(&self) -> Ipv4Addr {
-        let first = self.interfaces.iter().find(|interface| interface.up).or(self.interfaces.first());
-        first.map_or(Ipv4Addr::UNSPECIFIED, |interface| interface.address)
+    /// The interface that others find it at: the first that is up.
+    fn main_interface(&self) -> Option<&InterfacePlan> {
+        self.interfaces.iter().find(|interface| interface.up).or(self.interfaces.first())
+    }
+
+    /// The address that others find it at: that in IPv4, if it has both.
+    pub fn address(&self) -> IpAddr {
+        self.main_interface().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |interface| interface.address)
+    }
+
+    /// The addresses that others find it at, one of each family that it has.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let all = self.main_interface().map(InterfacePlan::addresses).unwrap_or_default();
+        all.into_iter().map(|(address, ..)| address).collect()
     }
 
     /// Whether the host runs NTMobile's terminal, so that its applications see virtual addresses.
@@ -132,13 +151,14 @@ impl Plan {
 
 impl Owners for Plan {
     fn owns(&self, name: &str, address: IpAddr) -> bool {
-        let routers = self.routers.iter().any(|router| router.name == name && address == router.outer);
-        routers
-            || self.hosts.iter().any(|host| {
-                host.name == name
-                    && host.interfaces.iter().any(|interface| {
-                        address == interface.address || interface.later.iter().any(|later| address == *later)
-                    })
-            })
+        let routers = self.routers.iter().any(|router| {
+            router.name == name
+                && (address == router.outer || router.v6.is_some_and(|(outer, _)| address == outer))
+        });
+        let has = |interface: &InterfacePlan| {
+            interface.addresses().iter().any(|(own, ..)| *own == address)
+                || interface.later.iter().any(|later| address == *later)
+        };
+        routers || self.hosts.iter().any(|host| host.name == name && host.interfaces.iter().any(has))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ntm_protocol::addr::Fqdn;
 
@@ -52,11 +52,11 @@ pub fn zones(plan: &Plan) -> Vec<Zone> {
             _ => None,
         })
         .collect();
-    let hosts: Vec<(&Fqdn, Ipv4Addr)> = plan
+    let hosts: Vec<(&Fqdn, Vec<IpAddr>)> = plan
         .hosts
         .iter()
         .filter(|host| matches!(host.role, Role::General { .. }))
-        .filter_map(|host| Some((host.fqdn.as_ref()?, host.address())))
+        .filter_map(|host| Some((host.fqdn.as_ref()?, host.addresses())))
         .collect();
 
     let mut origins: BTreeSet<Option<Fqdn>> = servers.keys().map(|zone| zone.cloned()).collect();
@@ -66,11 +66,11 @@ pub fn zones(plan: &Plan) -> Vec<Zone> {
     // A coordinator that serves a whole top-level domain serves it alone.
     origins.retain(|origin| origin.as_ref().is_none_or(|origin| !delegated.contains_key(origin)));
 
-    // Everything that another server, or another zone, answers for: zone → address of its server.
-    let mut cuts: BTreeMap<Fqdn, Ipv4Addr> =
-        delegated.iter().map(|(zone, host)| ((*zone).clone(), host.address())).collect();
+    // Everything that another server, or another zone, answers for: zone → addresses of its server.
+    let mut cuts: BTreeMap<Fqdn, Vec<IpAddr>> =
+        delegated.iter().map(|(zone, host)| ((*zone).clone(), host.addresses())).collect();
     let server_of = |origin: Option<&Fqdn>| *servers.get(&origin).unwrap_or(root);
-    cuts.extend(origins.iter().flatten().map(|origin| (origin.clone(), server_of(Some(origin)).address())));
+    cuts.extend(origins.iter().flatten().map(|origin| (origin.clone(), server_of(Some(origin)).addresses())));
 
     origins
         .iter()
@@ -81,22 +81,32 @@ pub fn zones(plan: &Plan) -> Vec<Zone> {
             let ns = name_server(origin.as_ref());
             let _ = write!(
                 text,
-                "$ORIGIN {name}\n$TTL 60\n@ IN SOA {ns} {ns} 1 3600 600 86400 60\n@ IN NS {ns}\n{ns} IN A {}\n",
-                server.address()
+                "$ORIGIN {name}\n$TTL 60\n@ IN SOA {ns} {ns} 1 3600 600 86400 60\n@ IN NS {ns}\n"
             );
-            for (host, address) in &hosts {
+            records(&mut text, &ns, &server.addresses());
+            for (host, addresses) in &hosts {
                 if closest(&origins, host) == *origin {
-                    let _ = writeln!(text, "{host}. IN A {address}");
+                    records(&mut text, &format!("{host}."), addresses);
                 }
             }
-            for (zone, address) in &cuts {
+            for (zone, addresses) in &cuts {
                 if closest_above(&origins, zone) == *origin && Some(zone) != origin.as_ref() {
-                    let _ = writeln!(text, "{zone}. IN NS {ns}\n{ns} IN A {address}", ns = name_server(Some(zone)));
+                    let ns = name_server(Some(zone));
+                    let _ = writeln!(text, "{zone}. IN NS {ns}");
+                    records(&mut text, &ns, addresses);
                 }
             }
             Zone { origin: origin.clone(), server: server.name.clone(), text }
         })
         .collect()
+}
+
+/// The A and AAAA records of `name`.
+fn records(text: &mut String, name: &str, addresses: &[IpAddr]) {
+    for address in addresses {
+        let kind = if address.is_ipv4() { "A" } else { "AAAA" };
+        let _ = writeln!(text, "{name} IN {kind} {address}");
+    }
 }
 
 /// The innermost zone that holds `name`.

@@ -1,5 +1,6 @@
 //! The world of a run as a report has it: networks, routers, hosts and their addresses. It says who speaks from an address.
 
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 use crate::scenario::model::{Place, Role};
+use crate::scenario::prefix::Net6;
 
 /// What was built.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
@@ -72,8 +74,10 @@ impl Topology {
         let routers = plan.routers.iter().map(|router| Router {
             name: router.name.clone(),
             nat: router.nat.to_string(),
-            outer: vec![router.outer.into()],
-            inner: vec![router.inner.to_string()],
+            outer: iter::once(router.outer.into()).chain(router.v6.map(|(outer, _)| outer.into())).collect(),
+            inner: iter::once(router.inner.to_string())
+                .chain(router.v6.map(|(_, inner)| format!("{}/{}", inner.base(), Net6::LENGTH)))
+                .collect(),
             link: router.link_name.clone(),
         });
         let hosts = plan.hosts.iter().map(|host| Host {
@@ -89,7 +93,7 @@ impl Topology {
                         Place::Internet => None,
                         Place::Behind(router) => Some(router.clone()),
                     },
-                    addresses: vec![interface.address.into()],
+                    addresses: interface.addresses().into_iter().map(|(address, ..)| address).collect(),
                     link: interface.link_name.clone(),
                     up: interface.up,
                 })

@@ -307,16 +307,22 @@ fn moment(own: &[Json], what: &str, id: &str) -> Option<u64> {
 
 /// What the plan knows.
 fn fixed(plan: &Plan) -> Quantities {
-    let text = |address: std::net::Ipv4Addr| Ok(Value::Text(address.to_string()));
+    let text = |address: std::net::IpAddr| Ok(Value::Text(address.to_string()));
     let mut out = Quantities::new();
     for host in &plan.hosts {
         out.insert(format!("node.{}.address", host.name), text(host.address()));
+        if let Some(own) = host.addresses().into_iter().find(std::net::IpAddr::is_ipv6) {
+            out.insert(format!("node.{}.address6", host.name), text(own));
+        }
         for interface in &host.interfaces {
             out.insert(format!("node.{}.{}.address", host.name, interface.name), text(interface.address));
+            if let Some((own, _)) = interface.v6 {
+                out.insert(format!("node.{}.{}.address6", host.name, interface.name), text(own.into()));
+            }
         }
     }
     for router in &plan.routers {
-        out.insert(format!("router.{}.address", router.name), text(router.outer));
+        out.insert(format!("router.{}.address", router.name), text(router.outer.into()));
     }
     out
 }

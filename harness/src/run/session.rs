@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,9 +228,9 @@ impl Lab<'_> {
             let (from_name, to) = flow::ends(flow, &job.plan);
             let place = world.space(from_name).and_then(|from| {
                 let address = |node: &str| job.plan.host(node).map(crate::plan::HostPlan::address);
-                let peer = to.and_then(address).unwrap_or(Ipv4Addr::UNSPECIFIED);
+                let peer = to.and_then(address).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
                 let is_terminal = job.plan.host(from_name).is_some_and(crate::plan::HostPlan::is_terminal);
-                let towards = VIRTUAL.host(1).filter(|_| is_terminal).unwrap_or(peer);
+                let towards = VIRTUAL.host(1).filter(|_| is_terminal).map_or(peer, IpAddr::V4);
                 Ok(Place {
                     from: from.clone(),
                     to: to.map(|to| world.space(to).cloned()).transpose()?,

@@ -10,7 +10,7 @@ use ntm_protocol::addr::{Fqdn, VipRange};
 use serde::Serialize;
 use toml::Spanned;
 
-use super::prefix::Prefix;
+use super::prefix::{Prefix, Site6};
 use crate::flow::ftp::{self, Mode};
 use crate::judge::expr::Expr;
 use crate::judge::sequence::Step;
@@ -28,6 +28,8 @@ pub struct Scenario {
     pub timeout: Option<Duration>,
     /// The outer network.
     pub internet: Prefix,
+    /// Where the IPv6 networks come from, of which the outer one is the first.
+    pub internet6: Site6,
     /// `[link.NAME]`
     pub links: BTreeMap<String, Link>,
     /// `[router.NAME]`
@@ -84,6 +86,34 @@ pub struct Router {
     pub link: Option<Spanned<String>>,
     /// The longest packet that it passes on, in bytes.
     pub mtu: Option<u16>,
+    /// The families of the network behind it.
+    pub ip: Spanned<Ip>,
+}
+
+/// The address families of a network, or of an interface on it (T3.1-d).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ip {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// Both.
+    Both,
+}
+
+impl Ip {
+    /// The words of scenario files.
+    pub const WORDS: &[(&str, Ip)] = &[("v4", Self::V4), ("v6", Self::V6), ("both", Self::Both)];
+
+    /// Whether IPv4 is among them.
+    pub fn v4(self) -> bool {
+        self != Self::V6
+    }
+
+    /// Whether IPv6 is among them.
+    pub fn v6(self) -> bool {
+        self != Self::V4
+    }
 }
 
 /// A host.
@@ -106,8 +136,10 @@ pub struct Interface {
     pub link: Option<Spanned<String>>,
     /// Whether it is up when the run begins.
     pub up: bool,
-    /// Its address; chosen where absent.
+    /// Its address in IPv4; chosen where absent.
     pub address: Option<Spanned<Ipv4Addr>>,
+    /// The families that it has addresses of; where absent IPv4, or behind a router those of its network.
+    pub ip: Option<Spanned<Ip>>,
 }
 
 /// A network that an interface can be on.
@@ -381,6 +413,22 @@ pub enum After {
 }
 
 impl Scenario {
+    /// The families that an interface has addresses of.
+    pub fn families(&self, interface: &Interface) -> Ip {
+        let of_network = || match interface.at.get_ref() {
+            Place::Internet => Ip::V4,
+            Place::Behind(router) => self.routers.get(router).map_or(Ip::V4, |router| *router.ip.get_ref()),
+        };
+        interface.ip.as_ref().map_or_else(of_network, |ip| *ip.get_ref())
+    }
+
+    /// Whether anything in it has IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        let interfaces = self.nodes.values().flat_map(|node| &node.interfaces);
+        self.routers.values().any(|router| router.ip.get_ref().v6())
+            || interfaces.into_iter().any(|interface| self.families(interface).v6())
+    }
+
     /// The node that answers to `name`: a general node's own, or a terminal's in its coordinator's zone.
     pub fn node_named(&self, name: &Fqdn) -> Option<(&str, &Node)> {
         self.nodes

@@ -8,11 +8,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::model::{
-    Coordinator, Interface, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario, Shape, Terminal,
+    Coordinator, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario, Shape,
+    Terminal,
 };
 use super::parse_events::{actions, expectations, flows};
 use super::parse_nat::behaviour;
-use super::prefix::Prefix;
+use super::prefix::{Prefix, Site6};
 use super::read::{Problems, Table};
 use super::source::{Problem, Source};
 use super::units;
@@ -46,12 +47,14 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         top.problem(span, "`name` names a folder: use letters, digits, - and _, at most 64");
     }
     let about = top.need_text("about").map(Spanned::into_inner).unwrap_or_default();
+    let (internet, internet6) = internet(&top);
     let scenario = Scenario {
         name,
         about,
         seed: top.integer("seed", 0, u64::MAX).unwrap_or(0),
         timeout: top.duration("timeout"),
-        internet: internet(&top),
+        internet,
+        internet6,
         links: named(&top, "link", link),
         routers: named(&top, "router", router),
         nodes: nodes(&top),
@@ -72,12 +75,13 @@ fn schema(top: &Table<'_, '_>) {
     }
 }
 
-fn internet(top: &Table<'_, '_>) -> Prefix {
-    let Some(value) = top.get("internet") else { return INTERNET };
-    let Some(table) = Table::of("[internet]", value, top.problems()) else { return INTERNET };
-    let prefix = table.from_str::<Prefix>("prefix").map_or(INTERNET, Spanned::into_inner);
+fn internet(top: &Table<'_, '_>) -> (Prefix, Site6) {
+    let table = top.get("internet").and_then(|value| Table::of("[internet]", value, top.problems()));
+    let Some(table) = table else { return (INTERNET, Site6::DOCUMENTATION) };
+    let prefix = table.from_str("prefix").map_or(INTERNET, Spanned::into_inner);
+    let prefix6 = table.from_str("prefix6").map_or(Site6::DOCUMENTATION, Spanned::into_inner);
     table.finish();
-    prefix
+    (prefix, prefix6)
 }
 
 fn named<T>(top: &Table<'_, '_>, key: &str, read: impl Fn(&Table<'_, '_>) -> T) -> BTreeMap<String, T> {
@@ -126,6 +130,7 @@ fn router(table: &Table<'_, '_>) -> Router {
         subnet: table.from_str("subnet"),
         link: table.text("link"),
         mtu: table.integer("mtu", 576, 1500).map(|mtu| mtu as u16),
+        ip: table.choice("ip", Ip::WORDS).unwrap_or(Spanned::new(table.span(), Ip::V4)),
     }
 }
 
@@ -289,7 +294,8 @@ fn interface(name: Spanned<String>, table: &Table<'_, '_>) -> Option<Interface> 
     let link = table.text("link");
     let up = table.choice("state", &[("up", true), ("down", false)]).is_none_or(Spanned::into_inner);
     let address = table.address("address");
-    Some(Interface { name, at: at?, link, up, address })
+    let ip = table.choice("ip", Ip::WORDS);
+    Some(Interface { name, at: at?, link, up, address, ip })
 }
 
 /// A time that must be there.

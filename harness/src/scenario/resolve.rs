@@ -18,6 +18,7 @@ use crate::judge::catalogue;
 pub fn resolve(parsed: &Parsed, problems: &Problems) {
     let check = Resolve { scenario: &parsed.scenario, nodes: &parsed.nodes, problems };
     check.places();
+    check.families();
     check.roles();
     check.names();
     check.ranges();
@@ -70,6 +71,54 @@ impl Resolve<'_> {
                     let name = Spanned::new(interface.at.span(), router.clone());
                     let known = self.scenario.routers.keys().map(String::as_str);
                     self.unknown(&name, "router", known.chain(["internet"]));
+                }
+            }
+        }
+    }
+
+    /// What has addresses of which family (T3.1-d).
+    fn families(&self) {
+        for (name, router) in &self.scenario.routers {
+            if router.ip.get_ref().v6() && router.mtu.is_some() {
+                self.note(
+                    router.ip.span(),
+                    format!("`mtu` limits IPv4, and the network behind `{name}` has IPv6"),
+                );
+            }
+            if !router.ip.get_ref().v4() && *router.nat.get_ref() != Behaviour::None {
+                let message = format!(
+                    "the network behind `{name}` has only IPv6, which no NAT translates: say nat = \"none\""
+                );
+                self.note(router.ip.span(), message);
+            }
+        }
+        for (name, node) in &self.scenario.nodes {
+            for interface in &node.interfaces {
+                let own = self.scenario.families(interface);
+                let router = match interface.at.get_ref() {
+                    Place::Internet => None,
+                    Place::Behind(router) => self.scenario.routers.get_key_value(router),
+                };
+                if let (Some(ip), Some((router, there))) = (&interface.ip, router) {
+                    let there = *there.ip.get_ref();
+                    for (wanted, has, family) in
+                        [(own.v4(), there.v4(), "IPv4"), (own.v6(), there.v6(), "IPv6")]
+                    {
+                        if wanted && !has {
+                            let message = format!(
+                                "`{name}` cannot have {family}: the network behind `{router}` has none"
+                            );
+                            self.note(ip.span(), message);
+                        }
+                    }
+                }
+                let fixed = interface.address.iter().chain(self.scenario.later_addresses(name, interface));
+                for address in fixed.filter(|_| !own.v4()) {
+                    let address = (address.span(), address.get_ref());
+                    self.note(
+                        address.0,
+                        format!("`{name}` cannot have {}: it has only IPv6 there", address.1),
+                    );
                 }
             }
         }

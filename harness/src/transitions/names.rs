@@ -30,7 +30,8 @@ impl Names {
                 names.terminals.insert(host.name.clone());
             }
             for interface in &host.interfaces {
-                names.hosts.insert(interface.address.into(), host.name.clone());
+                let own = interface.addresses().into_iter().map(|(address, ..)| (address, host.name.clone()));
+                names.hosts.extend(own);
                 if let Place::Behind(router) = &interface.at
                     && plan.routers.iter().any(|it| it.name == *router && it.nat != Behaviour::None)
                 {

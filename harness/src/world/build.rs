@@ -1,7 +1,7 @@
 //! Builds the namespaces, links, addresses and routes of a plan, as far as possible at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::thread;
 
@@ -16,6 +16,7 @@ use crate::exit::Failure;
 use crate::plan::config::{INSIDE, OUTSIDE};
 use crate::plan::{HostPlan, InterfacePlan, Plan, RouterPlan};
 use crate::scenario::model::{ActionKind, Link, Place, Role, Scenario};
+use crate::scenario::prefix::Net6;
 use crate::wire::{Report, Trains};
 
 /// The namespace that stands for the outer network. No node can be called so.
@@ -27,10 +28,24 @@ const WIRE: &str = "-wire";
 /// What veth pairs have unless told otherwise.
 const MTU: u32 = 1500;
 
-/// Each namespace: one protocol, no help from the kernel, nothing inherited from the host.
+/// Where nothing has IPv6.
+pub(super) const WITHOUT_IPV6: &[(&str, &str)] =
+    &[("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1")];
+
+/// With IPv6, addresses are those that the plan gives, at once: nothing is advertised, and nobody can have the same.
+const WITH_IPV6: &[(&str, &str)] = &[
+    ("net/ipv6/conf/all/disable_ipv6", "0"),
+    ("net/ipv6/conf/default/disable_ipv6", "0"),
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+    ("net/ipv6/conf/all/accept_ra", "0"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    ("net/ipv6/conf/all/router_solicitations", "0"),
+    ("net/ipv6/conf/default/router_solicitations", "0"),
+];
+
+/// Each namespace: no help from the kernel, nothing inherited from the host.
 pub(super) const COMMON: &[(&str, &str)] = &[
-    ("net/ipv6/conf/all/disable_ipv6", "1"),
-    ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
     ("net/ipv4/conf/all/accept_redirects", "0"),
@@ -39,6 +54,9 @@ pub(super) const COMMON: &[(&str, &str)] = &[
     ("net/ipv4/conf/default/send_redirects", "0"),
     ("net/bridge/bridge-nf-call-iptables", "0"),
 ];
+
+/// A router's, towards its IPv6 network.
+const FORWARD_IPV6: &[(&str, &str)] = &[("net/ipv6/conf/all/forwarding", "1")];
 
 /// A world that was built.
 pub struct World {
@@ -54,8 +72,10 @@ pub struct World {
     lines: Option<Lines>,
     /// Names of links that are impaired later, if not now.
     later: BTreeSet<String>,
-    /// The link and gateway of each host's preferred default route.
-    preferred: BTreeMap<String, (u32, Ipv4Addr)>,
+    /// The link and gateways of each host's preferred default routes.
+    preferred: BTreeMap<String, (u32, Vec<IpAddr>)>,
+    /// The kernel's parameters in each namespace.
+    parameters: Vec<(&'static str, &'static str)>,
 }
 
 /// What the index of a link is added to for the metric of a default route that is not preferred.
@@ -70,6 +90,7 @@ impl World {
         let lines = match impairment {
             Impairment::Netem => None,
             Impairment::Line => {
+                wire.sysctl(WITHOUT_IPV6)?;
                 wire.sysctl(COMMON)?;
                 Some(Lines::new(wire, scenario.seed)?)
             }
@@ -81,7 +102,9 @@ impl World {
         let core_net = core.net()?;
         let spaces = spaces.into_iter().map(|(name, space)| (name, Arc::new(space))).collect();
         let later = impaired_later(scenario);
-        let mut world = Self { core, spaces, nets, impairment, lines, later, preferred: BTreeMap::new() };
+        let v6 = if plan.internet6.is_some() { WITH_IPV6 } else { WITHOUT_IPV6 };
+        let (parameters, preferred) = ([v6, COMMON].concat(), BTreeMap::new());
+        let mut world = Self { core, spaces, nets, impairment, lines, later, preferred, parameters };
         world.lay(plan, &core_net).await?;
         Ok(world)
     }
@@ -97,19 +120,23 @@ impl World {
     }
 
     async fn lay(&mut self, plan: &Plan, core: &Net) -> Result<(), Failure> {
-        self.core.sysctl(COMMON)?;
+        self.core.sysctl(&self.parameters)?;
         self.core.sysctl(&[("net/ipv4/ip_forward", "1")])?;
         core.set_up(1, true).await?;
         let bridge = core.add_bridge(BRIDGE).await?;
         if let Some(gateway) = plan.internet.host(1) {
-            core.add_address(bridge, gateway, plan.internet).await?;
+            core.add_address(bridge, gateway.into(), plan.internet.length()).await?;
+        }
+        if let Some(net) = plan.internet6 {
+            self.core.sysctl(FORWARD_IPV6)?;
+            core.add_address(bridge, net.host(1).into(), Net6::LENGTH).await?;
         }
         let mut inner: BTreeMap<&str, u32> = BTreeMap::new();
         for router in &plan.routers {
             inner.insert(&router.name, self.lay_router(plan, router, core, bridge).await?);
         }
         for host in &plan.hosts {
-            self.space(&host.name)?.sysctl(COMMON)?;
+            self.space(&host.name)?.sysctl(&self.parameters)?;
             self.net(&host.name)?.set_up(1, true).await?;
             for interface in &host.interfaces {
                 let space = Arc::clone(self.space(&host.name)?);
@@ -154,7 +181,11 @@ impl World {
         try_join_all(waits).await?;
         // A route needs its link up, so those through routers come after the wait.
         for router in plan.routers.iter().filter(|router| router.nat == Behaviour::None) {
-            core.add_route(Some(router.inner), router.outer).await?;
+            let net = (router.inner.base().into(), router.inner.length());
+            core.add_route(Some(net), router.outer.into()).await?;
+        }
+        for (outer, inner) in plan.routers.iter().filter_map(|router| router.v6) {
+            core.add_route(Some((inner.base().into(), Net6::LENGTH)), outer.into()).await?;
         }
         Ok(())
     }
@@ -167,7 +198,7 @@ impl World {
         bridge: u32,
     ) -> Result<u32, Failure> {
         let space = Arc::clone(self.space(&router.name)?);
-        space.sysctl(COMMON)?;
+        space.sysctl(&self.parameters)?;
         let port = Port { net: core, bridge, name: &port_name(&router.name, OUTSIDE) };
         let is_impaired = self.is_impaired(&router.link, router.link_name.as_deref());
         let lines = self.lines.as_mut().filter(|_| is_impaired);
@@ -176,13 +207,20 @@ impl World {
         net.set_up(1, true).await?;
         let wan = net.index(OUTSIDE).await?;
         net.set_up(wan, true).await?;
-        net.add_address(wan, router.outer, plan.internet).await?;
+        net.add_address(wan, router.outer.into(), plan.internet.length()).await?;
         let lan = net.add_bridge(INSIDE).await?;
         if let Some(own) = router.inner.host(1) {
-            net.add_address(lan, own, router.inner).await?;
+            net.add_address(lan, own.into(), router.inner.length()).await?;
         }
         if let Some(gateway) = plan.internet.host(1) {
-            net.add_route(None, gateway).await?;
+            net.add_route(None, gateway.into()).await?;
+        }
+        // IPv6 is routed, whatever is done to IPv4.
+        if let (Some((outer, inner)), Some(internet)) = (router.v6, plan.internet6) {
+            space.sysctl(FORWARD_IPV6)?;
+            net.add_address(wan, outer.into(), Net6::LENGTH).await?;
+            net.add_address(lan, inner.host(1).into(), Net6::LENGTH).await?;
+            net.add_route(None, internet.host(1).into()).await?;
         }
         // By its routes, so that it acts as a router does before a narrow link, in both directions, while each wire takes what comes.
         if let Some(mtu) = router.mtu {
@@ -213,14 +251,24 @@ impl World {
         // The port first: a bridge whose only port it is has no carrier before.
         network.settle(&port_name(host, &interface.name)).await?;
         network.settle(bridge).await?;
-        let before = self.preferred.insert(host.to_owned(), (index, interface.gateway()));
+        let before = {
+            let gateways = interface.addresses().into_iter().map(|(.., gateway)| gateway).collect();
+            self.preferred.insert(host.to_owned(), (index, gateways))
+        };
         let net = self.net(host)?;
-        net.add_address(index, interface.address, interface.net).await?;
-        // At no moment is there no route: the old one gets its worse metric before the new one takes its place.
-        if let Some((old, gateway)) = before.filter(|(old, _)| *old != index) {
-            net.set_default(old, gateway, SECOND + old).await?;
+        for (address, length, _) in interface.addresses() {
+            net.add_address(index, address, length).await?;
         }
-        net.set_default(index, interface.gateway(), 0).await
+        // At no moment is there no route: the old one gets its worse metric before the new one takes its place.
+        if let Some((old, gateways)) = before.filter(|(old, _)| *old != index) {
+            for gateway in gateways {
+                net.set_default(old, gateway, SECOND + old).await?;
+            }
+        }
+        for (.., gateway) in interface.addresses() {
+            net.set_default(index, gateway, 0).await?;
+        }
+        Ok(())
     }
 
     /// Gives an interface that is up another address in its network, as another DHCP lease does.
@@ -230,14 +278,24 @@ impl World {
         interface: &InterfacePlan,
         address: Ipv4Addr,
     ) -> Result<(), Failure> {
-        let preferred = self.preferred.get(host).copied();
+        let preferred = self.preferred.get(host).map(|(first, _)| *first);
         let net = self.net(host)?;
         let index = net.index(&interface.name).await?;
+        let IpAddr::V4(old) = interface.address else {
+            return Err(Failure::error(format!(
+                "`{host}` has no IPv4 address at {} to change",
+                interface.name
+            )));
+        };
         // With its last address the link loses its routes.
-        net.remove_address(index, interface.address, interface.net).await?;
-        net.add_address(index, address, interface.net).await?;
-        let metric = if preferred.is_none_or(|(first, _)| first == index) { 0 } else { SECOND + index };
-        net.set_default(index, interface.gateway(), metric).await
+        let length = interface.net.length();
+        net.remove_address(index, old, length).await?;
+        net.add_address(index, address.into(), length).await?;
+        let metric = if preferred.is_none_or(|first| first == index) { 0 } else { SECOND + index };
+        match interface.net.host(1) {
+            Some(gateway) => net.set_default(index, gateway.into(), metric).await,
+            None => Ok(()),
+        }
     }
 
     /// Takes an interface down: its address goes, and every route by it.
@@ -245,7 +303,11 @@ impl World {
         let net = self.net(host)?;
         let index = net.index(&interface.name).await?;
         net.set_up(index, false).await?;
-        net.remove_address(index, interface.address, interface.net).await?;
+        match interface.address {
+            IpAddr::V4(address) => net.remove_address(index, address, interface.net.length()).await?,
+            // The kernel lets IPv6 addresses go with the link.
+            IpAddr::V6(_) => {}
+        }
         if self.preferred.get(host).is_some_and(|(first, _)| *first == index) {
             self.preferred.remove(host);
         }
@@ -337,11 +399,14 @@ fn impairs(shape: &Link) -> bool {
 
 /// Makes all namespaces, on as many threads as there are processors.
 fn spaces(plan: &Plan) -> Result<(Space, Space, BTreeMap<String, Space>), Failure> {
-    let names: Vec<(Ipv4Addr, String)> = plan
+    let names: Vec<(IpAddr, String)> = plan
         .hosts
         .iter()
         .filter(|host| matches!(host.role, Role::General { .. }))
-        .filter_map(|host| Some((host.address(), host.fqdn.as_ref()?.to_string())))
+        .flat_map(|host| {
+            let name = host.fqdn.as_ref().map(ToString::to_string);
+            host.addresses().into_iter().filter_map(move |address| Some((address, name.clone()?)))
+        })
         .collect();
     let mut wanted = vec![(CORE, nameless()), (WIRE, nameless())];
     wanted.extend(plan.routers.iter().map(|router| (router.name.as_str(), nameless())));
@@ -377,7 +442,7 @@ fn nameless() -> Names {
 }
 
 /// Terminals ask their own stub for every name. Others know general nodes by an ordinary hosts file.
-fn names_of(host: &HostPlan, general: &[(Ipv4Addr, String)]) -> Names {
+fn names_of(host: &HostPlan, general: &[(IpAddr, String)]) -> Names {
     if host.is_terminal() {
         Names { resolver: Some(Ipv4Addr::new(127, 0, 0, 53)), hosts: Vec::new() }
     } else {

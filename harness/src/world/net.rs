@@ -1,6 +1,6 @@
 //! Links, addresses and routes of one network namespace, over one rtnetlink socket that also hears the kernel's events.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -144,36 +144,31 @@ impl Net {
         }
     }
 
-    /// Gives a link an address.
-    pub async fn add_address(&self, index: u32, address: Ipv4Addr, net: Prefix) -> Result<(), Failure> {
-        let request = self.handle.address().add(index, address.into(), net.length());
+    /// Gives a link an address, in a network of that prefix length.
+    pub async fn add_address(&self, index: u32, address: IpAddr, length: u8) -> Result<(), Failure> {
+        let request = self.handle.address().add(index, address, length);
         request.execute().await.map_err(self.during(format!("address {address}")))
     }
 
-    /// Takes it away, with the routes that need it.
-    pub async fn remove_address(&self, index: u32, address: Ipv4Addr, net: Prefix) -> Result<(), Failure> {
-        let message = rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new()
-            .index(index)
-            .address(address, net.length())
-            .build();
+    /// Takes an IPv4 address away, with the routes that need it.
+    pub async fn remove_address(&self, index: u32, address: Ipv4Addr, length: u8) -> Result<(), Failure> {
+        let message =
+            rtnetlink::AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, length).build();
         self.handle.address().del(message).execute().await.map_err(self.during(format!("address {address}")))
     }
 
-    /// A route to `net` by `gateway`; to everywhere without `net`.
-    pub async fn add_route(&self, net: Option<Prefix>, gateway: Ipv4Addr) -> Result<(), Failure> {
-        let mut route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway);
-        if let Some(net) = net {
-            route = route.destination_prefix(net.base(), net.length());
-        }
-        let shown = net.map_or_else(|| "default".to_owned(), |net| net.to_string());
+    /// A route to the network `net`, an address with a prefix length, by `gateway`; to everywhere in the gateway's family without `net`.
+    pub async fn add_route(&self, net: Option<(IpAddr, u8)>, gateway: IpAddr) -> Result<(), Failure> {
+        let route = self.by(gateway, net)?;
+        let shown = net.map_or_else(|| "default".to_owned(), |(base, length)| format!("{base}/{length}"));
         let request = self.handle.route().add(route.build());
         request.execute().await.map_err(self.during(format!("route {shown} by {gateway}")))
     }
 
-    /// A route to everywhere by `gateway` on the link `index`, in place of the one of the same `metric`: the lowest is preferred.
-    pub async fn set_default(&self, index: u32, gateway: Ipv4Addr, metric: u32) -> Result<(), Failure> {
-        let route =
-            RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).priority(metric);
+    /// A route to everywhere in the family of `gateway`, by it, on the link `index`, in place of the one of the same `metric`: the lowest
+    /// is preferred.
+    pub async fn set_default(&self, index: u32, gateway: IpAddr, metric: u32) -> Result<(), Failure> {
+        let route = self.by(gateway, None)?.output_interface(index).priority(metric);
         let request = self.handle.route().add(route.build()).replace();
         request.execute().await.map_err(self.during(format!("default route by {gateway}")))
     }
@@ -195,6 +190,20 @@ impl Net {
         message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu.into())]));
         let request = self.handle.route().add(message).replace();
         request.execute().await.map_err(self.during(format!("MTU {mtu} of the route {shown}")))
+    }
+
+    /// The beginning of a route to `net`, or to everywhere in the family of `gateway`, by `gateway`.
+    fn by(&self, gateway: IpAddr, net: Option<(IpAddr, u8)>) -> Result<RouteMessageBuilder<IpAddr>, Failure> {
+        let everywhere = match gateway {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let (base, length) = net.unwrap_or((everywhere, 0));
+        // The destination first: it says the family.
+        let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(base, length);
+        route
+            .and_then(|route| route.gateway(gateway))
+            .map_err(|error| Failure::error(format!("`{}`: a route by {gateway}: {error}", self.name)))
     }
 
     /// The names of all links, for tests and messages.

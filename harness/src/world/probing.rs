@@ -1,17 +1,15 @@
 //! Places for the hosts that probe the routers: made in a world that was built, and gone before the scenario begins.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use futures::future::try_join_all;
 
-use super::build::{COMMON, World};
+use super::build::{COMMON, WITHOUT_IPV6, World};
 use super::net::Net;
 use super::space::{Names, Space};
 use crate::exit::Failure;
 use crate::plan::config::INSIDE;
 use crate::plan::{ProbeNet, RouterPlan};
-use crate::scenario::prefix::Prefix;
 
 /// A namespace in the LAN of each router that is probed, and two addresses outside.
 pub struct Grounds {
@@ -41,13 +39,14 @@ impl World {
     pub async fn open_grounds(&self, net: ProbeNet, routers: &[&RouterPlan]) -> Result<Grounds, Failure> {
         let core = self.core.net()?;
         for address in net.outer() {
-            core.add_address(LOOPBACK, address, alone(address)).await?;
+            core.add_address(LOOPBACK, address.into(), 32).await?;
         }
         let mut spaces = BTreeMap::new();
         for router in routers {
             // No node can be called so.
             let space =
                 Space::make(&format!("-{}", router.name), &Names { resolver: None, hosts: Vec::new() })?;
+            space.sysctl(WITHOUT_IPV6)?;
             space.sysctl(COMMON)?;
             spaces.insert(router.name.clone(), space);
         }
@@ -58,7 +57,7 @@ impl World {
     async fn open_ground(&self, net: ProbeNet, router: &str, space: &Space) -> Result<(), Failure> {
         let its = self.net_of(router)?;
         let lan = its.index(INSIDE).await?;
-        its.add_address(lan, net.gateway(), net.inner()).await?;
+        its.add_address(lan, net.gateway().into(), net.inner().length()).await?;
         its.add_pair(PORT, Some(lan), LINK, space.network()).await?;
         let own = space.net()?;
         let link = own.index(LINK).await?;
@@ -68,9 +67,9 @@ impl World {
         its.settle(PORT).await?;
         its.settle(INSIDE).await?;
         for address in net.hosts() {
-            own.add_address(link, address, net.inner()).await?;
+            own.add_address(link, address.into(), net.inner().length()).await?;
         }
-        own.add_route(None, net.gateway()).await
+        own.add_route(None, net.gateway().into()).await
     }
 
     /// Takes them away again.
@@ -80,12 +79,12 @@ impl World {
             let its = self.net_of(&router)?;
             its.remove_link(its.index(PORT).await?).await?;
             let lan = its.index(INSIDE).await?;
-            its.remove_address(lan, net.gateway(), net.inner()).await?;
+            its.remove_address(lan, net.gateway(), net.inner().length()).await?;
             space.remove()?;
         }
         let core = self.core.net()?;
         for address in net.outer() {
-            core.remove_address(LOOPBACK, address, alone(address)).await?;
+            core.remove_address(LOOPBACK, address, 32).await?;
         }
         Ok(())
     }
@@ -97,8 +96,3 @@ impl World {
 
 /// The index of `lo`.
 const LOOPBACK: u32 = 1;
-
-/// The network of one address.
-fn alone(address: Ipv4Addr) -> Prefix {
-    Prefix::new(address, 32)
-}

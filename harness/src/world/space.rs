@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -34,7 +34,7 @@ pub struct Names {
     /// The server in /etc/resolv.conf; without one, names are found in /etc/hosts only.
     pub resolver: Option<Ipv4Addr>,
     /// What /etc/hosts says besides localhost.
-    pub hosts: Vec<(Ipv4Addr, String)>,
+    pub hosts: Vec<(IpAddr, String)>,
 }
 
 /// The namespaces of one node.
