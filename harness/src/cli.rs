@@ -7,11 +7,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ntm_protocol::time::Instant;
 
 use crate::compare::{self, Side};
+use crate::engine::Engines;
 use crate::exit::{Exit, Failure};
 use crate::report::{page, schema};
-use crate::run::{self, Options};
+use crate::run::{self, Options, Print};
 use crate::scenario::{self, find};
-use crate::{doctor, plan, state};
+use crate::{doctor, matrix, plan, state};
 
 /// Runs NTMobile scenarios on real packets in network namespaces, and judges the result.
 ///
@@ -30,13 +31,45 @@ enum Command {
     Run {
         /// A scenario file, or the name of one in scenarios/
         file: PathBuf,
+        /// In which world it is run
+        #[arg(long, value_enum, default_value_t = Engines::Emulation)]
+        engine: Engines,
         /// Where the run's folder is made [default: reports/runs]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// The run's own folder, which is not there yet
+        #[arg(long, value_name = "DIR", hide = true, conflicts_with = "out")]
+        folder: Option<PathBuf>,
         /// Where the daemons' binaries are [default: beside this one]
         #[arg(long, value_name = "DIR")]
         bin: Option<PathBuf>,
         /// How the verdict is printed
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Show no progress
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Runs a scenario once for each cell of its [matrix], and prints the grid
+    Matrix {
+        /// A scenario file with a [matrix], or the name of one in scenarios/
+        file: PathBuf,
+        /// In which world cells are run
+        #[arg(long, value_enum, default_value_t = Engines::Emulation)]
+        engine: Engines,
+        /// How many cells are run at once [default: what suits the machine]
+        #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+        jobs: Option<u16>,
+        /// Where the folder is made [default: reports/runs]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Goes on in this folder of a matrix that was interrupted
+        #[arg(long, value_name = "DIR", conflicts_with = "out")]
+        resume: Option<PathBuf>,
+        /// Where the daemons' binaries are [default: beside this one]
+        #[arg(long, value_name = "DIR")]
+        bin: Option<PathBuf>,
+        /// How the grid is printed
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
         /// Show no progress
@@ -96,6 +129,15 @@ enum Format {
     Json,
 }
 
+impl From<Format> for Print {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Text => Self::Text,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
 /// Does what the command line says. `started` is when the process did.
 pub fn main(started: Instant) -> ExitCode {
     // clap itself ends with 2 on bad usage, and with 0 after --help.
@@ -116,10 +158,24 @@ pub fn main(started: Instant) -> ExitCode {
 
 fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
     match command {
-        Command::Run { file, out, bin, format, quiet } => {
-            let json = format == Format::Json;
-            run::run(&Options { file, out, binaries: bin, json, quiet }, started)
+        Command::Run { file, engine, out, folder, bin, format, quiet } => {
+            let options =
+                Options { file, engines: engine, out, folder, binaries: bin, print: format.into(), quiet };
+            run::run(&options, started)
         }
+        Command::Matrix { file, engine, jobs, out, resume, bin, format, quiet } => matrix::run(
+            &matrix::Options {
+                file,
+                engines: engine,
+                jobs: jobs.map(usize::from),
+                out,
+                resume,
+                binaries: bin,
+                print: format.into(),
+                quiet,
+            },
+            started,
+        ),
         Command::Check { files } => check(&files),
         Command::List => list(),
         Command::Compare { a, b, bound, alpha, only, format } => {

@@ -24,6 +24,22 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// The exit that `code` is; [`Exit::Error`] if it is none.
+    pub fn of(code: u8) -> Self {
+        let known = [
+            Self::Held,
+            Self::Failed,
+            Self::Usage,
+            Self::Unable,
+            Self::Inconclusive,
+            Self::TimedOut,
+            Self::Interrupted,
+        ];
+        known.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Error)
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

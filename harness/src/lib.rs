@@ -5,8 +5,10 @@
 //!
 //! * [`cli`], [`exit`]: commands and exit codes. [`run`] is one run from file to verdict; [`doctor`] looks at the machine;
 //!   [`state`] remembers what `clean` may remove.
+//! * [`matrix`]: a scenario in all its variations.
 //! * [`scenario`]: the file: schema, units, and every mistake with its line.
 //! * [`plan`]: PURE. From a scenario to addresses, zones and configurations.
+//! * [`engine`]: the two worlds a scenario can be run in. [`simulation`]: the one without packets.
 //! * [`world`]: private namespaces, links, addresses, routes. [`daemons`]: the processes in it.
 //! * [`probe`]: whether each NAT is what the scenario says. [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
@@ -28,16 +30,19 @@ pub mod clock;
 pub mod compare;
 pub mod daemons;
 pub mod doctor;
+pub mod engine;
 pub mod exit;
 pub mod first_packet;
 pub mod flow;
 pub mod judge;
+pub mod matrix;
 pub mod measure;
 pub mod plan;
 pub mod probe;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod simulation;
 pub mod state;
 pub mod timeline;
 pub mod trace;

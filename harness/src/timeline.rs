@@ -141,10 +141,15 @@ async fn order(orders: &mpsc::Sender<Order>, node: &str, kind: OrderKind) -> Res
 }
 
 /// By node and interface.
-type Addresses = BTreeMap<(String, String), IpAddr>;
+pub type Addresses = BTreeMap<(String, String), IpAddr>;
 
 /// The interface as it is now.
-fn interface(plan: &Plan, addresses: &Addresses, node: &str, name: &str) -> Result<InterfacePlan, Failure> {
+pub fn interface(
+    plan: &Plan,
+    addresses: &Addresses,
+    node: &str,
+    name: &str,
+) -> Result<InterfacePlan, Failure> {
     let planned = plan
         .host(node)
         .and_then(|host| host.interfaces.iter().find(|interface| interface.name == name))
@@ -153,7 +158,8 @@ fn interface(plan: &Plan, addresses: &Addresses, node: &str, name: &str) -> Resu
     Ok(InterfacePlan { address, ..planned.clone() })
 }
 
-fn about(interface: &InterfacePlan) -> serde_json::Value {
+/// What the trace says of an interface.
+pub fn about(interface: &InterfacePlan) -> serde_json::Value {
     let second = interface.v6.map(|(own, _)| IpAddr::V6(own)).filter(|own| *own != interface.address);
     match second {
         None => json!({ "interface": interface.name, "address": interface.address }),

@@ -118,6 +118,14 @@ start = { node = "g", ? = 1 }
 fail = "wrong"
 ? = 1
 sequence = ["e: ?", "e: sent ?", "e: asked ?", "e: directed ?"]
+[matrix]
+show = "run.ready_ms"
+? = 1
+[[matrix.axis]]
+name = "a"
+path = "about"
+values = ["b"]
+? = 1
 "#;
 
 #[test]
@@ -151,6 +159,7 @@ fn heading(table: &str) -> String {
         (table, "[[flow]]") if table != outer => {
             format!("### {}", table.split(' ').next().unwrap_or_default())
         }
+        (_, "[[axis]]") => "## `[matrix]`".to_owned(),
         (_, outer) => format!("## `{}", outer.split('.').next().unwrap_or_default()),
     }
 }
@@ -176,11 +185,18 @@ nat = "none"
 [router.s]
 nat = "symmetric"
 [node]
+root = { role = "dns", at = "internet", zone = "." }
+dc = { role = "coordinator", at = "internet", zone = "dc.test", vips = "198.18.0.0/16" }
+t = { role = "terminal", at = "internet" }
+u = { role = "terminal", at = "internet" }
 b = { role = "general", at = "r", name = "b.test" }
 a = { role = "general", eth0 = { at = "internet", ip = "both" }, eth1 = { at = "r", state = "down" } }
 [[flow]]
 id = "ID"
 KIND
+[[flow]]
+id = "PATH"
+ping = { from = "t", to = "u.dc.test" }
 [[at]]
 time = "1s"
 handover = { node = "a", from = "eth0", to = "eth1" }
@@ -199,12 +215,19 @@ handover = { node = "a", from = "eth0", to = "eth1" }
         let scenario =
             checked("all", text.replace("KIND", kind)).unwrap_or_else(|message| panic!("{message}"));
         for (name, (kind, about)) in catalogue::of(&scenario) {
+            let name = ["a", "b", "t", "u", "dc", "root"].iter().fold(name, |name, node| {
+                let of_interface = |name: String, interface: &str| {
+                    name.replace(&format!("node.{node}.{interface}."), "node.NAME.INTERFACE.")
+                };
+                ["eth0", "eth1"]
+                    .into_iter()
+                    .fold(name, of_interface)
+                    .replace(&format!("node.{node}."), "node.NAME.")
+            });
             let name = name
-                .replace("node.a.eth1.", "node.NAME.INTERFACE.")
-                .replace("node.a.eth0.", "node.NAME.INTERFACE.")
-                .replace("node.b.eth0.", "node.NAME.INTERFACE.")
-                .replace("node.a.", "node.NAME.")
-                .replace("node.b.", "node.NAME.")
+                .replace("flow.PATH.", "flow.ID.")
+                .replace("path.t.u.", "path.TERMINAL.PEER.")
+                .replace("path.u.t.", "path.TERMINAL.PEER.")
                 .replace("router.r.", "router.NAME.")
                 .replace("router.s.", "router.NAME.")
                 .replace("nat.s.", "nat.NAME.")

@@ -1,11 +1,12 @@
 //! What passed the interfaces of hosts, as a capture there would show it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ntm_protocol::time::Instant;
 
 use crate::HostId;
 use crate::network::Datagram;
+use crate::packet::Packet;
 use crate::world::World;
 
 /// Where a packet was seen.
@@ -30,6 +31,19 @@ pub struct Captured {
     pub outgoing: bool,
     /// As it was there.
     pub packet: Datagram,
+}
+
+impl Captured {
+    /// The packet as bytes, from the IP header on; nothing for IPv6.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        let Datagram { protocol, source, destination, payload } = self.packet.clone();
+        match (source, destination) {
+            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
+                Some(Packet { protocol, source, destination, payload }.emit())
+            }
+            _ => None,
+        }
+    }
 }
 
 impl World {

@@ -49,6 +49,11 @@ impl Dns {
         way
     }
 
+    /// The addresses of `name`, whether or not any server would answer: as a hosts file has them.
+    pub fn known(&self, name: &Fqdn) -> Option<&[IpAddr]> {
+        self.way_to(name).last().and_then(|(_, zone)| zone.names.get(name)).map(Vec::as_slice)
+    }
+
     /// The answer to `lookup`, and how long it takes; `alive` says whether a server answers.
     pub fn answer(&self, lookup: &Lookup, alive: impl Fn(IpAddr) -> bool) -> (Duration, LookupResult) {
         let answers = |zone: &ZoneData| zone.servers.iter().flat_map(|(_, at)| at).any(|at| alive(*at));

@@ -40,8 +40,11 @@ impl Has {
     /// The interfaces of host `n` in a network.
     fn at(self, network: NetworkId, n: u8) -> Vec<Interface> {
         let v4 = if network == INTERNET { format!("203.0.113.{n}") } else { format!("10.0.0.{n}") };
-        let interface =
-            |address: String| Interface { network, address: address.parse().unwrap(), link: link() };
+        let interface = |address: String| Interface {
+            network,
+            address: address.parse().expect("an address"),
+            link: link(),
+        };
         self.of(v4, format!("2001:db8::{n}")).into_iter().map(interface).collect()
     }
 }
@@ -85,7 +88,7 @@ impl Lab {
     }
 
     fn path(&self, host: HostId) -> Option<PathStatus> {
-        self.world.at_terminal(host).unwrap().paths().first().cloned()
+        self.world.at_terminal(host).expect("a running terminal").paths().first().cloned()
     }
 
     /// The two talk, for some time; whether every packet of the last second came back.

@@ -10,6 +10,10 @@ use crate::judge::expr::Value;
 /// Time for the name and for the last answer.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// What is measured.
+pub const NAMES: &[&str] =
+    &["sent", "received", "lost", "rtt_min_ms", "rtt_avg_ms", "rtt_max_ms", "remote_address", "virtual"];
+
 /// Sends `count` requests to `to`, one every `interval`.
 pub async fn run(
     id: &str,
@@ -39,9 +43,7 @@ pub async fn run(
 
 /// Reads what ping printed.
 fn read(printed: &str, complaint: &str) -> Quantities {
-    let names =
-        ["sent", "received", "lost", "rtt_min_ms", "rtt_avg_ms", "rtt_max_ms", "remote_address", "virtual"];
-    let mut out = unmeasured(&names, &format!("ping did not measure it{complaint}"));
+    let mut out = unmeasured(NAMES, &format!("ping did not measure it{complaint}"));
     let mut set = |name: &str, value: Value| out.insert(name.to_owned(), Ok(value));
     // PING www.example.test (198.18.128.1) 56(84) bytes of data.
     let address = printed.lines().next().and_then(|line| Some(line.split_once('(')?.1.split_once(')')?.0));

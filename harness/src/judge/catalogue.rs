@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::expr::Kind;
+use super::routes;
 use crate::scenario::model::{ActionKind, FlowKind, Scenario};
 
 /// Name → kind and meaning, of everything that the scenario's run measures.
@@ -134,6 +135,11 @@ pub const NAT: &[Entry] = &[
     ("udp_timeout_s", Kind::Number, "how long it keeps a UDP mapping"),
 ];
 
+const PATH: &[(&str, &str)] = &[
+    ("route", "the way that the terminal's packets took at the end: `direct`, `RS-S`, `RS-N` or `none`"),
+    ("oracle", "the way that they should take, as the NATs on both sides decide it"),
+];
+
 const RUN: &[Entry] = &[
     ("run.ready_ms", Kind::Number, "from the start of the harness to the moment all daemons were ready"),
     (
@@ -179,6 +185,11 @@ pub fn of(scenario: &Scenario) -> Catalogue {
     }
     for (name, kind, about) in RUN {
         out.insert((*name).to_owned(), (*kind, *about));
+    }
+    for (from, to) in routes::pairs(scenario) {
+        for (name, about) in PATH {
+            out.insert(format!("path.{from}.{to}.{name}"), (Kind::Text, *about));
+        }
     }
     for (name, node) in &scenario.nodes {
         let about = "its address at the start";

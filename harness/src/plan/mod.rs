@@ -138,6 +138,13 @@ impl Plan {
 }
 
 impl Plan {
+    /// The name of the host or router that has, or had, `address` on a real interface.
+    pub fn owner(&self, address: IpAddr) -> Option<&str> {
+        let router = self.routers.iter().map(|router| router.name.as_str());
+        let mut names = router.chain(self.hosts.iter().map(|host| host.name.as_str()));
+        names.find(|name| self.owns(name, address))
+    }
+
     /// Everything that is on the link called `name`: node, interface, and the network at the other end.
     pub fn on_link(&self, name: &str) -> Vec<(&str, &str, Place)> {
         let is = |link: &Option<String>| link.as_deref() == Some(name);

@@ -110,7 +110,7 @@ fn records(text: &mut String, name: &str, addresses: &[IpAddr]) {
 }
 
 /// The innermost zone that holds `name`.
-fn closest(origins: &BTreeSet<Option<Fqdn>>, name: &Fqdn) -> Option<Fqdn> {
+pub fn closest(origins: &BTreeSet<Option<Fqdn>>, name: &Fqdn) -> Option<Fqdn> {
     std::iter::successors(Some(name.clone()), Fqdn::parent).find(|zone| origins.contains(&Some(zone.clone())))
 }
 
@@ -127,7 +127,8 @@ fn dotted(zone: Option<&Fqdn>) -> String {
     zone.map_or_else(|| ".".to_owned(), |zone| format!("{zone}."))
 }
 
-fn name_server(zone: Option<&Fqdn>) -> String {
+/// The name of a zone's server, with the final dot.
+pub fn name_server(zone: Option<&Fqdn>) -> String {
     zone.map_or_else(|| "ns.".to_owned(), |zone| format!("ns.{zone}."))
 }
 

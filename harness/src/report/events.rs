@@ -30,8 +30,14 @@ pub fn merge(folder: &Path, own: Vec<Json>) -> (Vec<Json>, Vec<String>) {
             }
         }
     }
+    (sorted(events), complaints)
+}
+
+/// Sorts by time; what happened at one time keeps its order.
+pub fn sorted(events: impl IntoIterator<Item = Json>) -> Vec<Json> {
+    let mut events: Vec<Json> = events.into_iter().collect();
     events.sort_by_key(|event| event.get("t").and_then(Json::as_u64));
-    (events, complaints)
+    events
 }
 
 /// Writes one event a line.

@@ -32,6 +32,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::engine::Engine;
 use crate::first_packet::FirstPacket;
 use crate::flow::Quantities;
 use crate::judge::verdict::Judged;
@@ -45,6 +46,8 @@ use topology::Topology;
 pub struct Report {
     /// The version of this format.
     pub schema: u32,
+    /// The world that it was run in.
+    pub engine: Engine,
     /// The scenario's name.
     pub scenario: String,
     /// Its sentence.

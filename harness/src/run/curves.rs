@@ -13,7 +13,7 @@ use crate::scenario::model::FlowKind;
 
 /// What is plotted over time.
 pub(super) fn of(job: &Job, record: &Record) -> Series {
-    let bin_ms = series::bin_ms(clock::now().as_nanos().saturating_sub(record.start));
+    let bin_ms = series::bin_ms(record.end.saturating_sub(record.start));
     let mut out = Series { bin_ms, throughput: Vec::new(), rtt: Vec::new() };
     let seen = |node: &str| {
         let terminal = job.plan.host(node).is_some_and(HostPlan::is_terminal);
@@ -26,10 +26,12 @@ pub(super) fn of(job: &Job, record: &Record) -> Series {
         let (client, Some(server)) = flow::ends(flow, &job.plan) else { continue };
         let id = flow.id.get_ref();
         if let FlowKind::Ping { interval, .. } = &flow.kind {
-            let file = record.flows_folder.join(format!("{id}.out"));
-            let printed = fs::read_to_string(file).unwrap_or_default();
-            let interval = interval.as_secs_f64() * 1e3;
-            let points = series::round_trips(&printed, offset, record.start, interval);
+            let points = record.round_trips.get(id).cloned().unwrap_or_else(|| {
+                let file = record.flows_folder.join(format!("{id}.out"));
+                let printed = fs::read_to_string(file).unwrap_or_default();
+                let interval = interval.as_secs_f64() * 1e3;
+                series::round_trips(&printed, offset, record.start, interval)
+            });
             let (from, to) = (client.to_owned(), server.to_owned());
             out.rtt.push(series::RoundTrips { flow: id.clone(), from, to, points });
             continue;

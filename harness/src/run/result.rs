@@ -2,21 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use ntm_protocol::addr::Fqdn;
 use ntm_protocol::observe::Observation;
+use ntm_protocol::time::Instant;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::Job;
 use super::curves;
 use super::session::{named, recording};
+use super::{Job, Print};
 use crate::clock;
 use crate::exit::{Exit, Failure};
 use crate::first_packet::{self, FirstPacket};
 use crate::flow::{self, Quantities};
 use crate::judge::expr::Value;
+use crate::judge::routes;
 use crate::judge::verdict::{Evidence, judge};
 use crate::measure::{self, Recordings};
 use crate::plan::config::TUN;
@@ -33,10 +36,16 @@ use crate::transitions::{self, table};
 /// Everything a session recorded.
 #[derive(Default)]
 pub struct Record {
+    /// When the harness started, on the run's clock.
+    pub origin: Instant,
     /// When all daemons were ready, in nanoseconds of the run's clock.
     pub ready: u64,
     /// When time began.
     pub start: u64,
+    /// When all had ended, or the run was.
+    pub end: u64,
+    /// Of each ping in the simulator, when each request was sent, in milliseconds, and how many it took.
+    pub round_trips: BTreeMap<String, Vec<(f64, Option<f64>)>>,
     /// Each flow that came to its end.
     pub flows: Vec<(String, Quantities)>,
     /// Each handover that was done.
@@ -49,8 +58,10 @@ pub struct Record {
     pub own: Vec<Json>,
     /// What is known of the NATs.
     pub probes: Probes,
-    /// Where the daemons' traces are.
-    pub trace: Option<PathBuf>,
+    /// Every observation, sorted by time.
+    pub trace: Vec<Json>,
+    /// What every daemon said of itself at the end.
+    pub status: Json,
     /// Where the flows' output is.
     pub flows_folder: PathBuf,
     /// What a reader should know.
@@ -72,21 +83,18 @@ pub enum Ending {
     Broken(Failure),
 }
 
-/// Measures, judges, writes the run's files, prints the verdict.
-pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)]) -> Result<Exit, Failure> {
-    let mut quantities = quantities(job, &record, &ending);
-    let series = curves::of(job, &record);
-    let trace = record.trace.as_deref().unwrap_or(Path::new("/nonexistent"));
-    let (trace, complaints) = events::merge(trace, record.own);
+/// Measures and judges.
+pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
+    let mut quantities = quantities(job, record, &ending);
     let observations: Vec<_> =
-        trace.iter().filter_map(|event| Observation::deserialize(event).ok()).collect();
-    let first_packets = first_packets(job, &trace, &observations, &record.sightings);
+        record.trace.iter().filter_map(|event| Observation::deserialize(event).ok()).collect();
+    let first_packets = first_packets(job, &record.trace, &observations, &record.sightings);
     for (id, measured) in &first_packets {
         quantities.extend(named(id, first_packet::quantities(measured)));
     }
     let evidence = Evidence {
         quantities: &quantities,
-        trace: &trace,
+        trace: &record.trace,
         owners: &job.plan,
         start: record.start,
         // From when it left: it may speak in the new network before we know that it joined.
@@ -99,8 +107,7 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
             job.scenario.expectations.iter().map(|expectation| judge(expectation, &evidence)).collect()
         }
     };
-    let mut problems = record.problems;
-    problems.extend(complaints);
+    let mut problems = record.problems.clone();
     let (verdict, exit) = match ending {
         Ending::Interrupted => ("interrupted", Exit::Interrupted),
         Ending::TimedOut(limit) => {
@@ -123,32 +130,23 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
             Some(Ok(Value::Number(ms))) => Some(done.joined.saturating_add_signed((ms * 1e6) as i64)),
             _ => None,
         };
-        breakdown::of(done, &trace, first)
+        breakdown::of(done, &record.trace, first)
     });
     let handovers = handovers.collect();
     let (measured, unmeasured) = split(&quantities);
-    let status =
-        files.iter().find(|(name, _)| *name == "status.json").map_or(&Json::Null, |(_, status)| status);
-    let relay_table = relay_table::of(status, record.start);
+    let relay_table = relay_table::of(&record.status, record.start);
     let names = Names::of(&job.plan, &observations);
     let transitions = transitions::of(&record.sightings, &observations, &names, record.start);
-    let tables = job.folder.join("tables.md");
-    let text = [
-        "# Address transitions\n\n",
-        &table::render(&transitions),
-        "\n# Relay Tables\n\n",
-        &relay_table::render(&relay_table),
-    ];
-    fs::write(&tables, text.concat()).map_err(Failure::during(tables.display()))?;
     let report = Report {
         schema: 1,
+        engine: job.engine,
         scenario: job.scenario.name.clone(),
         about: job.scenario.about.clone(),
         seed: job.scenario.seed,
         verdict,
         exit: exit as u8,
         problems,
-        notes: record.notes,
+        notes: record.notes.clone(),
         expectations,
         quantities: measured,
         unmeasured,
@@ -162,11 +160,27 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         seconds: clock::now().since(job.started).as_secs_f64(),
         folder: job.folder.display().to_string(),
     };
+    (report, exit)
+}
+
+/// Measures, judges, writes the run's files, prints the verdict.
+pub fn conclude(job: &Job, record: &Record, ending: Ending, files: &[(&str, Json)]) -> Result<Exit, Failure> {
+    let (report, exit) = report(job, record, ending);
+    let tables = job.folder.join("tables.md");
+    let text = [
+        "# Address transitions\n\n",
+        &table::render(&report.transitions),
+        "\n# Relay Tables\n\n",
+        &relay_table::render(&report.relay_table),
+    ];
+    fs::write(&tables, text.concat()).map_err(Failure::during(tables.display()))?;
     let events = job.folder.join("events.jsonl");
-    events::write(&events, &trace).map_err(Failure::during(events.display()))?;
+    events::write(&events, &record.trace).map_err(Failure::during(events.display()))?;
     let json = serde_json::to_value(&report).map_err(Failure::during("report.json"))?;
-    for (name, content) in
-        files.iter().map(|(name, content)| (*name, content)).chain([("report.json", &json)])
+    for (name, content) in files
+        .iter()
+        .map(|(name, content)| (*name, content))
+        .chain([("status.json", &record.status), ("report.json", &json)])
     {
         let path = job.folder.join(name);
         let text = serde_json::to_string_pretty(content).map_err(Failure::during(path.display()))?;
@@ -174,6 +188,7 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
     }
     // Thousands of numbers: a line each would be hard to look through.
     let path = job.folder.join("series.json");
+    let series = curves::of(job, record);
     let text = serde_json::to_string(&series).map_err(Failure::during(path.display()))?;
     fs::write(&path, text + "\n").map_err(Failure::during(path.display()))?;
     for (name, text) in [("junit.xml", junit::render(&report)), ("summary.md", summary::render(&report))] {
@@ -181,12 +196,11 @@ pub fn conclude(job: &Job, record: Record, ending: Ending, files: &[(&str, Json)
         fs::write(&path, text).map_err(Failure::during(path.display()))?;
     }
     page::write(&job.folder)?;
-    let printed = if job.json {
-        serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"
-    } else {
-        text::render(&report)
-    };
-    print!("{printed}");
+    match job.print {
+        Print::Text => print!("{}", text::render(&report)),
+        Print::Json => println!("{}", serde_json::to_string_pretty(&json).unwrap_or_default()),
+        Print::Nothing => {}
+    }
     Ok(exit)
 }
 
@@ -255,7 +269,14 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
             out.insert(format!("handover.{}.{name}", index + 1), value);
         }
     }
-    let since = |t: u64| Value::Number(t.saturating_sub(job.started.as_nanos()) as f64 / 1e6);
+    for (from, to) in routes::pairs(&job.scenario) {
+        let name = job.plan.host(&to).and_then(|host| host.fqdn.as_ref()).map_or("", Fqdn::as_str);
+        let route = routes::in_use(record.status.get(&from), name).map(Value::Text);
+        out.insert(format!("path.{from}.{to}.route"), route);
+        let oracle = routes::oracle(&job.scenario, &from, &to);
+        out.insert(format!("path.{from}.{to}.oracle"), Ok(Value::Text(oracle.to_owned())));
+    }
+    let since = |t: u64| Value::Number(t.saturating_sub(record.origin.as_nanos()) as f64 / 1e6);
     if record.ready > 0 {
         out.insert("run.ready_ms".into(), Ok(since(record.ready)));
     }

@@ -6,15 +6,14 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::Job;
 use super::result::{self, Ending, Record};
+use super::{Job, limit};
 use crate::capture::Point;
 use crate::capture::point::Framing;
 use crate::daemons::{self, Daemons, Started, control};
@@ -24,17 +23,14 @@ use crate::flow::{self, Place, Quantities, Server};
 use crate::plan::VIRTUAL;
 use crate::plan::config::{self, Folders, SharedKey, TUN};
 use crate::probe::{self, Probes};
-use crate::report::environment;
+use crate::report::{environment, events};
 use crate::scenario::model::Role;
 use crate::timeline::{self, Order, OrderKind};
 use crate::trace::Trace;
 use crate::world::build::World;
-use crate::world::enter::SOCKETS;
+use crate::world::enter::{SOCKETS, release_signals};
 use crate::world::space::Space;
 use crate::{capture, clock, doctor, transitions};
-
-/// A run may take so much longer than its flows and actions.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// The run's folders.
 struct Paths {
@@ -103,7 +99,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         configs: BTreeMap::new(),
         points: Vec::new(),
     };
-    let mut record = Record::default();
+    let mut record = Record { origin: job.started, ..Record::default() };
 
     let mut world = tokio::select! {
         world = World::build(&job.plan, &job.scenario) => world?,
@@ -124,6 +120,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         Err(failure) if failure.exit == Exit::Unable => return Err(failure),
         Err(failure) => Ending::Broken(failure),
     };
+    record.end = clock::now().as_nanos();
     progress.say("ending");
     let (recordings, lost, mut problems) = lab.end_captures();
     let status = lab.status(&record.probes).await;
@@ -135,12 +132,15 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     record.notes.extend(lost);
     record.problems.extend(problems);
     record.own = lab.trace.all();
-    record.trace = Some(lab.paths.daemons.trace.clone());
+    let (trace, complaints) = events::merge(&lab.paths.daemons.trace, record.own.clone());
+    record.trace = trace;
+    record.problems.extend(complaints);
+    record.status = status;
     record.flows_folder = lab.paths.flows.clone();
     let machine = machine.join().unwrap_or(Json::Null);
-    let files = [("env.json", machine), ("status.json", status)];
     let links = links.map(|links| ("links.json", links));
-    result::conclude(job, record, ending, &files.into_iter().chain(links).collect::<Vec<_>>())
+    let files: Vec<_> = [("env.json", machine)].into_iter().chain(links).collect();
+    result::conclude(job, &record, ending, &files)
 }
 
 /// SIGINT and SIGTERM.
@@ -152,7 +152,9 @@ struct Interrupts {
 impl Interrupts {
     fn listen() -> Result<Self, Failure> {
         let of = |kind| signal(kind).map_err(Failure::during("signals cannot be handled"));
-        Ok(Self { int: of(SignalKind::interrupt())?, term: of(SignalKind::terminate())? })
+        let all = Self { int: of(SignalKind::interrupt())?, term: of(SignalKind::terminate())? };
+        release_signals()?;
+        Ok(all)
     }
 
     async fn next(&mut self) {
@@ -319,7 +321,7 @@ impl Lab<'_> {
         let (scenario, plan) = (&self.job.scenario, &self.job.plan);
         let begin = tokio::time::Instant::now();
         record.start = clock::now().as_nanos();
-        let limit = scenario.timeout.unwrap_or_else(|| scenario.horizon() + GRACE);
+        let limit = limit(scenario);
         let Record { handovers, flows, .. } = record;
         let results = std::cell::RefCell::new(flows);
         let (trace, results) = (&self.trace, &results);

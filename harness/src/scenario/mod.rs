@@ -1,9 +1,10 @@
 //! Scenario files: the schema, and how one is read and checked before anything is built.
 //!
 //! [`check`] reads a file and reports *all* that is wrong with it, each with file, line and nearest name ([`source`]).
-//! [`parse`] knows keys, kinds and units; [`resolve`] what refers to what; [`model`] is what remains.
+//! [`matrix`] varies a file along axes. [`parse`] knows keys, kinds and units; [`resolve`] what refers to what; [`model`] is what remains.
 
 pub mod find;
+pub mod matrix;
 pub mod model;
 pub mod parse;
 mod parse_events;
@@ -14,21 +15,41 @@ pub mod resolve;
 pub mod source;
 pub mod units;
 
-use model::{Router, Scenario};
+use model::{FlowKind, Router, Scenario};
 use ntm_nat::Allocation;
 use source::{Problem, Source};
 
 /// Reads and checks a scenario; the error is the text for the user, all problems at once.
 pub fn check(source: &Source) -> Result<Scenario, String> {
+    let (scenario, mut problems) = read(source);
+    // A value of an axis is wrong if the file with it is. Only of a good file can that be told.
+    if let (Some(matrix), true) = (scenario.as_ref().and_then(|it| it.matrix.as_ref()), problems.is_empty()) {
+        problems = matrix.problems(source, |varied| read(varied).1);
+    }
+    finish(source, scenario, &problems)
+}
+
+/// As [`check`], without the axes: of a cell, whose axes are those of the file that it was made from.
+pub fn check_cell(source: &Source) -> Result<Scenario, String> {
+    let (scenario, problems) = read(source);
+    finish(source, scenario, &problems)
+}
+
+fn finish(source: &Source, scenario: Option<Scenario>, problems: &[Problem]) -> Result<Scenario, String> {
+    match scenario {
+        Some(scenario) if problems.is_empty() => Ok(scenario),
+        _ => Err(source.render(problems)),
+    }
+}
+
+/// A scenario as far as it could be read, and all that is wrong with it as it stands.
+fn read(source: &Source) -> (Option<Scenario>, Vec<Problem>) {
     let problems = read::Problems::default();
     let parsed = parse::scenario(source, &problems);
     if let Some(parsed) = &parsed {
         resolve::resolve(parsed, &problems);
     }
-    match parsed {
-        Some(parsed) if problems.is_empty() => Ok(parsed.scenario),
-        _ => Err(source.render(&problems.into_vec())),
-    }
+    (parsed.map(|parsed| parsed.scenario), problems.into_vec())
 }
 
 /// Whether `scenario`, which was read from `source`, can be run on real packets; the error is the text for the user. The simulation
@@ -44,6 +65,24 @@ pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), Strin
         .map(|router| {
             Problem::new(router.nat.span(), "the kernel cannot allocate contiguous ports")
                 .hint("choose the allocation `preserve` or `random`, or run it in the simulation")
+        })
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
+}
+
+/// Whether `scenario`, which was read from `source`, can be run in the simulation; the error is the text for the user.
+pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), String> {
+    let problems: Vec<Problem> = scenario
+        .flows
+        .iter()
+        .filter(|flow| !matches!(flow.kind, FlowKind::Ping { .. }))
+        .map(|flow| {
+            let (id, word) = (flow.id.get_ref(), flow.kind.word());
+            Problem::new(
+                flow.id.span(),
+                format!("the simulation does not run `{word}`, which flow `{id}` is"),
+            )
+            .hint("it runs `ping`; run this one with --engine emulation")
         })
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }

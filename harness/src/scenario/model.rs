@@ -10,6 +10,7 @@ use ntm_protocol::addr::{Fqdn, VipRange};
 use serde::Serialize;
 use toml::Spanned;
 
+use super::matrix::Matrix;
 use super::prefix::{Prefix, Site6};
 use crate::flow::ftp::{self, Mode};
 use crate::judge::expr::Expr;
@@ -42,6 +43,8 @@ pub struct Scenario {
     pub actions: Vec<Action>,
     /// `[[expect]]`, in the order of the file.
     pub expectations: Vec<Expectation>,
+    /// `[matrix]`
+    pub matrix: Option<Matrix>,
 }
 
 /// What a link does to packets, each way.
@@ -295,6 +298,19 @@ pub enum FlowKind {
 }
 
 impl FlowKind {
+    /// Its key in scenario files.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Iperf3 { .. } => "iperf3",
+            Self::Ping { .. } => "ping",
+            Self::Http { .. } => "http",
+            Self::Ftp { .. } => "ftp",
+            Self::Sip { .. } => "sip",
+            Self::Udp { .. } => "udp",
+            Self::Exec { .. } => "exec",
+        }
+    }
+
     /// The ends, where it has two.
     pub fn ends(&self) -> Option<&Ends> {
         match self {

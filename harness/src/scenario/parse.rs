@@ -7,6 +7,7 @@ use ntm_nat::Behaviour;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::matrix::matrix;
 use super::model::{
     Coordinator, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario, Shape,
     Terminal,
@@ -61,6 +62,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         flows: flows(&top),
         actions: actions(&top),
         expectations: expectations(&top),
+        matrix: matrix(&top, document.get_ref(), &source.text),
     };
     let nodes = top.named("node").into_iter().map(|(name, _)| name.into_inner()).collect();
     top.finish();

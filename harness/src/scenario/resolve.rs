@@ -421,6 +421,14 @@ impl Resolve<'_> {
 
     fn expectations(&self) {
         let catalogue = catalogue::of(self.scenario);
+        if let Some(matrix) = &self.scenario.matrix {
+            let shown = matrix.show.get_ref();
+            if !catalogue.contains_key(shown.as_str()) {
+                let message = format!("nothing in this scenario measures `{shown}`");
+                let hint = nearest_quantity(shown, &catalogue);
+                self.problems.add(Problem::new(matrix.show.span(), message).hint(hint));
+            }
+        }
         for expectation in &self.scenario.expectations {
             match &expectation.check {
                 Check::Expression(expr) => {

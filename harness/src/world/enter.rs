@@ -32,7 +32,8 @@ const HELP: &str = "run it as root, or allow user namespaces: sysctl kernel.unpr
 /// Runs `inside` as the first process of a private world, and returns its exit code. `forked` is told the child's PID before it starts,
 /// and can still stop it.
 ///
-/// The calling process must have one thread. SIGINT and SIGTERM are passed on to the child.
+/// The calling process must have one thread. SIGINT and SIGTERM are passed on to the child, where they are held back until `inside` lets
+/// them through ([`release_signals`]): the first process of a PID namespace never hears of one that it does not heed.
 pub fn world(
     forked: impl FnOnce(Pid) -> Result<(), Failure>,
     inside: impl FnOnce() -> u8,
@@ -48,12 +49,7 @@ pub fn world(
     }
     unshare(CloneFlags::CLONE_NEWPID).map_err(|error| unable("PID namespace", error))?;
 
-    // Signals are held back from before the fork, so that none is lost between it and the handlers.
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {
-        signals.add(signal);
-    }
-    signals.thread_block().map_err(Failure::during("signals cannot be held back"))?;
+    let signals = hold_signals()?;
     let (armed_read, armed_write) = pipe().map_err(Failure::during("no pipe"))?;
     let (go_read, go_write) = pipe().map_err(Failure::during("no pipe"))?;
 
@@ -61,7 +57,7 @@ pub fn world(
     match unsafe { fork() }.map_err(Failure::during("the world's first process cannot be started"))? {
         ForkResult::Child => {
             drop((armed_read, go_write));
-            let code = child(signals, armed_write, go_read, inside);
+            let code = child(armed_write, go_read, inside);
             std::process::exit(code.into());
         }
         ForkResult::Parent { child } => {
@@ -80,6 +76,23 @@ pub fn world(
             told.and(waited)
         }
     }
+}
+
+/// Holds back the signals that end a run, from before the fork, so that none is lost between it and the handlers. A run does it before it
+/// has anything that should not be left behind.
+pub fn hold_signals() -> Result<SigSet, Failure> {
+    let signals = ending();
+    signals.thread_block().map_err(Failure::during("signals cannot be held back"))?;
+    Ok(signals)
+}
+
+/// Lets the signals through that are held back, once something heeds them.
+pub fn release_signals() -> Result<(), Failure> {
+    ending().thread_unblock().map_err(Failure::during("signals cannot be let through"))
+}
+
+fn ending() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD].into_iter().collect()
 }
 
 /// Root without CAP_SYS_ADMIN, as in most containers, is told by trying the cheapest namespace.
@@ -113,7 +126,7 @@ fn wait_for(child: Pid, signals: &SigSet) -> Result<u8, Failure> {
     }
 }
 
-fn child(signals: SigSet, armed: OwnedFd, go: OwnedFd, inside: impl FnOnce() -> u8) -> u8 {
+fn child(armed: OwnedFd, go: OwnedFd, inside: impl FnOnce() -> u8) -> u8 {
     let ready = set_pdeathsig(Signal::SIGKILL).is_ok() && write(armed.as_fd(), &[1]) == Ok(1);
     drop(armed);
     // End of file instead of a byte: the parent died before the kernel knew what to do then.
@@ -125,7 +138,6 @@ fn child(signals: SigSet, armed: OwnedFd, go: OwnedFd, inside: impl FnOnce() -> 
         eprintln!("error: {failure}");
         return failure.exit as u8;
     }
-    let _ = signals.thread_unblock();
     inside()
 }
 

@@ -1,7 +1,7 @@
 //! Who is in the world, and where.
 
 use ntm_nat::Behaviour;
-use ntm_protocol::addr::Fqdn;
+use ntm_protocol::addr::{Fqdn, VipRange};
 use ntm_protocol::coordinator::lookup::DC_RECORD;
 use ntm_protocol::wire::{Addresses, NodeKind};
 
@@ -21,13 +21,13 @@ fn public(addresses: &[&str], link: Link) -> Vec<Interface> {
 }
 
 impl World {
-    fn add(&mut self, name: &str, fqdn: &str, part: Part, interfaces: Vec<Interface>) -> HostId {
+    fn add(&mut self, name: &str, fqdn: Fqdn, part: Part, interfaces: &[Interface]) -> HostId {
         let id = HostId(self.hosts.len());
-        for interface in &interfaces {
+        for interface in interfaces {
             let seed = self.bytes();
             self.networks.attach((interface.network, interface.address), id, &interface.link, seed);
         }
-        self.hosts.push(Host::new(name, fqdn_of(fqdn), part, interfaces));
+        self.hosts.push(Host::new(name, fqdn, part, interfaces.to_vec()));
         id
     }
 
@@ -41,7 +41,26 @@ impl World {
         }
     }
 
-    /// A DC for `zone` on the public network. All DCs share keys with each other.
+    /// A DC called `fqdn` for `zone`, which needs an interface. All DCs share keys with each other. What the DNS knows of it, [`dns`](Self::dns)
+    /// is to be told.
+    pub fn add_coordinator(
+        &mut self,
+        name: &str,
+        fqdn: Fqdn,
+        (zone, vips): (Fqdn, VipRange),
+        at: &[Interface],
+    ) -> HostId {
+        let mut acquaintances = Vec::new();
+        for host in &mut self.hosts {
+            if let Part::Coordinator { acquaintances: theirs, vips: known, .. } = &mut host.part {
+                theirs.push((fqdn.clone(), NodeKind::Coordinator, Some(vips)));
+                acquaintances.push((host.fqdn.clone(), NodeKind::Coordinator, Some(*known)));
+            }
+        }
+        self.add(name, fqdn, Part::Coordinator { zone, vips, acquaintances }, at)
+    }
+
+    /// A DC for `zone` on the public network, to which the DNS delegates its zone.
     pub fn coordinator(&mut self, name: &str, zone: &str, vips: &str, address: &str, link: Link) -> HostId {
         self.coordinator_at(name, zone, vips, &[address], link)
     }
@@ -62,23 +81,15 @@ impl World {
         data.servers = vec![(fqdn.clone(), interfaces.iter().map(|interface| interface.address).collect())];
         data.texts = vec![DC_RECORD.to_owned()];
         data.names.insert(fqdn.clone(), interfaces.iter().map(|interface| interface.address).collect());
-        let vips = vips.parse().expect("a range of VIPs");
-        let mut acquaintances = Vec::new();
-        for host in &mut self.hosts {
-            if let Part::Coordinator { acquaintances: theirs, vips: known, .. } = &mut host.part {
-                theirs.push((fqdn.clone(), NodeKind::Coordinator, Some(vips)));
-                acquaintances.push((host.fqdn.clone(), NodeKind::Coordinator, Some(*known)));
-            }
-        }
-        let part = Part::Coordinator { zone, vips, acquaintances };
-        self.add(name, fqdn.as_str(), part, interfaces)
+        let serves = (zone, vips.parse().expect("a range of VIPs"));
+        self.add_coordinator(name, fqdn, serves, &interfaces)
     }
 
     /// Introduces a host to the DC `dc`: the DC's name and addresses.
-    fn introduce(&mut self, dc: HostId, fqdn: &str, kind: NodeKind) -> (Fqdn, Addresses) {
+    fn introduce(&mut self, dc: HostId, fqdn: &Fqdn, kind: NodeKind) -> (Fqdn, Addresses) {
         let host = &mut self.hosts[dc.0];
         if let Part::Coordinator { acquaintances, .. } = &mut host.part {
-            acquaintances.push((fqdn_of(fqdn), kind, None));
+            acquaintances.push((fqdn.clone(), kind, None));
         }
         (host.fqdn.clone(), host.sockets())
     }
@@ -90,16 +101,27 @@ impl World {
         }
     }
 
-    /// A relay that registers at `dcs`, named after the zone of the first.
+    /// A relay called `fqdn` that registers at `dcs`.
+    pub fn add_relay(&mut self, name: &str, fqdn: Fqdn, dcs: &[HostId], at: &[Interface]) -> HostId {
+        let coordinators = dcs.iter().map(|dc| self.introduce(*dc, &fqdn, NodeKind::Relay)).collect();
+        self.add(name, fqdn, Part::Relay { coordinators }, at)
+    }
+
+    /// A relay on the public network that registers at `dcs`, named after the zone of the first.
     pub fn relay(&mut self, name: &str, dcs: &[HostId], address: &str, link: Link) -> HostId {
         self.relay_at(name, dcs, &[address], link)
     }
 
     /// The same, with several addresses.
     pub fn relay_at(&mut self, name: &str, dcs: &[HostId], addresses: &[&str], link: Link) -> HostId {
-        let fqdn = format!("{name}.{}", self.zone_of(dcs[0]));
-        let coordinators = dcs.iter().map(|dc| self.introduce(*dc, &fqdn, NodeKind::Relay)).collect();
-        self.add(name, &fqdn, Part::Relay { coordinators }, public(addresses, link))
+        let fqdn = fqdn_of(&format!("{name}.{}", self.zone_of(dcs[0])));
+        self.add_relay(name, fqdn, dcs, &public(addresses, link))
+    }
+
+    /// A terminal of `dc` called `fqdn`, at `at`: nowhere, if there is none.
+    pub fn add_terminal(&mut self, name: &str, fqdn: Fqdn, dc: HostId, at: &[Interface]) -> HostId {
+        let coordinator = self.introduce(dc, &fqdn, NodeKind::Terminal);
+        self.add(name, fqdn, Part::Terminal { coordinator }, at)
     }
 
     /// A terminal of `dc`, at `at`.
@@ -109,12 +131,16 @@ impl World {
 
     /// The same at several interfaces, the preferred first.
     pub fn terminal_at(&mut self, name: &str, dc: HostId, at: &[Interface]) -> HostId {
-        let fqdn = format!("{name}.{}", self.zone_of(dc));
-        let coordinator = self.introduce(dc, &fqdn, NodeKind::Terminal);
-        self.add(name, &fqdn, Part::Terminal { coordinator }, at.to_vec())
+        let fqdn = fqdn_of(&format!("{name}.{}", self.zone_of(dc)));
+        self.add_terminal(name, fqdn, dc, at)
     }
 
-    /// A general node, whose names are `names`: it sends back what comes to port 7.
+    /// A host without NTMobile. It sends back what comes to port 7, and ICMP echo.
+    pub fn add_general(&mut self, name: &str, fqdn: Fqdn, at: &[Interface]) -> HostId {
+        self.add(name, fqdn, Part::General, at)
+    }
+
+    /// A general node, whose names are `names`.
     pub fn general(&mut self, name: &str, names: &[&str], at: Interface) -> HostId {
         for name in names {
             let fqdn = fqdn_of(name);
@@ -122,7 +148,7 @@ impl World {
             let zone = fqdn.parent().unwrap_or_else(|| fqdn.clone());
             self.dns.zone(&zone).names.entry(fqdn).or_default().push(at.address);
         }
-        self.add(name, names[0], Part::General, vec![at])
+        self.add_general(name, fqdn_of(names[0]), &[at])
     }
 
     /// A NAT of `behaviour` at `external` of the network `outside`, and the network behind it.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ntm_protocol::addr::{Fqdn, Vip};
-use ntm_protocol::coordinator::lookup::{Lookup, LookupAnswer, LookupFailure, LookupId, LookupResult};
+use ntm_protocol::coordinator::lookup::{LookupId, LookupResult};
 use ntm_protocol::coordinator::store::{Write, WriteId, WriteOutcome};
 use ntm_protocol::observe::Observation;
 use ntm_protocol::terminal::{QueryId, Terminal};
@@ -235,18 +235,12 @@ impl World {
 
     /// An application of a host without NTMobile asks for a name, and is told at once, as by a hosts file.
     pub(super) fn look_up(&mut self, id: TalkId, name: &Fqdn) {
-        let found = match self.dns.answer(&Lookup::A(name.clone()), |_| true).1 {
-            Ok(LookupAnswer::Addresses(all)) => Ok(all),
-            Err(LookupFailure::NxDomain) => Err(DnsError::NxDomain),
-            _ => Err(DnsError::ServFail),
-        };
-        let first = |all: Vec<IpAddr>| {
-            all.into_iter().find_map(|ip| match ip {
-                IpAddr::V4(ip) => Some(ip),
-                IpAddr::V6(_) => None,
-            })
-        };
-        self.answered(id, found.and_then(|all| first(all).ok_or(DnsError::NxDomain)));
+        let known = self.dns.known(name).into_iter().flatten();
+        let first = known.copied().find_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        self.answered(id, first.ok_or(DnsError::NxDomain));
     }
 
     fn answered(&mut self, id: TalkId, answer: Result<Ipv4Addr, DnsError>) {

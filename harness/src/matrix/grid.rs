@@ -1,0 +1,317 @@
+//! What a matrix shows: grids in Markdown, all numbers as CSV, everything as JSON. PURE but for writing them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use super::cells::{Done, Outcome, Prepared, plain};
+use crate::engine::Engine;
+use crate::exit::{Exit, Failure};
+use crate::scenario::matrix::Matrix;
+
+/// A matrix that was run.
+pub struct Grid<'a> {
+    /// The scenario's name.
+    pub name: &'a str,
+    /// Its axes.
+    pub matrix: &'a Matrix,
+    /// Its cells.
+    pub cells: &'a [Prepared],
+    /// What came of them; a cell that was not run has nothing.
+    pub done: &'a Done,
+    /// The worlds they were run in.
+    pub engines: &'a [Engine],
+    /// How long all took.
+    pub seconds: f64,
+}
+
+impl Grid<'_> {
+    fn outcomes(&self, cell: usize) -> impl Iterator<Item = (Engine, &Outcome)> {
+        self.engines.iter().filter_map(move |engine| Some((*engine, self.done.get(&(cell, *engine))?)))
+    }
+
+    /// Whether the worlds show different values.
+    fn differs(&self, cell: usize) -> bool {
+        let shown: BTreeSet<String> = self
+            .outcomes(cell)
+            .map(|(_, outcome)| outcome.shown.as_ref().map_or_else(String::new, Json::to_string))
+            .collect();
+        shown.len() > 1
+    }
+
+    /// 0 if every cell held and the worlds agree, 1 if not; any other code that a cell ended with comes first.
+    pub fn exit(&self) -> Exit {
+        let codes = self.done.values().map(|outcome| outcome.exit);
+        let other = codes.filter(|code| *code > Exit::Failed as u8).min();
+        if let Some(code) = other {
+            return Exit::of(code);
+        }
+        let failed = self.done.values().any(|outcome| outcome.exit == Exit::Failed as u8);
+        let differs = (0..self.cells.len()).any(|cell| self.differs(cell));
+        if failed || differs { Exit::Failed } else { Exit::Held }
+    }
+
+    /// What a cell shows: its value, or both where the worlds differ, and `!` behind it where an expectation failed.
+    fn text(&self, cell: usize) -> String {
+        let mut values: Vec<String> = self
+            .outcomes(cell)
+            .map(|(_, outcome)| outcome.shown.as_ref().map_or_else(|| "?".to_owned(), plain))
+            .collect();
+        values.dedup();
+        let failed = self.outcomes(cell).any(|(_, outcome)| outcome.exit != Exit::Held as u8);
+        let mark = if failed { " !" } else { "" };
+        if values.is_empty() { "–".to_owned() } else { values.join(" ≠ ") + mark }
+    }
+
+    /// One grid for each combination of the third axis and those behind it.
+    pub fn markdown(&self) -> String {
+        let axes = &self.matrix.axes;
+        let mut grids: BTreeMap<&[usize], Vec<usize>> = BTreeMap::new();
+        for (at, prepared) in self.cells.iter().enumerate() {
+            grids.entry(prepared.cell.values.get(2..).unwrap_or_default()).or_default().push(at);
+        }
+        let mut out = String::new();
+        let label = |axis: usize, value: usize| axes[axis].values[value].label.replace('|', "\\|");
+        for (rest, cells) in grids {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "`{}`", self.matrix.show.get_ref());
+            for (axis, value) in rest.iter().enumerate() {
+                let _ = write!(out, ", {} = {}", axes[axis + 2].name.get_ref(), label(axis + 2, *value));
+            }
+            out.push_str(":\n\n");
+            let mut rows: Vec<Vec<String>> = Vec::new();
+            let columns = axes.get(1).map_or(1, |axis| axis.values.len());
+            let head = match axes.get(1) {
+                Some(axis) => format!("{} ↓ {} →", axes[0].name.get_ref(), axis.name.get_ref()),
+                None => axes.first().map_or_else(String::new, |axis| axis.name.get_ref().clone()),
+            };
+            let headings =
+                (0..columns).map(|column| if axes.len() > 1 { label(1, column) } else { String::new() });
+            rows.push(std::iter::once(head).chain(headings).collect());
+            for row in cells.chunks(columns) {
+                let first = row.first().and_then(|cell| self.cells[*cell].cell.values.first());
+                let name = first.map_or_else(String::new, |value| label(0, *value));
+                rows.push(std::iter::once(name).chain(row.iter().map(|cell| self.text(*cell))).collect());
+            }
+            out.push_str(&table(&rows));
+            out.push('\n');
+        }
+        out
+    }
+
+    /// How many cells there are, how they ended, and where everything is.
+    pub fn summary(&self, folder: &Path) -> String {
+        let mut out = String::new();
+        for (at, prepared) in self.cells.iter().enumerate() {
+            let id = &prepared.cell.id;
+            for (engine, outcome) in self.outcomes(at).filter(|(_, outcome)| outcome.exit != Exit::Held as u8)
+            {
+                let _ =
+                    writeln!(out, "FAILED  {id} in {}: {}", engine.word(), outcome.failed.join("\n        "));
+            }
+            if self.differs(at) {
+                let shown = self.outcomes(at).map(|(engine, outcome)| {
+                    let value = outcome.shown.as_ref().map_or_else(|| "nothing".to_owned(), plain);
+                    format!("{} in {}", value, engine.word())
+                });
+                let _ = writeln!(out, "DIFFERS {id}: {}", shown.collect::<Vec<_>>().join(", "));
+            }
+        }
+        for engine in self.engines {
+            let of = |held: bool| {
+                let all = self.done.iter().filter(|((_, its), _)| its == engine);
+                all.filter(|(_, outcome)| (outcome.exit == Exit::Held as u8) == held).count()
+            };
+            let (held, failed) = (of(true), of(false));
+            let _ = writeln!(
+                out,
+                "{}: {held} cells held, {failed} failed, of {}",
+                engine.word(),
+                self.cells.len()
+            );
+        }
+        let _ =
+            writeln!(out, "{}: {:.1} s\nreport: {}/matrix.json", self.name, self.seconds, folder.display());
+        out
+    }
+
+    /// Everything.
+    pub fn json(&self, exit: Exit) -> Json {
+        let axes: Vec<Json> = self
+            .matrix
+            .axes
+            .iter()
+            .map(|axis| {
+                let labels: Vec<&str> = axis.values.iter().map(|value| value.label.as_str()).collect();
+                json!({ "name": axis.name.get_ref(), "values": labels })
+            })
+            .collect();
+        let cells: Vec<Json> = self
+            .cells
+            .iter()
+            .enumerate()
+            .map(|(at, prepared)| {
+                let mut cell = json!({
+                    "id": prepared.cell.id,
+                    "values": self.labels(prepared),
+                    "differs": self.differs(at),
+                });
+                for (engine, outcome) in self.outcomes(at) {
+                    cell[engine.word()] = json!(outcome);
+                }
+                cell
+            })
+            .collect();
+        json!({
+            "schema": 1,
+            "scenario": self.name,
+            "show": self.matrix.show.get_ref(),
+            "exit": exit as u8,
+            "seconds": self.seconds,
+            "axes": axes,
+            "cells": cells,
+        })
+    }
+
+    fn labels(&self, prepared: &Prepared) -> Vec<&str> {
+        let axes = self.matrix.axes.iter().zip(&prepared.cell.values);
+        axes.map(|(axis, value)| axis.values[*value].label.as_str()).collect()
+    }
+
+    /// One line for each cell and world: the axes, how it ended, and every quantity that any cell measured.
+    pub fn csv(&self) -> String {
+        let names: BTreeSet<&str> =
+            self.done.values().flat_map(|outcome| outcome.quantities.keys().map(String::as_str)).collect();
+        let axes = self.matrix.axes.iter().map(|axis| axis.name.get_ref().as_str());
+        let head =
+            ["cell"].into_iter().chain(axes).chain(["world", "verdict", "exit"]).chain(names.iter().copied());
+        let mut out = line(head.map(str::to_owned));
+        for (at, prepared) in self.cells.iter().enumerate() {
+            for (engine, outcome) in self.outcomes(at) {
+                let labels = self.labels(prepared).into_iter().map(str::to_owned);
+                let ended = [engine.word().to_owned(), outcome.verdict.clone(), outcome.exit.to_string()];
+                let values =
+                    names.iter().map(|name| outcome.quantities.get(*name).map(plain).unwrap_or_default());
+                out += &line([prepared.cell.id.clone()].into_iter().chain(labels).chain(ended).chain(values));
+            }
+        }
+        out
+    }
+
+    /// Writes `matrix.md`, `matrix.csv` and `matrix.json`.
+    pub fn write(&self, folder: &Path, exit: Exit) -> Result<(), Failure> {
+        let json =
+            serde_json::to_string_pretty(&self.json(exit)).map_err(Failure::during("matrix.json"))? + "\n";
+        let title = format!("# {}\n\n", self.name);
+        for (name, text) in
+            [("matrix.md", title + &self.markdown()), ("matrix.csv", self.csv()), ("matrix.json", json)]
+        {
+            let file = folder.join(name);
+            fs::write(&file, text).map_err(Failure::during(file.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A table in Markdown whose columns are aligned for whoever reads it as text; the first row is the heading.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).max(3)).collect();
+    let mut out = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        for (text, width) in row.iter().zip(&widths) {
+            let _ = write!(out, "| {text:<width$} ");
+        }
+        out.push_str("|\n");
+        if at == 0 {
+            widths.iter().for_each(|width| out.push_str(&format!("|{}", "-".repeat(width + 2))));
+            out.push_str("|\n");
+        }
+    }
+    out
+}
+
+/// A line of CSV (RFC 4180).
+fn line(fields: impl Iterator<Item = String>) -> String {
+    let quoted = fields.map(|field| {
+        if field.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", field.replace('"', "\"\""))
+        } else {
+            field
+        }
+    });
+    quoted.collect::<Vec<_>>().join(",") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engines;
+    use crate::run::fit;
+    use crate::scenario::source::Source;
+    use crate::scenario::{check, check_cell};
+
+    const FILE: &str = r#"schema = 1
+name  = "t"
+about = "t"
+seed  = 1
+[node]
+a = { role = "general", at = "internet" }
+b = { role = "general", at = "internet", name = "b.test" }
+[[flow]]
+id = "f"
+ping = { from = "a", to = "b.test", count = 2 }
+[matrix]
+show = "flow.f.lost"
+axis = [
+    { name = "seed", path = "seed", values = [1, 2] },
+    { name = "count", path = "flow.0.ping.count", values = [3, 4], labels = ["three, or so", "four"] },
+    { name = "about", path = "about", values = ["x", "y"] },
+]
+"#;
+
+    fn outcome(shown: &str, exit: u8) -> Outcome {
+        let verdict = if exit == 0 { "held" } else { "failed" }.to_owned();
+        let failed = if exit == 0 { Vec::new() } else { vec!["too many: flow.f.lost = 1".to_owned()] };
+        let quantities = BTreeMap::from([("flow.f.lost".to_owned(), json!(shown))]);
+        Outcome { verdict, exit, shown: Some(json!(shown)), failed, quantities }
+    }
+
+    #[test]
+    fn failures_and_differences_are_marked() {
+        let source = Source { name: "t".into(), text: FILE.into() };
+        let matrix = check(&source).unwrap_or_else(|message| panic!("{message}")).matrix.unwrap();
+        let cells: Vec<Prepared> = matrix
+            .cells()
+            .into_iter()
+            .map(|cell| {
+                let source = matrix.source(&source, &cell);
+                let scenario = check_cell(&source).unwrap();
+                let plan = fit(&source, &scenario, Engines::Both).unwrap();
+                Prepared { cell, source, scenario, plan }
+            })
+            .collect();
+        let engines = Engines::Both.all();
+        let all = |engine: Engine| (0..7).map(move |cell| ((cell, engine), outcome("0", 0)));
+        let mut done: Done = all(Engine::Emulation).chain(all(Engine::Simulation)).collect();
+        let grid = |done: &Done| {
+            let grid = Grid { name: "t", matrix: &matrix, cells: &cells, done, engines, seconds: 1.25 };
+            (grid.exit(), format!("{}{}\n{}", grid.markdown(), grid.summary(Path::new("runs/t")), grid.csv()))
+        };
+        assert_eq!(grid(&done).0, Exit::Held);
+        done.insert((2, Engine::Emulation), outcome("1", 0));
+        assert_eq!(grid(&done).0, Exit::Failed, "the worlds differ");
+        done.insert((4, Engine::Simulation), outcome("0", 1));
+        let (exit, text) = grid(&done);
+        assert_eq!(exit, Exit::Failed);
+        insta::assert_snapshot!(text);
+        done.insert((0, Engine::Emulation), outcome("0", Exit::TimedOut as u8));
+        assert_eq!(grid(&done).0, Exit::TimedOut);
+    }
+}

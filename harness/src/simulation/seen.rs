@@ -1,0 +1,84 @@
+//! What a simulated run leaves: the observations, what passed the interfaces, and the nodes' status, in the forms of emulation.
+
+use std::net::IpAddr;
+
+use ntm_sim::capture::{Captured, Point};
+use serde_json::{Map, Value as Json, json};
+
+use super::build::Built;
+use crate::capture::packet;
+use crate::exit::Failure;
+use crate::measure::Recordings;
+use crate::plan::config::TUN;
+use crate::plan::{InterfacePlan, Plan};
+use crate::report::events;
+use crate::run::result::Record;
+
+/// Reads the world into `record`.
+pub fn read(plan: &Plan, built: &Built, record: &mut Record) -> Result<(), Failure> {
+    let trace: Result<Vec<Json>, _> = built.world.trace().iter().map(serde_json::to_value).collect();
+    record.trace =
+        events::sorted(record.own.iter().cloned().chain(trace.map_err(Failure::during("the trace"))?));
+    record.end = built.world.now().as_nanos();
+    record.recordings = recordings(plan, built);
+    record.status = status(built).map_err(Failure::during("a node's status"))?;
+    Ok(())
+}
+
+fn recordings(plan: &Plan, built: &Built) -> Recordings {
+    let mut out = Recordings::new();
+    for host in &plan.hosts {
+        let names = host.interfaces.iter().map(|interface| interface.name.as_str());
+        let tun = host.is_terminal().then_some(TUN);
+        for interface in names.chain(tun) {
+            out.entry((host.name.clone(), interface.to_owned())).or_default();
+        }
+    }
+    for captured in built.world.captured() {
+        let Some(interface) = interface(plan, built, captured) else { continue };
+        let (node, t) = (built.world.name(captured.host).to_owned(), captured.at.as_nanos());
+        let seen = captured.bytes().and_then(|bytes| packet::parse(t, captured.outgoing, &bytes));
+        out.entry((node, interface)).or_default().packets.extend(seen);
+    }
+    out
+}
+
+/// The name of the interface where a packet was seen.
+fn interface(plan: &Plan, built: &Built, captured: &Captured) -> Option<String> {
+    match captured.point {
+        Point::Virtual => Some(TUN.to_owned()),
+        Point::Real(address) => {
+            let host = plan.host(built.world.name(captured.host))?;
+            let has = |interface: &&InterfacePlan| {
+                let later = interface.later.iter().map(|its| IpAddr::V4(*its));
+                interface.addresses().into_iter().map(|(its, ..)| its).chain(later).any(|its| its == address)
+            };
+            host.interfaces.iter().find(has).map(|interface| interface.name.clone())
+        }
+    }
+}
+
+/// What a daemon's `status` says, as far as the simulator has it.
+fn status(built: &Built) -> Result<Json, serde_json::Error> {
+    let mut out = Map::new();
+    for (name, id) in built.hosts() {
+        let fqdn = built.world.fqdn(id);
+        if let Some(terminal) = built.world.at_terminal(id) {
+            let paths = serde_json::to_value(terminal.paths())?;
+            let (vip, registered) = (terminal.vip(), terminal.is_registered());
+            let refused = terminal.refused();
+            out.insert(
+                name.to_owned(),
+                json!({ "name": name, "fqdn": fqdn, "vip": vip, "registered": registered, "paths": paths, "refused": refused }),
+            );
+        } else if let Some(relay) = built.world.at_relay(id) {
+            let table = serde_json::to_value(relay.table().rows())?;
+            let (registered, refused) = (relay.is_registered(), relay.refused());
+            out.insert(
+                name.to_owned(),
+                json!({ "name": name, "fqdn": fqdn, "registered": registered, "table": table, "refused": refused }),
+            );
+        }
+    }
+    Ok(Json::Object(out))
+}
