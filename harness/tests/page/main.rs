@@ -1,5 +1,7 @@
 //! `report.html` in a real browser, made from the folder of a real run (`handover/`, of `scenarios/handover.toml`).
 
+#![allow(clippy::unwrap_used)]
+
 mod browser;
 
 use std::fs;
