@@ -3,7 +3,8 @@
 //! Names, kinds and order stay; times, ports, IDs, sequence numbers, keep-alives and repetitions go. Between two nodes the messages
 //! stand in the order in which they were sent; two that cross, so that neither end knew of the other's when it sent its own, stand in
 //! the order of the senders' names. What a node did by itself — asking the DNS, answering an application, taking another path — stands
-//! in a part of its own.
+//! in a part of its own. Where several paths are built at once, nothing says whose step comes first: what is about one path or name
+//! is compared with what is about the same in the other world.
 //!
 //! The trace of a real run is compared with that of a simulated one by [`Sequence::differences`]; both are shown by
 //! [`Sequence::parts`], or as one list by [`Sequence::woven`].
@@ -24,6 +25,8 @@ struct Step {
     from: String,
     to: String,
     text: String,
+    /// The path or the name that it is about, where it says so.
+    subject: Option<String>,
     /// Which observation of the trace was its first sending, and which its first arrival; both are one for what happens within a node.
     sent: usize,
     came: Option<usize>,
@@ -76,7 +79,10 @@ pub fn normalise<'a>(
     // The first sending of each request, for its repetitions; what is on its way, for its arrival.
     let mut requests: BTreeMap<(&str, IpAddr, Kind, Option<PathId>), usize> = BTreeMap::new();
     let mut under_way: Vec<(usize, Kind, u64)> = Vec::new();
+    // Path IDs differ from world to world; the order in which paths came to be does not.
+    let mut paths: Vec<PathId> = Vec::new();
     for (at, Observation { node, what, .. }) in trace.into_iter().enumerate() {
+        let subject = subject(what, &mut paths);
         match what {
             What::Sent { message, .. } | What::Received { message, .. } if is_periodic(*message) => {}
             What::Sent { message, to, seq, path, attempt, .. } => {
@@ -85,7 +91,7 @@ pub fn normalise<'a>(
                     Some(first) if *attempt > 1 => *first,
                     _ => {
                         let (from, to, text) = (node.clone(), name(to.ip()), message.name().to_owned());
-                        steps.push(Step { from, to, text, sent: at, came: None });
+                        steps.push(Step { from, to, text, subject, sent: at, came: None });
                         steps.len() - 1
                     }
                 };
@@ -110,7 +116,7 @@ pub fn normalise<'a>(
             what => {
                 if let Some(text) = own(what) {
                     let (from, to) = (node.clone(), node.clone());
-                    steps.push(Step { from, to, text, sent: at, came: Some(at) });
+                    steps.push(Step { from, to, text, subject, sent: at, came: Some(at) });
                 }
             }
         }
@@ -129,6 +135,22 @@ pub fn normalise<'a>(
 fn is_periodic(kind: Kind) -> bool {
     use Kind::{Data, KeepAlive, KeepAliveAnswer, PathKeepAlive, PathKeepAliveAnswer};
     matches!(kind, KeepAlive | KeepAliveAnswer | PathKeepAlive | PathKeepAliveAnswer | Data)
+}
+
+/// The path, by its number in the order of their making, or the name that an observation is about.
+fn subject(what: &What, paths: &mut Vec<PathId>) -> Option<String> {
+    let path = match what {
+        What::Asked { name, .. } | What::Answered { name, .. } => return Some(name.to_string()),
+        What::Query { name } | What::Answer { name, .. } => return Some(name.to_string()),
+        What::Sent { path, .. } | What::Received { path, .. } => (*path)?,
+        What::Directed { path, .. } | What::PathChanged { path, .. } | What::RelayTable { path, .. } => *path,
+        _ => return None,
+    };
+    let number = paths.iter().position(|known| *known == path).unwrap_or_else(|| {
+        paths.push(path);
+        paths.len() - 1
+    });
+    Some(format!("path {}", number + 1))
 }
 
 /// What a node did by itself, without what differs from run to run; nothing for what depends on the moment alone.
@@ -182,7 +204,7 @@ fn settle(steps: &mut Vec<Step>) {
             break;
         }
     }
-    steps.dedup_by(|next, kept| next.line() == kept.line());
+    steps.dedup_by(|next, kept| next.line() == kept.line() && next.subject == kept.subject);
 }
 
 impl Sequence {
@@ -226,14 +248,30 @@ impl Sequence {
         }
     }
 
+    /// How many paths there were.
+    fn paths(&self) -> usize {
+        let subjects = self.parts.values().flatten().filter_map(|step| step.subject.as_deref());
+        subjects.filter(|subject| subject.starts_with("path ")).collect::<BTreeSet<_>>().len()
+    }
+
     /// Where the sequences of two worlds, called `own` and `others`, differ: each line names the nodes.
     pub fn differences(&self, other: &Self, own: &str, others: &str) -> Vec<String> {
         let none = Vec::new();
         let pairs: BTreeSet<&Pair> = self.parts.keys().chain(other.parts.keys()).collect();
         let mut out = Vec::new();
-        for pair in pairs {
+        let both_about = |pair| {
+            let steps = [self, other].into_iter().flat_map(|of| of.parts.get(pair).unwrap_or(&none));
+            steps.map(|step| (pair, step.subject.as_deref())).collect::<BTreeSet<_>>()
+        };
+        // With one path in the world, the order of everything counts.
+        let several = [self, other].iter().any(|of| of.paths() > 1);
+        let parts =
+            pairs.into_iter().flat_map(both_about).map(|(pair, about)| (pair, several.then_some(about)));
+        for (pair, about) in parts.collect::<BTreeSet<_>>() {
             let lines = |of: &Self| -> Vec<String> {
-                of.parts.get(pair).unwrap_or(&none).iter().map(Step::line).collect()
+                let steps = of.parts.get(pair).unwrap_or(&none).iter();
+                let its = steps.filter(|step| about.is_none_or(|about| step.subject.as_deref() == about));
+                its.map(Step::line).collect()
             };
             let (here, there) = (lines(self), lines(other));
             let first = here.iter().zip(&there).position(|(a, b)| a != b);
