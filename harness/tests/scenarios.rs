@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use common::{Home, code};
+use common::{Home, code, transitions};
 use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
 
@@ -29,14 +29,6 @@ fn holds(name: &str) -> (Home, Value) {
 
 fn quantity(report: &Value, name: &str) -> f64 {
     report["quantities"][name].as_f64().unwrap_or_else(|| panic!("{name} was not measured: {report:#}"))
-}
-
-/// The address transitions of a run as its folder has them, without what differs from run to run.
-fn transitions(home: &Home) -> String {
-    let text = fs::read_to_string(home.only_run().join("tables.md")).expect("the tables");
-    let figures = text.split("# Relay Tables").next().unwrap_or_default();
-    let lines = figures.lines().filter(|line| line.starts_with('|') || line.starts_with("## "));
-    lines.map(|line| line.split(", since").next().unwrap_or_default().to_owned() + "\n").collect()
 }
 
 /// T4.1.3-a: no data packet that was seen in several places was another there: in NTM header, ciphertext or MAC.

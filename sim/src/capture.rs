@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ntm_protocol::time::Instant;
 
 use crate::HostId;
-use crate::network::Datagram;
+use crate::network::{Datagram, RouterId};
 use crate::packet::Packet;
 use crate::world::World;
 
@@ -33,10 +33,25 @@ pub struct Captured {
     pub packet: Datagram,
 }
 
-impl Captured {
+/// A packet that passed the outer side of a router.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CapturedOutside {
+    /// When.
+    pub at: Instant,
+    /// How many packets had passed interfaces of hosts before: what happens at one instant has an order, too.
+    pub after: usize,
+    /// The router's name.
+    pub router: String,
+    /// Whether it left the router.
+    pub outgoing: bool,
+    /// As it was there.
+    pub packet: Datagram,
+}
+
+impl Datagram {
     /// The packet as bytes, from the IP header on; nothing for IPv6.
     pub fn bytes(&self) -> Option<Vec<u8>> {
-        let Datagram { protocol, source, destination, payload } = self.packet.clone();
+        let Datagram { protocol, source, destination, payload } = self.clone();
         match (source, destination) {
             (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
                 Some(Packet { protocol, source, destination, payload }.emit())
@@ -50,6 +65,20 @@ impl World {
     /// Keeps what passes every interface from now on.
     pub fn capture_all(&mut self) {
         self.captures.get_or_insert_default();
+        self.captures_outside.get_or_insert_default();
+    }
+
+    /// What passed the outer sides of routers, in the order of time.
+    pub fn captured_outside(&self) -> &[CapturedOutside] {
+        self.captures_outside.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn capture_outside(&mut self, router: RouterId, outgoing: bool, packet: &Datagram) {
+        if let Some(captures) = &mut self.captures_outside {
+            let (at, after) = (self.now, self.captures.as_ref().map_or(0, Vec::len));
+            let (router, packet) = (self.networks.name(router).to_owned(), packet.clone());
+            captures.push(CapturedOutside { at, after, router, outgoing, packet });
+        }
     }
 
     /// What passed since [`capture_all`](Self::capture_all), in the order of time.

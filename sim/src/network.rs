@@ -209,6 +209,11 @@ impl Networks {
         &mut self.routers[router.0].uplink
     }
 
+    /// A router's name.
+    pub(crate) fn name(&self, router: RouterId) -> &str {
+        &self.routers[router.0].name
+    }
+
     /// The router called `name`.
     pub(crate) fn router_named(&self, name: &str) -> Option<RouterId> {
         self.routers.iter().position(|router| router.name == name).map(RouterId)

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
+use ntm_protocol::time::Instant;
 use ntm_sim::capture::{Captured, Point};
+use ntm_sim::network::Datagram;
 use serde_json::{Map, Value as Json, json};
 
 use super::build::Built;
@@ -13,6 +15,7 @@ use crate::plan::config::TUN;
 use crate::plan::{InterfacePlan, Plan};
 use crate::report::events;
 use crate::run::result::Record;
+use crate::transitions::sighting::{self, Sighting};
 
 /// Reads the world into `record`.
 pub fn read(plan: &Plan, built: &Built, record: &mut Record) -> Result<(), Failure> {
@@ -21,6 +24,7 @@ pub fn read(plan: &Plan, built: &Built, record: &mut Record) -> Result<(), Failu
         events::sorted(record.own.iter().cloned().chain(trace.map_err(Failure::during("the trace"))?));
     record.end = built.world.now().as_nanos();
     record.recordings = recordings(plan, built);
+    record.sightings = sightings(built);
     record.status = status(built).map_err(Failure::during("a node's status"))?;
     Ok(())
 }
@@ -37,10 +41,31 @@ fn recordings(plan: &Plan, built: &Built) -> Recordings {
     for captured in built.world.captured() {
         let Some(interface) = interface(plan, built, captured) else { continue };
         let (node, t) = (built.world.name(captured.host).to_owned(), captured.at.as_nanos());
-        let seen = captured.bytes().and_then(|bytes| packet::parse(t, captured.outgoing, &bytes));
+        let seen = captured.packet.bytes().and_then(|bytes| packet::parse(t, captured.outgoing, &bytes));
         out.entry((node, interface)).or_default().packets.extend(seen);
     }
     out
+}
+
+/// A packet in its order, with when, where, at what place, whether outgoing.
+type Seen<'a> = ((usize, bool), Instant, &'a str, sighting::Point, bool, &'a Datagram);
+
+fn sightings(built: &Built) -> Vec<Sighting> {
+    let world = &built.world;
+    let at_hosts = world.captured().iter().enumerate().map(|(number, it)| -> Seen<'_> {
+        let is_virtual = it.point == Point::Virtual;
+        let place = if is_virtual { sighting::Point::Application } else { sighting::Point::Real };
+        ((number, true), it.at, world.name(it.host), place, it.outgoing, &it.packet)
+    });
+    let outside = world.captured_outside().iter().map(|it| -> Seen<'_> {
+        ((it.after, false), it.at, it.router.as_str(), sighting::Point::Outside, it.outgoing, &it.packet)
+    });
+    let mut all: Vec<_> = at_hosts.chain(outside).collect();
+    all.sort_by_key(|(order, ..)| *order);
+    let read = |(_, at, node, place, outgoing, packet): Seen<'_>| {
+        Sighting::read(at.as_nanos(), node, place, outgoing, &packet.bytes().unwrap_or_default())
+    };
+    all.into_iter().flat_map(read).collect()
 }
 
 /// The name of the interface where a packet was seen.

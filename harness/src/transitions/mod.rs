@@ -227,7 +227,7 @@ impl<'a> Captures<'a> {
     fn sealed_from(&self, sent: &Sighting) -> Option<&'a Sighting> {
         let AtHost { sealed, open } = self.at_host.get(&(sent.node.as_str(), true))?;
         let before = sealed.iter().rev().find(|it| it.t < sent.t).map_or(0, |it| it.t);
-        let mut between = open.iter().filter(|it| (before..=sent.t).contains(&it.t));
+        let mut between = open.iter().filter(|it| it.t > before && it.t <= sent.t);
         let one = between.next().filter(|one| one.length() == sent.length())?;
         between.next().is_none().then_some(*one)
     }
@@ -236,7 +236,7 @@ impl<'a> Captures<'a> {
     fn opened_to(&self, received: &Sighting) -> Option<&'a Sighting> {
         let AtHost { sealed, open } = self.at_host.get(&(received.node.as_str(), false))?;
         let after = sealed.iter().find(|it| it.t > received.t).map_or(u64::MAX, |it| it.t);
-        let mut between = open.iter().filter(|it| (received.t..=after).contains(&it.t));
+        let mut between = open.iter().filter(|it| (received.t..after).contains(&it.t));
         let one = between.next().filter(|one| one.length() == received.length())?;
         between.next().is_none().then_some(*one)
     }

@@ -91,3 +91,11 @@ pub(crate) fn code(output: &Output) -> i32 {
 pub(crate) fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).expect("a PID")), signal).expect("it lives");
 }
+
+/// The address transitions of a run as its folder has them, without what differs from run to run.
+pub(crate) fn transitions(home: &Home) -> String {
+    let text = fs::read_to_string(home.only_run().join("tables.md")).expect("the tables");
+    let figures = text.split("# Relay Tables").next().unwrap_or_default();
+    let lines = figures.lines().filter(|line| line.starts_with('|') || line.starts_with("## "));
+    lines.map(|line| line.split(", since").next().unwrap_or_default().to_owned() + "\n").collect()
+}

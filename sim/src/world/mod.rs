@@ -17,7 +17,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::HostId;
-use crate::capture::Captured;
+use crate::capture::{Captured, CapturedOutside};
 use crate::dns::Dns;
 use crate::host::{Host, Interface, Machine, Output};
 use crate::impair::Impairment;
@@ -111,12 +111,13 @@ pub struct World {
     pub(crate) now: Instant,
     queue: Queue<Event>,
     rng: ChaCha12Rng,
-    networks: Networks,
+    pub(crate) networks: Networks,
     hosts: Vec<Host>,
     talks: Vec<Talk>,
     trace: Vec<Observation>,
     recording: Option<Vec<Recorded>>,
     pub(crate) captures: Option<Vec<Captured>>,
+    pub(crate) captures_outside: Option<Vec<CapturedOutside>>,
     seed: u64,
     events: u64,
     /// How often a machine was woken at this very instant.
@@ -138,6 +139,7 @@ impl World {
             trace: Vec::new(),
             recording: None,
             captures: None,
+            captures_outside: None,
             seed,
             events: 0,
             wakes: 0,

@@ -70,6 +70,7 @@ impl World {
         match event {
             Event::On(network, datagram) => self.travel(network, datagram),
             Event::At(router, datagram) => {
+                self.capture_outside(router, false, &datagram);
                 if let Some((network, datagram)) = self.networks.inward(router, datagram, now) {
                     self.travel(network, datagram);
                 }
@@ -122,6 +123,7 @@ impl World {
                 self.arrive(times, |datagram| Event::Receive(id, datagram), datagram);
             }
             Next::Up(router, outside, datagram) => {
+                self.capture_outside(router, true, &datagram);
                 let times = self
                     .networks
                     .uplink(router)
