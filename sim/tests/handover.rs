@@ -248,7 +248,8 @@ fn both_global_ends_may_move_at_once() {
     }
 }
 
-/// A terminal is nowhere for 30 s, longer than the DC believes in it; it comes back elsewhere.
+/// A terminal is nowhere for 30 s, longer than the DC believes in it; it comes back elsewhere. T3.2.1-b: without the periodic messages
+/// neither would know.
 #[test]
 fn an_outage_of_half_a_minute_is_survived() {
     for peer_is_general in [true, false] {

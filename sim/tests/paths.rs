@@ -152,6 +152,7 @@ fn two_names_of_one_address_have_one_vip() {
     assert_eq!(lab.world.at_relay(lab.rs).expect("a running relay").table().len(), 1);
 }
 
+/// TA-a: one terminal talks to two general nodes and two terminals.
 #[test]
 fn two_general_nodes_and_two_terminals_at_once() {
     let mut lab = Lab::new(8);
