@@ -71,7 +71,7 @@ fn survives(seed: u64, impair: impl Fn(&mut Impairment) + Copy) {
     let (mn, cn, gn) = (lab.mn(inside(nets[0], 2)), lab.cn(inside(nets[1], 2)), lab.gn);
     lab.world.impair(impair);
     lab.world.start_all();
-    let talks = [persist(&mut lab, mn, cn, 300), persist(&mut lab, mn, gn, 300)];
+    let talks = [persist(&mut lab, mn, cn, 120), persist(&mut lab, mn, gn, 120)];
     lab.world.run_for(secs(10));
     let mut new = inside(nets[2], 2);
     impair(&mut new.link.up);

@@ -88,3 +88,21 @@ fn a_link_has_a_rate_and_two_directions() {
     // 98 bytes at 1 kB/s; the second waits for the first.
     assert_eq!(round_trips(world.heard(ping)), [105, 202]);
 }
+
+/// T3.2.3-b: the answer comes once the tunnel stands, so the first packet is answered too, even if it overtakes the Tunnel Response on its
+/// way to the end that is called; as it does where a machine hands data to the kernel before it looks at its control messages.
+#[test]
+fn the_first_packet_is_answered_even_if_it_overtakes_the_tunnel_response() {
+    for seed in 0..40 {
+        let mut lab = Lab::new(seed);
+        let nat = lab.nat(Behaviour::PORT_RESTRICTED);
+        let down = Impairment { delay: ms(30), reorder: 0.5, ..Impairment::default() };
+        let (mn, mut home) = (lab.mn(public(10)), inside(nat, 2));
+        home.link.down = down;
+        let cn = lab.cn(home);
+        lab.start();
+        let ping = lab.world.ping(mn, &lab.world.fqdn(cn).clone(), 3, ms(10));
+        lab.world.run_for(secs(2));
+        assert_eq!(lab.world.heard(ping).returned(), 3, "seed {seed}\n{}", lab.sequence(0));
+    }
+}

@@ -249,18 +249,21 @@ impl Path {
             keys: Box::new(keys),
         }));
         self.watch();
+        // Who is called may be asked as soon as the peer or the relay has answered its Tunnel Request, and before it has looked at that
+        // answer; or at the relay's word that both tunnels stand. Who calls waits: the application's DNS answer does.
+        let asked_from = match &route {
+            Route::Direct { start: true, addresses } => addresses.first().copied(),
+            Route::Relayed { mode: RelayMode::Switch, address, .. } => Some(*address),
+            Route::Direct { .. } | Route::Relayed { .. } => None,
+        };
+        if let (Role::Responder, false, Some(address)) = (role, self.stood, asked_from) {
+            self.send_to(address);
+        }
         match route {
             Route::Direct { start: true, .. } => self.try_direct(now, mail),
             // The peer starts; if its request does not get through, ours may.
             Route::Direct { start: false, .. } => self.start_at = Some(now + self.pace.wait * 2),
-            Route::Relayed { address, mode, .. } => {
-                // Who is called may be asked as soon as the relay has both tunnels, and its answer must not wait for the relay's word
-                // of it. Who calls waits: the application's DNS answer does.
-                if mode == RelayMode::Switch && role == Role::Responder && !self.stood {
-                    self.send_to(address);
-                }
-                self.ask_relay(now, mail);
-            }
+            Route::Relayed { .. } => self.ask_relay(now, mail),
         }
         Ok(())
     }
