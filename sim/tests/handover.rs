@@ -37,18 +37,23 @@ fn interruption(lab: &mut Lab, talk: TalkId) -> Duration {
 /// The round trip between two hosts behind NATs: eight links of 2 ms each, the worst case here.
 const RTT: Duration = Duration::from_millis(16);
 
+/// CN at a place; without one the general node.
+fn peer_at(lab: &mut Lab, place: Option<Place>) -> HostId {
+    match place {
+        Some(place) => {
+            let there = at(lab, place);
+            lab.cn(there)
+        }
+        None => lab.gn,
+    }
+}
+
 /// MN moves from one place to another while it talks to a peer; the interruption is bounded, and afterwards packets flow.
 fn moves(from: Place, to: Place, peer: Option<Place>, wanted: &[RouteName]) -> Duration {
     let mut lab = Lab::new(77);
     let here = at(&mut lab, from);
     let mn = lab.mn(here);
-    let cn = match peer {
-        Some(place) => {
-            let there = at(&mut lab, place);
-            lab.cn(there)
-        }
-        None => lab.gn,
-    };
+    let cn = peer_at(&mut lab, peer);
     lab.start();
     let talk = lab.talk(mn, cn);
     lab.world.run_for(secs(4));
@@ -123,13 +128,7 @@ fn a_new_network_before_the_old_one_goes_loses_nothing() {
             let mut lab = Lab::new(78);
             let old = at(&mut lab, from);
             let mn = lab.mn(old);
-            let cn = match peer {
-                Some(place) => {
-                    let there = at(&mut lab, place);
-                    lab.cn(there)
-                }
-                None => lab.gn,
-            };
+            let cn = peer_at(&mut lab, peer);
             lab.start();
             let talk = lab.world.talk(mn, cn, ms(5));
             lab.world.run_for(secs(4));

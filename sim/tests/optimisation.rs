@@ -183,7 +183,6 @@ fn a_way_that_comes_and_goes_is_tried_ever_more_seldom() {
     }
     for (taken, end) in pair.routes_taken().iter().zip(["mn", "cn"]) {
         let direct = taken.iter().filter(|route| **route == RouteName::Direct).count();
-        println!("{end}: direct {direct} times");
         assert!((2..20).contains(&direct), "{end}: direct {direct} times");
     }
     let calm = pair.lab.world.now();

@@ -275,7 +275,6 @@ fn rs_n_ends_with_its_relay_and_a_new_query_leads_through_another() {
         }
         let gone = lab.world.now();
         assert!(lab.world.wait(secs(30), |world| is_told(world, general)), "{}", lab.sequence(0));
-        println!("cut {cut_only}: told after {:?}", lab.world.now() - gone);
         assert!(lab.world.now() - gone < secs(15) + if cut_only { secs(6) } else { secs(4) });
         assert!(
             reasons(&lab.world, mn).iter().any(|why| why.starts_with("lost: ")),
@@ -318,10 +317,8 @@ fn a_query_that_waits_for_a_lost_path_gets_another() {
     lab.world.crash(lab.rs);
     let broken = |world: &World| reasons(world, mn).iter().any(|why| why.starts_with("broken: "));
     assert!(lab.world.wait(secs(20), broken), "{:?}", reasons(&lab.world, mn));
-    let asked = lab.world.now();
     let waiting = lab.world.ask(mn, "www.example.test");
     assert!(lab.world.wait(secs(9), |world| world.heard(waiting).vip().is_some()), "{}", lab.sequence(0));
-    println!("answered after {:?}", lab.world.now() - asked);
     assert_eq!(lab.world.heard(waiting).vip(), lab.world.heard(talk).vip());
 }
 
@@ -337,8 +334,7 @@ fn a_lost_path_serves_again_when_its_relay_is_back() {
     assert!(lab.world.wait(secs(30), |world| is_told(world, talk)));
     lab.world.run_for(secs(20));
     lab.world.start(lab.rs);
-    let took = back_after(&mut lab, talk, secs(12));
-    println!("back after {took:?}");
+    back_after(&mut lab, talk, secs(12));
     lab.assert_flowing(talk);
     assert_eq!(lab.world.sources_heard(gn).len(), 1);
 }
