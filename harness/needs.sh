@@ -3,8 +3,8 @@
 # program:package, for Debian and Ubuntu
 NEEDS="nft:nftables tc:iproute2 ss:iproute2 iperf3:iperf3 ping:iputils-ping curl:curl busybox:busybox vsftpd:vsftpd sipp:sip-tester cc:build-essential"
 
-# What ./test needs besides: a browser, for the tests of report.html.
-TEST_NEEDS="chromium:chromium"
+# What ./test needs besides: a browser, for the tests of report.html, and tshark, for those of the dissector.
+TEST_NEEDS="chromium:chromium tshark:tshark"
 
 # Says what is missing and installs it, as root or by sudo; on another system it names the packages and stops.
 install_needs() {

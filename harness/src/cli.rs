@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::report::{page, schema};
 use crate::run::{self, Options, Print};
 use crate::scenario::{self, find};
-use crate::{doctor, matrix, plan, state};
+use crate::{bundle, doctor, matrix, plan, state};
 
 /// Runs NTMobile scenarios on real packets in network namespaces, and judges the result.
 ///
@@ -43,6 +43,9 @@ enum Command {
         /// Where the daemons' binaries are [default: beside this one]
         #[arg(long, value_name = "DIR")]
         bin: Option<PathBuf>,
+        /// Writes the keys that nodes share beforehand to keys.txt in the run's folder, for wireshark/ntmobile.lua
+        #[arg(long)]
+        keylog: bool,
         /// How the verdict is printed
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
@@ -108,6 +111,14 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
+    /// Packs what makes a run again, without keys and captures
+    Bundle {
+        /// The run's folder
+        folder: PathBuf,
+        /// The bundle [default: the folder's name with .tar.gz]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Prints the JSON schema of report.json
     Schema,
     /// Says what this machine has of what runs need, and what to do about the rest
@@ -158,9 +169,17 @@ pub fn main(started: Instant) -> ExitCode {
 
 fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
     match command {
-        Command::Run { file, engine, out, folder, bin, format, quiet } => {
-            let options =
-                Options { file, engines: engine, out, folder, binaries: bin, print: format.into(), quiet };
+        Command::Run { file, engine, out, folder, bin, keylog, format, quiet } => {
+            let options = Options {
+                file,
+                engines: engine,
+                out,
+                folder,
+                binaries: bin,
+                key_log: keylog,
+                print: format.into(),
+                quiet,
+            };
             run::run(&options, started)
         }
         Command::Matrix { file, engine, jobs, out, resume, bin, format, quiet } => matrix::run(
@@ -186,6 +205,10 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
                 Format::Json => println!("{}", serde_json::to_string_pretty(&comparison).unwrap_or_default()),
             }
             Ok(if comparison.regressed() { Exit::Failed } else { Exit::Held })
+        }
+        Command::Bundle { folder, out } => {
+            println!("{}", bundle::write(&folder, out.as_deref())?.display());
+            Ok(Exit::Held)
         }
         Command::Schema => {
             println!("{}", serde_json::to_string_pretty(&schema::schema()).unwrap_or_default());

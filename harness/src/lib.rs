@@ -16,6 +16,7 @@
 //! * [`first_packet`]: PURE. What an application's first packet by name waits for.
 //! * [`transitions`]: PURE. The addresses of packets at every hop, as the thesis's figures have them.
 //! * [`report`]: the run's files. [`compare`]: two sets of runs, side by side.
+//!   [`bundle`]: what makes a run again.
 //!
 //! # A run
 //!
@@ -24,6 +25,7 @@
 //!        (exit 2)  (exit 4)└─ in a PID namespace that dies with the harness ──────────┘  (exit 0 or 1)
 //! ```
 
+pub mod bundle;
 pub mod capture;
 pub mod cli;
 pub mod clock;

@@ -81,9 +81,11 @@ pub async fn play(
                     let left = trace.note(node, "left", about(&old));
                     world.leave(node, &old).await?;
                     tokio::time::sleep(*gap).await;
+                    trace.note(node, "link-up", about(&new));
                     world.join(node, &new).await?;
                     (left, trace.note(node, "joined", about(&new)))
                 } else {
+                    trace.note(node, "link-up", about(&new));
                     world.join(node, &new).await?;
                     let joined = trace.note(node, "joined", about(&new));
                     tokio::time::sleep(*overlap).await;

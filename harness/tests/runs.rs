@@ -55,12 +55,23 @@ fn what_is_measured_holds_and_a_run_adds_little_to_its_scenario() {
     assert!(report["seconds"].as_f64().unwrap() < 1.0 + 3.0, "a run adds under 3 s: {report}");
     assert!(report["quantities"]["run.first_byte_ms"].as_f64().unwrap() < 3000.0, "{report}");
     let folder = home.only_run();
-    for file in
-        ["events.jsonl", "env.json", "status.json", "scenario.toml", "logs/root.log", "pcap/a.eth0.pcapng"]
-    {
+    for file in [
+        "events.jsonl",
+        "env.json",
+        "status.json",
+        "scenario.toml",
+        "logs/root.log",
+        "run.pcapng",
+        "series.json",
+        "report.html",
+        "junit.xml",
+        "summary.md",
+    ] {
         assert!(folder.join(file).metadata().is_ok_and(|meta| meta.len() > 0), "{file}");
     }
-    assert!(!folder.join("unfinished").exists());
+    for file in ["unfinished", "pcap", "keys.txt"] {
+        assert!(!folder.join(file).exists(), "{file}");
+    }
     let inside = std::fs::read_to_string(folder.join("flows/inside.out")).unwrap();
     assert!(
         inside.lines().any(|line| line == "b") && inside.ends_with("harness\n"),

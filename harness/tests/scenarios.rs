@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use common::{Home, code, transitions};
+use pcap_file::DataLink;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
 
@@ -50,22 +51,25 @@ fn direct() {
 /// What whole datagrams of NTMobile carried at real interfaces, control messages and data packets, without their headers.
 fn bodies(home: &Home) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
-    for path in
-        fs::read_dir(home.only_run().join("pcap")).expect("captures").map(|it| it.expect("an entry").path())
-    {
-        if path.to_string_lossy().contains(".ntm0.") {
-            continue;
-        }
-        let mut reader = PcapNgReader::new(fs::File::open(&path).expect("a capture")).expect("pcapng");
-        while let Some(block) = reader.next_block() {
-            let Block::EnhancedPacket(packet) = block.expect("a block") else { continue };
-            // Ethernet, IPv4 without options, UDP from or to NTMobile's port, whole.
-            let frame = &packet.data[..];
-            let is_udp = frame.len() > 42 + 32 && frame[12..15] == [8, 0, 0x45] && frame[23] == 17;
-            let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-            if is_udp && packet.original_len as usize == frame.len() && [port(34), port(36)].contains(&4330) {
-                out.push(frame[42 + 32..].to_vec());
+    let capture = fs::File::open(home.only_run().join("run.pcapng")).expect("a capture");
+    let mut reader = PcapNgReader::new(capture).expect("pcapng");
+    let mut real = Vec::new();
+    while let Some(block) = reader.next_block() {
+        let packet = match block.expect("a block") {
+            // A terminal's virtual interface has no Ethernet.
+            Block::InterfaceDescription(interface) => {
+                real.push(interface.linktype == DataLink::ETHERNET);
+                continue;
             }
+            Block::EnhancedPacket(packet) if real[packet.interface_id as usize] => packet,
+            _ => continue,
+        };
+        // Ethernet, IPv4 without options, UDP from or to NTMobile's port, whole.
+        let frame = &packet.data[..];
+        let is_udp = frame.len() > 42 + 32 && frame[12..15] == [8, 0, 0x45] && frame[23] == 17;
+        let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        if is_udp && packet.original_len as usize == frame.len() && [port(34), port(36)].contains(&4330) {
+            out.push(frame[42 + 32..].to_vec());
         }
     }
     out

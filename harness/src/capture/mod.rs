@@ -1,8 +1,9 @@
 //! What passed an interface, taken from the kernel's packet sockets: kept as [`Packet`]s for measurements, and written as
 //! pcapng for people.
 //!
-//! `socket` receives, [`packet`] understands, [`point`] holds one interface's thread and file.
+//! `socket` receives, [`packet`] understands, [`point`] holds one interface's thread and file, [`merge`] makes one file of all.
 
+pub mod merge;
 pub mod packet;
 pub mod point;
 mod socket;

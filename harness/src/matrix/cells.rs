@@ -151,7 +151,7 @@ impl Bench {
         let (scenario, plan) = (prepared.scenario.clone(), prepared.plan.clone());
         let (folder, binaries, started) = (self.folder_of(prepared), PathBuf::new(), clock::now());
         let (engine, print, quiet) = (Engine::Simulation, Print::Nothing, true);
-        let job = Job { scenario, plan, folder, binaries, engine, started, print, quiet };
+        let job = Job { scenario, plan, folder, binaries, engine, started, key_log: false, print, quiet };
         match simulation::run(&job.scenario, &job.plan) {
             Ok((record, ending)) => {
                 let (report, exit) = result::report(&job, &record, ending);

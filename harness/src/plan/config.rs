@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ntm_nat::Behaviour;
-use ntm_protocol::addr::{Fqdn, NTM_PORT};
+use ntm_protocol::addr::{Fqdn, NTM_PORT, NodeId};
 use serde::Serialize;
 
 use super::zones::zones;
@@ -350,6 +350,19 @@ fn key_file(plan: &Plan, index: usize, keys: &[SharedKey]) -> String {
         Some(Entry { peer: host.fqdn.as_ref()?.to_string(), kind, key })
     });
     toml::to_string(&File { key: entries.collect() }).unwrap_or_default()
+}
+
+/// The keys in the form of `wireshark/ntmobile.lua`: a line for each pair, with both Node IDs, the key, and both names.
+pub fn key_log(plan: &Plan, keys: &[SharedKey]) -> String {
+    let mut out = String::new();
+    for shared in keys {
+        let name = |index: usize| plan.hosts.get(index)?.fqdn.clone();
+        if let (Some(left), Some(right)) = (name(shared.left), name(shared.right)) {
+            let key: String = shared.key.iter().map(|byte| format!("{byte:02x}")).collect();
+            out += &format!("{} {} {key} {left} {right}\n", NodeId::of(&left), NodeId::of(&right));
+        }
+    }
+    out
 }
 
 #[cfg(test)]

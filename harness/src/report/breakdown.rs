@@ -49,7 +49,17 @@ pub fn of(handover: &Handover, trace: &[Json], first_data: Option<u64>) -> Break
         stages: Vec::new(),
         missing: Vec::new(),
     };
-    let since = trace.partition_point(|record| time(record) < handover.left);
+    // Where the networks overlap, it begins with the new one.
+    let overlaps = handover.joined < handover.left;
+    let coming = |record: &&Json| {
+        record["what"] == "link-up"
+            && record["node"] == *handover.node
+            && record["interface"] == *handover.to
+            && time(record) <= handover.joined
+    };
+    let link_up = trace.iter().rev().find(coming).map(time).filter(|up| overlaps || *up >= handover.left);
+    let begin = if overlaps { link_up.unwrap_or(handover.joined) } else { handover.left };
+    let since = trace.partition_point(|record| time(record) < begin);
     let own: Vec<&Json> = trace[since..].iter().filter(|record| record["node"] == *handover.node).collect();
     let received =
         |kind: &'static str| move |record: &Json| record["what"] == "received" && record["message"] == kind;
@@ -57,7 +67,7 @@ pub fn of(handover: &Handover, trace: &[Json], first_data: Option<u64>) -> Break
         record["what"] == "addresses" && record["addresses"].as_array().is_some_and(|list| !list.is_empty())
     };
     let moved = |record: &Json| record["what"] == "path-changed" && record["route"] != "none";
-    let mut from = handover.left;
+    let mut from = begin;
     let mut stage = |name: &'static str, until: &'static str, end: Option<u64>| match end {
         Some(end) => {
             out.stages.push(Stage { name, until, begin: from, end });
@@ -65,15 +75,18 @@ pub fn of(handover: &Handover, trace: &[Json], first_data: Option<u64>) -> Break
         }
         None => out.missing.push(name),
     };
-    // Each is looked for behind the one before it, so that an earlier exchange of the same kind is not taken for this one's.
+    // Each of the following is looked for behind the one before it, so that an earlier exchange of the same kind is not taken for this one's.
     let mut next = 0;
     let mut seek = |is: &dyn Fn(&Json) -> bool| {
         let place = next + own[next..].iter().position(|record| is(record))?;
         next = place;
         Some(time(own[place]))
     };
+    if !overlaps {
+        stage("gap", "the new link comes up", link_up);
+    }
     // A node without NTMobile observes nothing itself.
-    stage("network", "the terminal sees its new address", seek(&addressed).or(Some(handover.joined)));
+    stage("address", "the terminal sees its new address", seek(&addressed).or(Some(handover.joined)));
     type Step<'a> = (&'static str, &'static str, &'a dyn Fn(&Json) -> bool);
     let steps: [Step<'_>; 3] = [
         ("registration", "Registration Response", &received("RegistrationResponse")),
@@ -121,6 +134,7 @@ mod tests {
             json!({"t": 50, "node": "mn", "what": "received", "message": "RegistrationResponse"}),
             json!({"t": 101, "node": "mn", "what": "addresses", "addresses": []}),
             json!({"t": 110, "node": "mn", "what": "path-changed", "route": "none"}),
+            json!({"t": 201, "node": "mn", "what": "link-up", "interface": "wlan1"}),
             json!({"t": 204, "node": "mn", "what": "addresses", "addresses": ["192.0.2.2"]}),
             json!({"t": 209, "node": "cn", "what": "received", "message": "RegistrationResponse"}),
             json!({"t": 210, "node": "mn", "what": "received", "message": "RegistrationResponse"}),
@@ -130,16 +144,42 @@ mod tests {
         let (told, missing) = stages(&trace, Some(220));
         assert_eq!(
             told,
-            [("network", 104), ("registration", 6), ("direction", 5), ("tunnel", 4), ("first data", 1)]
+            [
+                ("gap", 101),
+                ("address", 3),
+                ("registration", 6),
+                ("direction", 5),
+                ("tunnel", 4),
+                ("first data", 1)
+            ]
         );
         assert!(missing.is_empty());
     }
 
+    /// The new network is there before the old one is left: nothing is without a network, and the old one's end is no stage.
+    #[test]
+    fn an_overlap_has_no_gap() {
+        let overlapping = Handover { left: 400, ..handover() };
+        let trace = [
+            json!({"t": 201, "node": "mn", "what": "link-up", "interface": "wlan1"}),
+            json!({"t": 204, "node": "mn", "what": "addresses", "addresses": ["10.0.0.2", "192.0.2.2"]}),
+            json!({"t": 210, "node": "mn", "what": "received", "message": "RegistrationResponse"}),
+            json!({"t": 215, "node": "mn", "what": "received", "message": "RouteDirection"}),
+            json!({"t": 219, "node": "mn", "what": "path-changed", "route": "direct"}),
+        ];
+        let told = of(&overlapping, &trace, Some(220));
+        let names: Vec<_> = told.stages.iter().map(|stage| (stage.name, stage.begin, stage.end)).collect();
+        assert_eq!(names[0], ("address", 201, 204));
+        assert_eq!(names.last(), Some(&("first data", 219, 220)));
+        assert_eq!((names.len(), told.missing.len()), (5, 0));
+    }
+
     #[test]
     fn what_was_not_observed_is_named() {
+        // As a run without a link's coming up in its trace.
         let trace = [json!({"t": 210, "node": "mn", "what": "received", "message": "RegistrationResponse"})];
         let (told, missing) = stages(&trace, None);
-        assert_eq!(told, [("network", 105), ("registration", 5)]);
-        assert_eq!(missing, ["direction", "tunnel", "first data"]);
+        assert_eq!(told, [("address", 105), ("registration", 5)]);
+        assert_eq!(missing, ["gap", "direction", "tunnel", "first data"]);
     }
 }

@@ -4,6 +4,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::scenario::find;
+
 /// Programs whose versions matter, and how each tells it.
 const PROGRAMS: &[(&str, &[&str])] = &[
     ("iperf3", &["--version"]),
@@ -28,12 +30,26 @@ pub fn describe() -> Value {
         .collect();
     json!({
         "harness": env!("CARGO_PKG_VERSION"),
+        "revision": revision(),
         "kernel": text(uname.as_ref().map(|uname| uname.release())),
         "machine": text(uname.as_ref().map(|uname| uname.machine())),
         "system": system,
         "processors": std::thread::available_parallelism().map_or(0, usize::from),
         "programs": programs,
     })
+}
+
+/// The commit that the project's folder is at, and whether it was changed since; nothing outside of a clone.
+fn revision() -> Option<String> {
+    let folder = find::folder()?;
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(&folder).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let clean =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changed| changed.is_empty());
+    Some(if clean { commit } else { format!("{commit}, changed") })
 }
 
 /// The first line that the program says of itself.

@@ -10,7 +10,8 @@
 //! | `events.jsonl` | every observation of every node and of the harness, sorted by time |
 //! | `env.json` | the machine, kernel and programs ([`environment`]) |
 //! | `status.json` | each daemon's answer to `status` at the end |
-//! | `logs/`, `config/`, `flows/`, `pcap/` | logs, configurations, programs' output, captures (pcapng) |
+//! | `run.pcapng` | all captures in one ([`crate::capture::merge`]) |
+//! | `logs/`, `config/`, `flows/`, `rulesets/` | logs, configurations, programs' output, nftables' rules |
 
 pub mod breakdown;
 pub mod clauses;

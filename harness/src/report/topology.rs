@@ -59,7 +59,7 @@ pub struct Interface {
     /// The router it is behind; `None` on the internet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<String>,
-    /// Its addresses.
+    /// Its address, and those that it gets later.
     pub addresses: Vec<IpAddr>,
     /// The link between it and the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]

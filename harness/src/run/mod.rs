@@ -5,6 +5,7 @@
 //! In the simulation there is no world to enter ([`crate::simulation`]); [`both`] compares the two.
 
 pub mod both;
+mod captures;
 mod curves;
 pub mod result;
 pub mod session;
@@ -42,6 +43,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// Where the daemons' binaries are; beside the harness's own unless given.
     pub binaries: Option<PathBuf>,
+    /// Write the keys that nodes share beforehand to the run's `keys.txt`, for the dissector.
+    pub key_log: bool,
     /// How the report is printed.
     pub print: Print,
     /// Say nothing on stderr but errors.
@@ -74,6 +77,8 @@ pub struct Job {
     /// When the harness started.
     pub started: Instant,
     /// As in [`Options`].
+    pub key_log: bool,
+    /// As in [`Options`].
     pub print: Print,
     /// As in [`Options`].
     pub quiet: bool,
@@ -101,8 +106,9 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     let folder = current.run().to_owned();
     let kept =
         fs::write(folder.join("scenario.toml"), &source.text).map_err(Failure::during(folder.display()));
-    let (engine, print, quiet) = (options.engines.all()[0], options.print, options.quiet);
-    let job = Job { scenario, plan, folder, binaries, engine, started, print, quiet };
+    let (engine, key_log) = (options.engines.all()[0], options.key_log);
+    let (print, quiet) = (options.print, options.quiet);
+    let job = Job { scenario, plan, folder, binaries, engine, started, key_log, print, quiet };
     let ended = kept.and_then(|()| match options.engines {
         Engines::Emulation => emulation(&job, &mut current),
         Engines::Simulation => simulation(&job),

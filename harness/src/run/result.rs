@@ -11,9 +11,9 @@ use ntm_protocol::time::Instant;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::curves;
 use super::session::{named, recording};
 use super::{Job, Print};
+use super::{captures, curves};
 use crate::clock;
 use crate::exit::{Exit, Failure};
 use crate::first_packet::{self, FirstPacket};
@@ -165,7 +165,9 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
 
 /// Measures, judges, writes the run's files, prints the verdict.
 pub fn conclude(job: &Job, record: &Record, ending: Ending, files: &[(&str, Json)]) -> Result<Exit, Failure> {
-    let (report, exit) = report(job, record, ending);
+    let (mut report, exit) = report(job, record, ending);
+    let broken = captures::join(job, &job.folder.join("pcap"), &report.topology, &record.trace)?;
+    report.notes.extend(broken);
     let tables = job.folder.join("tables.md");
     let text = [
         "# Address transitions\n\n",

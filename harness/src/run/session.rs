@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,6 +125,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     progress.say("ending");
     let (recordings, lost, mut problems) = lab.end_captures();
     let status = lab.status(&record.probes).await;
+    lab.rule_sets(&world).await?;
     let links = world.achieved().map(|links| json!(links));
     problems.extend(lab.daemons.end().await);
     record.recordings = recordings;
@@ -182,7 +184,12 @@ impl Lab<'_> {
     /// Starts the routers and probes them, and then everything else, with links as the scenario has them.
     async fn set_up(&mut self, world: &World, record: &mut Record) -> Result<Prepared, Failure> {
         let plan = &self.job.plan;
-        let all = config::daemons(plan, &keys(plan)?, &self.paths.daemons).map_err(Failure::error)?;
+        let keys = keys(plan)?;
+        if self.job.key_log {
+            let file = self.job.folder.join("keys.txt");
+            secret(&file, &config::key_log(plan, &keys)).map_err(Failure::during(file.display()))?;
+        }
+        let all = config::daemons(plan, &keys, &self.paths.daemons).map_err(Failure::error)?;
         self.configs = all.iter().map(|daemon| (daemon.node.clone(), daemon.clone())).collect();
         let (routers, others): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|daemon| plan.routers.iter().any(|router| router.name == daemon.node));
@@ -376,6 +383,25 @@ impl Lab<'_> {
         }
     }
 
+    /// What nftables does in each router and relay: `rulesets/NODE.nft`. Where it does nothing, there is no file.
+    async fn rule_sets(&self, world: &World) -> Result<(), Failure> {
+        let folder = self.job.folder.join("rulesets");
+        let relays = self.job.plan.hosts.iter().filter(|host| matches!(host.role, Role::Relay { .. }));
+        let routers = self.job.plan.routers.iter().map(|router| router.name.as_str());
+        for node in relays.map(|host| host.name.as_str()).chain(routers) {
+            let listed = world.space(node)?.command("nft")?.args(["list", "ruleset"]).output().await;
+            if let Ok(listed) = listed
+                && !listed.stdout.is_empty()
+            {
+                let file = folder.join(format!("{node}.nft"));
+                fs::create_dir_all(&folder)
+                    .and_then(|()| fs::write(&file, listed.stdout))
+                    .map_err(Failure::during(file.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What every daemon says of itself, and of routers what was found out before the run.
     async fn status(&self, probes: &Probes) -> Json {
         let asked = self.daemons.nodes().into_iter().map(|node| async move {
@@ -388,6 +414,12 @@ impl Lab<'_> {
         });
         Json::Object(join_all(asked).await.into_iter().collect())
     }
+}
+
+/// Writes a file that its owner alone can read.
+fn secret(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(file)?.write_all(text.as_bytes())
 }
 
 /// Fresh keys from the kernel for every pair that shares one.

@@ -181,3 +181,34 @@ fn thousands_of_messages_are_made_as_they_are_scrolled_to() {
     browser.until("document.querySelector('#m5999') !== null");
     assert_eq!(browser.complaints, Vec::<String>::new());
 }
+
+/// A program's output may hold anything; on the page it is text.
+#[test]
+fn what_failed_is_shown_and_texts_stay_texts() {
+    let nasty = "</script><img src=x onerror=\"console.error('run')\">";
+    let (_folder, page) = made(&[], |folder| {
+        let file = folder.join("report.json");
+        let mut report: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        report["verdict"] = json!("failed");
+        for field in ["about", "scenario"] {
+            report[field] = json!(nasty);
+        }
+        report["notes"] = json!([nasty]);
+        report["problems"] = json!([nasty]);
+        report["expectations"][0]["held"] = json!(false);
+        report["expectations"][0]["found"] = json!([nasty]);
+        report["quantities"]["flow.x.stdout"] = json!(nasty);
+        report["tables"] = json!([{ "title": nasty, "columns": ["here", "thesis"], "rows": [[nasty, 45.46]], "notes": [nasty] }]);
+        fs::write(file, report.to_string()).unwrap();
+    });
+    let mut browser = Browser::start();
+    browser.open(&page, WIDE, "light");
+    assert_eq!(browser.value("document.querySelectorAll('img').length"), 0);
+    assert_eq!(browser.value("document.querySelector('#about').textContent"), nasty);
+    assert_eq!(browser.value("document.querySelector('.expect .failed').textContent"), "FAILED");
+    let open =
+        "document.querySelector('.expect details').open && document.querySelector('.expect pre').textContent";
+    assert_eq!(browser.value(open), nasty, "what was found is shown at once");
+    assert_eq!(browser.value("document.querySelector('#tables td.number').textContent"), "45.46");
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}

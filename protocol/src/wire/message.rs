@@ -1,4 +1,4 @@
-//! The messages, as typed values.
+//! The messages, as typed values. `wireshark/ntmobile.lua` reads them too; `harness/tests/dissector.rs` holds the two together.
 //!
 //! A request carries a [`RequestId`] that stays the same when it is repeated; its answer echoes it. Each sending has a sequence number
 //! of its own, so a repeated request is new to the replay window and known to the handler.

@@ -25,7 +25,7 @@ function inWords(note) {
     case "directed": return `directs ${note.route}${note.relay ? ` via ${note.relay.split(".")[0]}` : ""}`;
     case "path-changed": return note.route === "none" ? "no way" : `path: ${note.route}`;
     case "relay-table": return `table: ${note.change.kind ?? note.change} ${note.mode}`;
-    case "left": case "joined": return `${note.what} ${note.interface}`;
+    case "left": case "joined": case "link-up": return `${note.what} ${note.interface}`;
     case "flow-started": return `flow ${note.flow} starts`;
     case "flow-ended": return `flow ${note.flow} ends`;
     case "refused": return `refused: ${note.field}`;

@@ -78,11 +78,11 @@ function overTime() {
 function handoverParts() {
   if (!HANDOVERS.length) return;
   part("handovers", HANDOVERS.length > 1 ? "Handovers" : "Handover", HANDOVERS.map((one, n) => {
-    const whole = Math.max((one.stages.at(-1)?.end ?? one.joined) - one.left, 1e-9);
+    const whole = Math.max((one.stages.at(-1)?.end ?? one.joined) - (one.stages[0]?.begin ?? one.left), 1e-9);
     const quantity = name => REPORT.quantities[`handover.${n + 1}.${name}`];
     const facts = [["interruption_ms", "interruption without the gap"], ["control_ms", "from the new address to the first data"], ["gap_ms", "gap"]]
       .filter(([name]) => quantity(name) !== undefined).map(([name, about]) => `${about} ${quantity(name).toFixed(1)} ms`);
-    return [h("h3", {}, `${one.node}: ${one.from} → ${one.to} at ${shownTime(one.left)}`), facts.length ? h("p", {}, facts.join(" · ")) : null,
+    return [h("h3", {}, `${one.node}: ${one.from} → ${one.to}, left at ${shownTime(one.left)}, new address at ${shownTime(one.joined)}`), facts.length ? h("p", {}, facts.join(" · ")) : null,
       h("div", { class: "stages", role: "img", "aria-label": one.stages.map(stage => `${stage.name} ${shownTime(stage.end - stage.begin)}`).join(", ") },
         one.stages.map((stage, m) => h("div", { style: `flex: ${Math.max(stage.end - stage.begin, 0) / whole} 1 0; background: var(--s${m}); color: var(--back)`, title: stage.name },
           (stage.end - stage.begin) / whole > .12 ? `${stage.name} ${shownTime(stage.end - stage.begin)}` : ""))),
@@ -90,6 +90,14 @@ function handoverParts() {
         [h("span", {}, h("span", { class: "dot", style: `background: var(--s${m})` }), stage.name), stage.until, shownTime(stage.begin), shownTime(stage.end), +(stage.end - stage.begin).toFixed(3)])),
       one.missing.length ? absent(`Not observed: ${one.missing.join(", ")}.`) : null];
   }));
+}
+
+// What the first packet by a name waited for.
+function firstPackets() {
+  const flows = Object.entries(REPORT.first_packets ?? {});
+  if (flows.length) part("first", "First packet", flows.map(([flow, one]) => [h("h3", {}, flow),
+    h("p", {}, `${one.first_packet_ms.toFixed(2)} ms from the application's query to the first packet, encapsulated: ${one.network_ms.toFixed(2)} ms on the network, ${one.own_work_ms.toFixed(2)} ms of our own work.`),
+    h("details", {}, h("summary", {}, "every leg"), table(null, ["from", "to", "what", "ms"], one.legs.map(leg => [leg.from, leg.to, leg.what, +leg.ms.toFixed(3)])))]));
 }
 
 function results() {
@@ -154,6 +162,7 @@ verdict();
 results();
 overTime();
 handoverParts();
+firstPackets();
 part("topology", "Topology", WORLD.hosts.length ? topology() : absent("The report does not hold the topology."));
 part("messages", "Messages", ladder());
 stateTables();

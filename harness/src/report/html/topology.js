@@ -5,6 +5,11 @@ function isUp(host, one, now) {
   const switched = NOTES.findLast(note => note.at <= now && note.node === host.name && note.interface === one.name && (note.what === "left" || note.what === "joined"));
   return switched ? switched.what === "joined" : one.up;
 }
+// An interface's addresses at `now`: that which the harness gave it last, or the first; in IPv6 besides.
+function addressesOf(host, one, now) {
+  const given = NOTES.findLast(note => note.at <= now && note.node === host.name && note.interface === one.name && note.what === "joined")?.address ?? one.addresses[0];
+  return [given, ...one.addresses.filter(address => address.includes(":") && address !== given)].filter(Boolean);
+}
 // A terminal's virtual address, as the coordinator gave it.
 const virtualOf = host => NOTES.find(note => note.what === "registered" && note.fqdn === host.fqdn && note.vip)?.vip;
 
@@ -14,7 +19,7 @@ function drawTopology(place, ways) {
   const inside = host => host.interfaces.some(one => one.behind);
   const [outer, inner] = [WORLD.hosts.filter(host => !inside(host)), WORLD.hosts.filter(inside)];
   const width = Math.max(room, Math.max(WORLD.routers.length, inner.length) * (box + gap) + gap);
-  const lines = host => host.interfaces.flatMap(one => one.addresses.map(address => ({ one, text: host.interfaces.length > 1 ? `${one.name} ${address}` : address })));
+  const lines = host => host.interfaces.flatMap(one => addressesOf(host, one, now).map(address => ({ one, text: host.interfaces.length > 1 ? `${one.name} ${address}` : address })));
   const height = host => 42 + 15 * (lines(host).length + (virtualOf(host) ? 1 : 0));
   const fit = text => text.length * 6.4 > box ? `${text.slice(0, Math.floor(box / 6.4) - 1)}…` : text;
 
