@@ -1,10 +1,14 @@
 //! A file fetched by name with curl, and compared with what the server has.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::stat::Mode;
 use serde_json::Value as Json;
+use tokio::net::unix::pipe;
+use tokio::time::Instant;
 
 use super::process::Process;
 use super::{Place, Quantities, is_virtual, unmeasured};
@@ -17,6 +21,8 @@ pub struct Fetch<'a> {
     pub url: String,
     /// curl's further arguments.
     pub arguments: &'a [&'a str],
+    /// At most this many bytes a second.
+    pub rate: Option<u64>,
     /// curl gives up after this time.
     pub patience: Duration,
     /// The file as the server has it.
@@ -26,6 +32,15 @@ pub struct Fetch<'a> {
 /// Fetches it: the quantities, and whether curl was content.
 pub async fn run(id: &str, fetch: &Fetch<'_>, place: &Place) -> Result<(Quantities, bool), Failure> {
     let got = place.pages.join(format!("{id}.got"));
+    let tap = match fetch.rate {
+        None => None,
+        Some(rate) => {
+            let path = place.pages.join(format!("{id}.tap"));
+            let tap = Tap::open(&path, rate).map_err(Failure::during(path.display()))?;
+            Some((tap, path))
+        }
+    };
+    let output = tap.as_ref().map_or(&got, |(_, path)| path);
     let mut client = Process::start(id, &place.from, "curl", &place.folder, |command| {
         let limit = fetch.patience.as_secs().to_string();
         command.args([
@@ -39,11 +54,72 @@ pub async fn run(id: &str, fetch: &Fetch<'_>, place: &Place) -> Result<(Quantiti
             "%{json}",
             "--output",
         ]);
-        command.arg(&got).args(fetch.arguments).arg(&fetch.url);
+        command.arg(output).args(fetch.arguments).arg(&fetch.url);
     })?;
-    let status = client.finish(fetch.patience + Duration::from_secs(1)).await;
+    let ended = client.finish(fetch.patience + Duration::from_secs(1));
+    let status = match &tap {
+        None => ended.await,
+        Some((tap, _)) => tap.pour(&got, ended).await.map_err(Failure::during(got.display()))?,
+    };
     let quantities = read(&client.printed(), &client.complaint(), fetch.original, &got);
     Ok((quantities, status.is_some_and(|status| status.success())))
+}
+
+/// A named pipe that is emptied no faster than asked, so that who writes into it, and with it the sender, must wait. curl's own limit does not
+/// hold for FTP: what is there at once it takes at once.
+struct Tap {
+    pipe: pipe::Receiver,
+    /// Bytes a second.
+    rate: u64,
+}
+
+impl Tap {
+    /// Much less than a pipe holds, so that it flows evenly.
+    const SIP: usize = 8192;
+
+    fn open(path: &Path, rate: u64) -> io::Result<Self> {
+        nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        // Open for writing too: the pipe has no end before its writer has come.
+        let pipe = pipe::OpenOptions::new().read_write(true).open_receiver(path)?;
+        Ok(Self { pipe, rate })
+    }
+
+    /// Pours into a new file at `to` what is written until `ended`, and what is left in the pipe then.
+    async fn pour<T>(&self, to: &Path, ended: impl Future<Output = T>) -> io::Result<T> {
+        let mut file = fs::File::create(to)?;
+        let mut sip = [0; Self::SIP];
+        let mut next = Instant::now();
+        tokio::pin!(ended);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut ended => break ended,
+                () = async {
+                    tokio::time::sleep_until(next).await;
+                    // An error shows again where the pipe is read.
+                    let _ = self.pipe.readable().await;
+                } => {}
+            }
+            match self.pipe.try_read(&mut sip) {
+                Ok(length) => {
+                    file.write_all(&sip[..length])?;
+                    let takes = Duration::from_secs_f64(length as f64 / self.rate.max(1) as f64);
+                    next = next.max(Instant::now() - takes) + takes;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        };
+        loop {
+            match self.pipe.try_read(&mut sip) {
+                Ok(0) => break,
+                Ok(length) => file.write_all(&sip[..length])?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ended)
+    }
 }
 
 /// Reads curl's summary, and compares what it got with what the server has.
@@ -76,6 +152,20 @@ fn read(printed: &str, complaint: &str, original: &Path, got: &Path) -> Quantiti
 mod tests {
     use super::super::bytes;
     use super::*;
+
+    #[tokio::test]
+    async fn a_tap_lets_through_what_its_rate_allows_and_all_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, to) = (folder.path().join("tap"), folder.path().join("to"));
+        let tap = Tap::open(&path, 600_000).unwrap();
+        let page = bytes(300_000, 7);
+        let (start, written) = (Instant::now(), page.clone());
+        let writer = tokio::task::spawn_blocking(move || fs::write(path, written));
+        tap.pour(&to, writer).await.unwrap().unwrap().unwrap();
+        // 64 KiB are the pipe's own: they are written and not waited for.
+        assert!(start.elapsed() > Duration::from_millis(350), "{:?}", start.elapsed());
+        assert_eq!(fs::read(to).unwrap(), page);
+    }
 
     #[test]
     fn a_page_cut_short_is_not_intact() {

@@ -114,14 +114,10 @@ pub async fn run(
     place: &Place,
     server: &Server,
 ) -> Result<Quantities, Failure> {
-    let rate = transfer.rate.map(|rate| (rate / 8).max(1).to_string());
-    let mut arguments = transfer.mode.arguments().to_vec();
-    if let Some(rate) = &rate {
-        arguments.extend(["--limit-rate", rate]);
-    }
     let fetch = Fetch {
         url: format!("ftp://{}/{}", transfer.to, server.name),
-        arguments: &arguments,
+        arguments: transfer.mode.arguments(),
+        rate: transfer.rate.map(|rate| rate / 8),
         patience: time(transfer.size, transfer.rate) + GRACE,
         original: &server.file,
     };

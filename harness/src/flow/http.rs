@@ -46,6 +46,6 @@ impl Server {
 /// Fetches the page by the name `to`.
 pub async fn run(id: &str, to: &str, place: &Place, server: Server) -> Result<Quantities, Failure> {
     let url = format!("http://{to}:{}/page", server.port);
-    let fetch = Fetch { url, arguments: &[], patience: PATIENCE, original: &server.page };
+    let fetch = Fetch { url, arguments: &[], rate: None, patience: PATIENCE, original: &server.page };
     fetch::run(id, &fetch, place).await.map(|(quantities, _)| quantities)
 }
