@@ -11,6 +11,7 @@ use crate::engine::Engines;
 use crate::exit::{Exit, Failure};
 use crate::report::{page, schema};
 use crate::run::{self, Options, Print};
+use crate::scenario::matrix::MOST_ROUNDS;
 use crate::scenario::{self, find};
 use crate::{bundle, doctor, matrix, plan, state};
 
@@ -34,6 +35,12 @@ enum Command {
         /// In which world it is run
         #[arg(long, value_enum, default_value_t = Engines::Emulation)]
         engine: Engines,
+        /// Runs it so many times, each with a seed of its own, and reports over all [default: `rounds` of its [matrix]]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
+        rounds: Option<u64>,
+        /// Runs the file once as it stands, whatever rounds and cells it has
+        #[arg(long, conflicts_with = "rounds")]
+        once: bool,
         /// Where the run's folder is made [default: reports/runs]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
@@ -63,6 +70,9 @@ enum Command {
         /// How many cells are run at once [default: what suits the machine]
         #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
         jobs: Option<u16>,
+        /// Runs each cell so many times, in turn, each with a seed of its own
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
+        rounds: Option<u64>,
         /// Where the folder is made [default: reports/runs]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
@@ -169,7 +179,27 @@ pub fn main(started: Instant) -> ExitCode {
 
 fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
     match command {
-        Command::Run { file, engine, out, folder, bin, keylog, format, quiet } => {
+        Command::Run { file, engine, rounds, once, out, folder, bin, keylog, format, quiet } => {
+            let in_rounds = !once && (rounds.is_some() || has_rounds(&file));
+            if in_rounds && keylog {
+                return Err(Failure::usage("--keylog is of one run: choose --once"));
+            }
+            if in_rounds {
+                let (print, binaries) = (format.into(), bin);
+                let (jobs, resume) = (None, None);
+                let options = matrix::Options {
+                    file,
+                    engines: engine,
+                    jobs,
+                    rounds,
+                    out,
+                    resume,
+                    binaries,
+                    print,
+                    quiet,
+                };
+                return matrix::run(&options, started);
+            }
             let options = Options {
                 file,
                 engines: engine,
@@ -182,11 +212,12 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             };
             run::run(&options, started)
         }
-        Command::Matrix { file, engine, jobs, out, resume, bin, format, quiet } => matrix::run(
+        Command::Matrix { file, engine, jobs, rounds, out, resume, bin, format, quiet } => matrix::run(
             &matrix::Options {
                 file,
                 engines: engine,
                 jobs: jobs.map(usize::from),
+                rounds,
                 out,
                 resume,
                 binaries: bin,
@@ -230,6 +261,12 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Clean => clean(),
         Command::ProbeWorld => doctor::probe_world(),
     }
+}
+
+/// Whether the file says that it is run in rounds. One with mistakes is told them when it is run.
+fn has_rounds(file: &std::path::Path) -> bool {
+    let scenario = find::open(file).and_then(|source| scenario::check(&source));
+    scenario.is_ok_and(|scenario| scenario.matrix.is_some_and(|matrix| matrix.rounds.is_some()))
 }
 
 /// `5%` as 0.05.

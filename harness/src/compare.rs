@@ -15,6 +15,7 @@ use serde_json::Value as Json;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::exit::Failure;
+use crate::statistics::Summary;
 
 /// What a comparison is asked for.
 #[derive(Debug, Clone)]
@@ -78,8 +79,20 @@ impl Side {
         } else if self.scenario != scenario {
             return Err(format!("a run of `{scenario}` among runs of `{}`", self.scenario));
         }
-        self.runs += 1;
-        for (name, value) in report["quantities"].as_object().into_iter().flatten() {
+        let mut rounds = 1;
+        let samples = report["samples"].as_object().filter(|samples| !samples.is_empty());
+        if let Some(samples) = samples {
+            // Rounds are runs. What was reckoned from them is no measurement of its own.
+            for (name, values) in samples {
+                let values: Vec<f64> =
+                    values.as_array().into_iter().flatten().filter_map(Json::as_f64).collect();
+                rounds = rounds.max(values.len());
+                self.numbers.entry(name.clone()).or_default().extend(values);
+            }
+        }
+        self.runs += rounds;
+        let measured = report["quantities"].as_object().filter(|_| samples.is_none());
+        for (name, value) in measured.into_iter().flatten() {
             match value.as_f64() {
                 Some(number) => self.numbers.entry(name.clone()).or_default().push(number),
                 None => {
@@ -90,7 +103,8 @@ impl Side {
         }
         for judged in report["expectations"].as_array().into_iter().flatten() {
             let check = judged["check"].as_str().unwrap_or_default();
-            *self.held.entry(check.to_owned()).or_default() += usize::from(judged["held"] == true);
+            *self.held.entry(check.to_owned()).or_default() +=
+                if judged["held"] == true { rounds } else { 0 };
         }
         Ok(())
     }
@@ -138,26 +152,6 @@ pub struct Row {
     pub worse: Worse,
     /// Worse by more than the bound, and not by chance as far as that can be told.
     pub regression: bool,
-}
-
-/// What several runs measured.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Summary {
-    /// Runs.
-    pub n: usize,
-    /// Their mean.
-    pub mean: f64,
-    /// Their standard deviation; 0 for one run.
-    pub deviation: f64,
-}
-
-impl Summary {
-    fn of(values: &[f64]) -> Self {
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
-        Self { n: values.len(), mean, deviation: if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 } }
-    }
 }
 
 /// The whole comparison.

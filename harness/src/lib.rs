@@ -5,7 +5,7 @@
 //!
 //! * [`cli`], [`exit`]: commands and exit codes. [`run`] is one run from file to verdict; [`doctor`] looks at the machine;
 //!   [`state`] remembers what `clean` may remove.
-//! * [`matrix`]: a scenario in all its variations.
+//! * [`matrix`]: a scenario in all its variations, once or in rounds. [`statistics`]: PURE. What several measurements amount to.
 //! * [`scenario`]: the file: schema, units, and every mistake with its line.
 //! * [`plan`]: PURE. From a scenario to addresses, zones and configurations.
 //! * [`engine`]: the two worlds a scenario can be run in. [`simulation`]: the one without packets.
@@ -46,6 +46,7 @@ pub mod run;
 pub mod scenario;
 pub mod simulation;
 pub mod state;
+pub mod statistics;
 pub mod timeline;
 pub mod trace;
 pub mod transitions;

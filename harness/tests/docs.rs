@@ -9,6 +9,7 @@ use ntm_harness::judge::catalogue;
 use ntm_harness::plan::address;
 use ntm_harness::scenario::model::Scenario;
 use ntm_harness::scenario::{check, source::Source};
+use ntm_harness::statistics::STATISTICS;
 
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -114,6 +115,11 @@ kill = { node = "g", ? = 1 }
 [[at]]
 time = "1s"
 start = { node = "g", ? = 1 }
+[[table]]
+title = "wrong"
+columns = []
+rows = []
+? = 1
 [[expect]]
 fail = "wrong"
 ? = 1
@@ -125,6 +131,9 @@ show = "run.ready_ms"
 name = "a"
 path = "about"
 values = ["b"]
+? = 1
+[[matrix.cell]]
+name = "a"
 ? = 1
 "#;
 
@@ -159,7 +168,7 @@ fn heading(table: &str) -> String {
         (table, "[[flow]]") if table != outer => {
             format!("### {}", table.split(' ').next().unwrap_or_default())
         }
-        (_, "[[axis]]") => "## `[matrix]`".to_owned(),
+        (_, "[[axis]]" | "[[cell]]") => "## `[matrix]`".to_owned(),
         (_, outer) => format!("## `{}", outer.split('.').next().unwrap_or_default()),
     }
 }
@@ -246,6 +255,14 @@ handover = { node = "a", from = "eth0", to = "eth1" }
     let missing: Vec<_> = rows.difference(&written).collect();
     let invented: Vec<_> = written.difference(&rows).collect();
     assert!(missing.is_empty() && invented.is_empty(), "missing: {missing:#?}\ninvented: {invented:#?}");
+}
+
+#[test]
+fn every_statistic_stands_in_the_reference() {
+    let document = reference();
+    for (name, about) in STATISTICS {
+        assert!(document.contains(&format!("| `{name}` | {about} |")), "{name}");
+    }
 }
 
 #[test]

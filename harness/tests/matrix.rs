@@ -24,6 +24,11 @@ fn matrix(home: &Home, file: &Path, more: &[&str]) -> Output {
     command.output().expect("the harness runs")
 }
 
+/// What a harness printed.
+fn text_of(run: &Output) -> String {
+    text(&run.stdout) + &text(&run.stderr)
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -172,4 +177,116 @@ fn an_interrupted_matrix_goes_on_later() {
         kept
     );
     assert!(done("count=3"));
+}
+
+/// Two cells, each to be run in rounds.
+const ROUNDS: &str = r#"
+schema = 1
+name   = "rounds"
+about  = "A ping over two links"
+seed   = 5
+[link.l]
+both = { delay = "2ms", jitter = "0.4ms" }
+[node]
+a = { role = "general", at = "internet", link = "l" }
+b = { role = "general", at = "internet", name = "b.test" }
+[[flow]]
+id   = "echo"
+ping = { from = "a", to = "b.test", count = 5, interval = "5ms" }
+[[expect]]
+check = "flow.echo.lost == 0"
+fail  = "an answer did not come"
+[matrix]
+rounds = 4
+show   = "flow.echo.rtt_avg_ms"
+[[matrix.cell]]
+name = "near"
+[[matrix.cell]]
+name  = "far"
+set   = { "link.l.both.delay" = "9ms" }
+check = "flow.echo.rtt_min_ms > 15"
+[[matrix.expect]]
+check = "cell.near.n == 4 and cell.far.mean > cell.near.mean + 10 and cell.far.ci95 < 2"
+fail  = "the far host is no further"
+[[matrix.table]]
+title   = "Far and near"
+columns = ["cell", "published", "here", "verdict"]
+rows    = [["near", 4.1, "=cell.near.mean", "=cell.near.mean < 6"], ["far", 18, "=cell.far.p50", "=cell.far.p50 < 6"]]
+"#;
+
+/// Rounds of one scenario: each with a seed of its own, one result over all of them, the same every time; `compare` takes it for so many runs.
+#[test]
+fn rounds_are_one_result() {
+    let run = |text: &str, more: &[&str]| {
+        let home = Home::new();
+        let run = home.run(&home.scenario("rounds", text), &[&["--engine", "sim", "--quiet"], more].concat());
+        (code(&run), text_of(&run), home)
+    };
+    let (exit, said, home) = run(ROUNDS, &[]);
+    assert_eq!(exit, 0, "{said}");
+    assert!(said.contains("| far  | 18") && said.contains("| FAILS"), "{said}");
+    let report = home.report();
+    let near = report["samples"]["cell.near.flow.echo.rtt_avg_ms"].as_array().expect("samples");
+    assert_eq!(near.len(), 4);
+    assert!(near.iter().any(|value| *value != near[0]), "each round has a seed of its own: {near:?}");
+    let mean = near.iter().filter_map(Value::as_f64).sum::<f64>() / 4.0;
+    let told = report["quantities"]["cell.near.flow.echo.rtt_avg_ms.mean"].as_f64().expect("a mean");
+    assert!((mean - told).abs() < 1e-9, "{mean} {told}");
+    for file in
+        ["report.html", "summary.md", "junit.xml", "env.json", "matrix.csv", "cells/far/4/scenario.toml"]
+    {
+        assert!(home.only_run().join(file).exists(), "{file}");
+    }
+    let (_, _, again) = run(ROUNDS, &[]);
+    assert_eq!(again.report()["samples"], report["samples"]);
+
+    let other = ROUNDS.replace("\"9ms\"", "\"12ms\"").replace("seed   = 5", "seed   = 50");
+    let (_, _, slower) = run(&other, &[]);
+    let compared =
+        home.command(&["compare"]).arg(home.only_run()).arg(slower.only_run()).output().expect("it runs");
+    let told = text_of(&compared);
+    assert!(code(&compared) == 1 && told.contains("A has 4 runs, B has 4"), "{told}");
+    let regressed: Vec<&str> = told.lines().filter(|line| line.ends_with("REGRESSION")).collect();
+    assert!(!regressed.is_empty() && regressed.iter().all(|line| line.starts_with("cell.far.")), "{told}");
+}
+
+#[test]
+fn a_round_that_fails_and_an_expectation_over_all_are_told() {
+    let home = Home::new();
+    let broken =
+        ROUNDS.replace("rtt_min_ms > 15", "rtt_min_ms > 50").replace("cell.near.n == 4", "cell.near.n == 5");
+    let run = home.run(&home.scenario("rounds", &broken), &["--engine", "sim", "--quiet", "--rounds", "2"]);
+    let said = text_of(&run);
+    assert_eq!(code(&run), 1, "{said}");
+    for part in [
+        "this is not what `far` is to be",
+        "held in 0 of 2 runs",
+        "far 2: flow.echo.rtt_min_ms = ",
+        "the far host is no further",
+        "cell.near.n = 2",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let cell = home.only_run().join("cells/far/2/scenario.toml");
+    let alone = Home::new();
+    let run = alone.run(&cell, &["--engine", "sim", "--once"]);
+    assert_eq!(code(&run), 1, "{}", text_of(&run));
+    assert_eq!(alone.report()["seed"], 6);
+}
+
+/// Any scenario can be run in rounds.
+#[test]
+fn a_file_without_rounds_is_run_in_them_if_asked() {
+    let home = Home::new();
+    let plain = ROUNDS.split("[matrix]").next().expect("a beginning");
+    let file = home.scenario("plain", plain);
+    let run = home.run(&file, &["--engine", "sim", "--quiet", "--rounds", "3"]);
+    let said = text_of(&run);
+    assert!(code(&run) == 0 && said.contains("| flow.echo.rtt_avg_ms | 3"), "{said}");
+    assert!(home.report()["quantities"]["flow.echo.rtt_max_ms.p95"].is_number());
+    let both = home.run(&file, &["--engine", "both", "--rounds", "3"]);
+    assert_eq!(code(&both), 2, "{}", text_of(&both));
+    let seedless = home.scenario("seedless", &plain.replace("seed   = 5", ""));
+    let refused = home.run(&seedless, &["--engine", "sim", "--rounds", "3"]);
+    assert!(code(&refused) == 2 && text(&refused.stderr).contains("a `seed`"), "{}", text(&refused.stderr));
 }

@@ -150,9 +150,19 @@ impl Expr {
         }
     }
 
+    /// Its kind, given that of each name (`None`: cannot be told).
+    pub fn kind(&self, kind_of: &impl Fn(&str) -> Option<Kind>) -> Result<Option<Kind>, ExprError> {
+        check(&self.root, kind_of)
+    }
+
+    /// What it amounts to, given the value of each name. The error is that of the first name without a value.
+    pub fn value<E>(&self, value_of: &impl Fn(&str) -> Result<Value, E>) -> Result<Value, E> {
+        evaluate(&self.root, value_of)
+    }
+
     /// Its truth, given the value of each name. The error is that of the first name without a value.
     pub fn holds<E>(&self, value_of: &impl Fn(&str) -> Result<Value, E>) -> Result<bool, E> {
-        Ok(evaluate(&self.root, value_of)? == Value::Truth(true))
+        Ok(self.value(value_of)? == Value::Truth(true))
     }
 }
 

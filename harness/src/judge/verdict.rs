@@ -1,7 +1,7 @@
 //! The verdict: every expectation against what was measured and the trace.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::sequence::{self, Outcome, Owners};
@@ -9,7 +9,7 @@ use crate::flow::Quantities;
 use crate::scenario::model::{After, Check, Expectation};
 
 /// An expectation after the run.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Judged {
     /// The expression, or the sequence's steps.
     pub check: String,

@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 use crate::clock;
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
+use crate::judge::verdict::Judged;
 use crate::plan::Plan;
 use crate::run::{Job, Print, result};
 use crate::scenario::matrix::{Cell, Matrix};
@@ -27,12 +28,24 @@ use crate::simulation;
 pub struct Prepared {
     /// Which it is.
     pub cell: Cell,
+    /// Which round of it, from 1, if it is run in rounds.
+    pub round: Option<u64>,
     /// Its file.
     pub source: Source,
     /// What the file says.
     pub scenario: Scenario,
     /// Its world.
     pub plan: Plan,
+}
+
+impl Prepared {
+    /// Names it, the same every time: the cell, and the round behind it.
+    pub fn name(&self) -> String {
+        match self.round {
+            Some(round) => format!("{} {round}", self.cell.id),
+            None => self.cell.id.clone(),
+        }
+    }
 }
 
 /// What came of a cell in one world.
@@ -42,8 +55,11 @@ pub struct Outcome {
     pub verdict: String,
     /// The exit code of its run.
     pub exit: u8,
-    /// The quantity that the grid shows; nothing where it was not measured.
+    /// The quantity that is shown; nothing where it was not measured.
     pub shown: Option<Json>,
+    /// Each expectation of its file.
+    #[serde(default)]
+    pub expectations: Vec<Judged>,
     /// The sentences of the expectations that did not hold, with what was found, and what else went wrong.
     pub failed: Vec<String>,
     /// Everything measured.
@@ -57,8 +73,10 @@ pub type Done = BTreeMap<(usize, Engine), Outcome>;
 pub struct Bench {
     /// The axes.
     pub matrix: Matrix,
-    /// Every cell, in its place.
+    /// Every cell, in its place: round by round, if it has rounds.
     pub cells: Vec<Prepared>,
+    /// The order in which they are run: each place once.
+    pub order: Vec<usize>,
     /// The matrix's folder.
     pub folder: PathBuf,
     /// Where the daemons' binaries are, if not beside the harness.
@@ -79,7 +97,8 @@ impl Bench {
     }
 
     fn folder_of(&self, prepared: &Prepared) -> PathBuf {
-        self.folder.join("cells").join(&prepared.cell.id)
+        let cell = self.folder.join("cells").join(&prepared.cell.id);
+        prepared.round.map_or(cell.clone(), |round| cell.join(round.to_string()))
     }
 
     /// Runs every cell that has no outcome yet in `engine`, `jobs` at a time, until all are done or `stop` is set. `progress` hears of each
@@ -99,6 +118,7 @@ impl Bench {
                 scope.spawn(move || {
                     while !stop.is_set() {
                         let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(at) = self.order.get(at).copied() else { return };
                         let Some(prepared) = self.cells.get(at) else { return };
                         // Nobody listens any more once a cell could not be run.
                         if sender.send((at, self.run_or_read(prepared, engine, stop))).is_err() {
@@ -122,7 +142,7 @@ impl Bench {
                     continue;
                 }
                 let shown = outcome.shown.as_ref().map_or("nothing measured".to_owned(), plain);
-                progress(finished + 1, &self.cells[at].cell.id, &format!("{shown} ({})", outcome.verdict));
+                progress(finished + 1, &self.cells[at].name(), &format!("{shown} ({})", outcome.verdict));
                 done.insert((at, engine), outcome);
             }
             Ok(())
@@ -173,7 +193,7 @@ impl Bench {
         }
         let mut command = Command::new(own);
         command.arg("run").arg(cell.join("scenario.toml")).arg("--folder").arg(&folder);
-        command.args(["--quiet", "--format", "json"]);
+        command.args(["--once", "--quiet", "--format", "json"]);
         if let Some(binaries) = &self.binaries {
             command.arg("--bin").arg(binaries);
         }
@@ -203,24 +223,23 @@ impl Bench {
     fn outcome(&self, exit: u8, report: &Json) -> Outcome {
         let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
         let list = |value: &Json| value.as_array().cloned().unwrap_or_default();
-        let judged = list(&report["expectations"]).into_iter().filter(|judged| judged["held"] == false);
-        let failed = judged.map(|judged| {
-            let found: Vec<String> = list(&judged["found"]).iter().map(text).collect();
-            format!("{}: {}", text(&judged["fail"]), found.join("; "))
-        });
+        let expectations: Vec<Judged> =
+            serde_json::from_value(report["expectations"].clone()).unwrap_or_default();
+        let failed = expectations.iter().filter(|judged| !judged.held);
+        let failed = failed.map(|judged| format!("{}: {}", judged.fail, judged.found.join("; ")));
         let problems = list(&report["problems"]).into_iter().map(|problem| text(&problem));
         let failed = failed.chain(problems).collect();
         let quantities: BTreeMap<String, Json> =
             report["quantities"].as_object().cloned().unwrap_or_default().into_iter().collect();
-        let shown = quantities.get(self.matrix.show.get_ref()).cloned();
-        Outcome { verdict: text(&report["verdict"]), exit, shown, failed, quantities }
+        let shown = self.matrix.show.first().and_then(|show| quantities.get(show.get_ref()).cloned());
+        Outcome { verdict: text(&report["verdict"]), exit, shown, expectations, failed, quantities }
     }
 }
 
 /// A cell that came to no verdict.
 fn broken(exit: u8, message: String) -> Outcome {
-    let verdict = "error".to_owned();
-    Outcome { verdict, exit, shown: None, failed: vec![message], quantities: BTreeMap::new() }
+    let (verdict, expectations, quantities) = ("error".to_owned(), Vec::new(), BTreeMap::new());
+    Outcome { verdict, exit, shown: None, expectations, failed: vec![message], quantities }
 }
 
 fn read(file: &Path) -> Option<Json> {

@@ -10,7 +10,9 @@ use serde_json::{Value as Json, json};
 use super::cells::{Done, Outcome, Prepared, plain};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
+use crate::report::tables::aligned;
 use crate::scenario::matrix::Matrix;
+use crate::statistics::Summary;
 
 /// A matrix that was run.
 pub struct Grid<'a> {
@@ -31,6 +33,11 @@ pub struct Grid<'a> {
 impl Grid<'_> {
     fn outcomes(&self, cell: usize) -> impl Iterator<Item = (Engine, &Outcome)> {
         self.engines.iter().filter_map(move |engine| Some((*engine, self.done.get(&(cell, *engine))?)))
+    }
+
+    /// The places of a cell's rounds.
+    fn rounds(&self) -> usize {
+        self.matrix.rounds.map_or(1, |rounds| usize::try_from(rounds).unwrap_or(1))
     }
 
     /// Whether the worlds show different values.
@@ -54,8 +61,12 @@ impl Grid<'_> {
         if failed || differs { Exit::Failed } else { Exit::Held }
     }
 
-    /// What a cell shows: its value, or both where the worlds differ, and `!` behind it where an expectation failed.
+    /// What a cell shows: its value, or both where the worlds differ; the mean of its rounds; and `!` behind it where an expectation
+    /// failed.
     fn text(&self, cell: usize) -> String {
+        if self.matrix.rounds.is_some() {
+            return self.mean(cell);
+        }
         let mut values: Vec<String> = self
             .outcomes(cell)
             .map(|(_, outcome)| outcome.shown.as_ref().map_or_else(|| "?".to_owned(), plain))
@@ -66,18 +77,36 @@ impl Grid<'_> {
         if values.is_empty() { "–".to_owned() } else { values.join(" ≠ ") + mark }
     }
 
+    /// The mean of the rounds from the place `cell` on, and half the width of its interval.
+    fn mean(&self, cell: usize) -> String {
+        let outcomes: Vec<&Outcome> = (cell..cell + self.rounds())
+            .flat_map(|round| self.outcomes(round))
+            .map(|(_, outcome)| outcome)
+            .collect();
+        let values: Vec<f64> =
+            outcomes.iter().filter_map(|outcome| outcome.shown.as_ref()?.as_f64()).collect();
+        let failed = outcomes.iter().any(|outcome| outcome.exit != Exit::Held as u8);
+        let mark = if failed { " !" } else { "" };
+        if values.is_empty() {
+            return "–".to_owned();
+        }
+        let summary = Summary::of(&values);
+        let half = summary.ci95().map_or_else(String::new, |half| format!(" ± {half:.3}"));
+        format!("{:.3}{half}{mark}", summary.mean)
+    }
+
     /// One grid for each combination of the third axis and those behind it.
     pub fn markdown(&self) -> String {
         let axes = &self.matrix.axes;
         let mut grids: BTreeMap<&[usize], Vec<usize>> = BTreeMap::new();
-        for (at, prepared) in self.cells.iter().enumerate() {
+        for (at, prepared) in self.cells.iter().enumerate().step_by(self.rounds()) {
             grids.entry(prepared.cell.values.get(2..).unwrap_or_default()).or_default().push(at);
         }
         let mut out = String::new();
         let label = |axis: usize, value: usize| axes[axis].values[value].label.replace('|', "\\|");
         for (rest, cells) in grids {
             // Writing to a string cannot fail.
-            let _ = write!(out, "`{}`", self.matrix.show.get_ref());
+            let _ = write!(out, "`{}`", self.matrix.show.first().map_or("", |show| show.get_ref()));
             for (axis, value) in rest.iter().enumerate() {
                 let _ = write!(out, ", {} = {}", axes[axis + 2].name.get_ref(), label(axis + 2, *value));
             }
@@ -96,7 +125,7 @@ impl Grid<'_> {
                 let name = first.map_or_else(String::new, |value| label(0, *value));
                 rows.push(std::iter::once(name).chain(row.iter().map(|cell| self.text(*cell))).collect());
             }
-            out.push_str(&table(&rows));
+            out.push_str(&aligned(&rows));
             out.push('\n');
         }
         out
@@ -106,7 +135,7 @@ impl Grid<'_> {
     pub fn summary(&self, folder: &Path) -> String {
         let mut out = String::new();
         for (at, prepared) in self.cells.iter().enumerate() {
-            let id = &prepared.cell.id;
+            let id = prepared.name();
             for (engine, outcome) in self.outcomes(at).filter(|(_, outcome)| outcome.exit != Exit::Held as u8)
             {
                 let _ =
@@ -156,6 +185,8 @@ impl Grid<'_> {
             .map(|(at, prepared)| {
                 let mut cell = json!({
                     "id": prepared.cell.id,
+                    "round": prepared.round,
+                    "seed": prepared.scenario.seed,
                     "values": self.labels(prepared),
                     "differs": self.differs(at),
                 });
@@ -168,7 +199,7 @@ impl Grid<'_> {
         json!({
             "schema": 1,
             "scenario": self.name,
-            "show": self.matrix.show.get_ref(),
+            "show": self.matrix.show.iter().map(|show| show.get_ref()).collect::<Vec<_>>(),
             "exit": exit as u8,
             "seconds": self.seconds,
             "axes": axes,
@@ -186,8 +217,11 @@ impl Grid<'_> {
         let names: BTreeSet<&str> =
             self.done.values().flat_map(|outcome| outcome.quantities.keys().map(String::as_str)).collect();
         let axes = self.matrix.axes.iter().map(|axis| axis.name.get_ref().as_str());
-        let head =
-            ["cell"].into_iter().chain(axes).chain(["world", "verdict", "exit"]).chain(names.iter().copied());
+        let head = ["cell", "round"]
+            .into_iter()
+            .chain(axes)
+            .chain(["world", "verdict", "exit"])
+            .chain(names.iter().copied());
         let mut out = line(head.map(str::to_owned));
         for (at, prepared) in self.cells.iter().enumerate() {
             for (engine, outcome) in self.outcomes(at) {
@@ -195,7 +229,9 @@ impl Grid<'_> {
                 let ended = [engine.word().to_owned(), outcome.verdict.clone(), outcome.exit.to_string()];
                 let values =
                     names.iter().map(|name| outcome.quantities.get(*name).map(plain).unwrap_or_default());
-                out += &line([prepared.cell.id.clone()].into_iter().chain(labels).chain(ended).chain(values));
+                let round = prepared.round.map_or_else(String::new, |round| round.to_string());
+                let first = [prepared.cell.id.clone(), round].into_iter();
+                out += &line(first.chain(labels).chain(ended).chain(values));
             }
         }
         out
@@ -214,27 +250,6 @@ impl Grid<'_> {
         }
         Ok(())
     }
-}
-
-/// A table in Markdown whose columns are aligned for whoever reads it as text; the first row is the heading.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).max(3)).collect();
-    let mut out = String::new();
-    for (at, row) in rows.iter().enumerate() {
-        for (text, width) in row.iter().zip(&widths) {
-            let _ = write!(out, "| {text:<width$} ");
-        }
-        out.push_str("|\n");
-        if at == 0 {
-            widths.iter().for_each(|width| out.push_str(&format!("|{}", "-".repeat(width + 2))));
-            out.push_str("|\n");
-        }
-    }
-    out
 }
 
 /// A line of CSV (RFC 4180).
@@ -280,7 +295,8 @@ axis = [
         let verdict = if exit == 0 { "held" } else { "failed" }.to_owned();
         let failed = if exit == 0 { Vec::new() } else { vec!["too many: flow.f.lost = 1".to_owned()] };
         let quantities = BTreeMap::from([("flow.f.lost".to_owned(), json!(shown))]);
-        Outcome { verdict, exit, shown: Some(json!(shown)), failed, quantities }
+        let expectations = Vec::new();
+        Outcome { verdict, exit, shown: Some(json!(shown)), expectations, failed, quantities }
     }
 
     #[test]
@@ -291,10 +307,10 @@ axis = [
             .cells()
             .into_iter()
             .map(|cell| {
-                let source = matrix.source(&source, &cell);
+                let source = matrix.source(&source, &cell, None);
                 let scenario = check_cell(&source).unwrap();
                 let plan = fit(&source, &scenario, Engines::Both).unwrap();
-                Prepared { cell, source, scenario, plan }
+                Prepared { cell, round: None, source, scenario, plan }
             })
             .collect();
         let engines = Engines::Both.all();

@@ -1,9 +1,12 @@
-//! `harness matrix`: a scenario once for each cell of its `[matrix]`, in one world or both, and the grid of what came of it.
+//! `harness matrix`: a scenario once for each cell of its `[matrix]`, in one world or both, and the grid of what came of it. Or in rounds:
+//! each round runs all cells, and what came of all rounds is one result, with a report like that of a run.
 //!
-//! [`cells`] runs them: in the simulator in threads of this process, in emulation each in a harness of its own. [`grid`] shows them.
+//! [`cells`] runs them: in the simulator in threads of this process, in emulation each in a harness of its own. [`grid`] shows them,
+//! [`rounds`] makes the report of all rounds.
 
 pub mod cells;
 pub mod grid;
+pub mod rounds;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +17,14 @@ use ntm_protocol::time::Instant;
 use crate::engine::{Engine, Engines};
 use crate::exit::{Exit, Failure};
 use crate::run::{Print, fit, folders};
+use crate::scenario::matrix::Matrix;
+use crate::scenario::model::Scenario;
+use crate::scenario::source::Source;
 use crate::scenario::{self, find};
 use crate::{clock, doctor, state};
 use cells::{Bench, Done, Stop};
 use grid::Grid;
+use rounds::Rounds;
 
 /// What `matrix` is asked for.
 #[derive(Debug, Clone)]
@@ -28,6 +35,8 @@ pub struct Options {
     pub engines: Engines,
     /// How many cells at once; what suits the machine unless given.
     pub jobs: Option<usize>,
+    /// How many rounds, in place of the file's own.
+    pub rounds: Option<u64>,
     /// Where the folder is made; the project's `reports/runs` unless given.
     pub out: Option<PathBuf>,
     /// The folder of an interrupted matrix to go on with.
@@ -47,20 +56,23 @@ const CELLS_PER_PROCESSOR: usize = 4;
 pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     let source = find::open(&options.file).map_err(Failure::usage)?;
     let scenario = scenario::check(&source).map_err(Failure::usage)?;
-    let Some(matrix) = scenario.matrix.clone() else {
-        return Err(Failure::usage(format!(
-            "{} has no [matrix]: write one, or run it with `run`",
-            source.name
-        )));
-    };
-    let mut bench =
-        Bench { matrix, cells: Vec::new(), folder: PathBuf::new(), binaries: options.binaries.clone() };
-    for cell in bench.matrix.cells() {
-        let source = bench.matrix.source(&source, &cell);
-        let scenario = scenario::check_cell(&source).map_err(Failure::usage)?;
-        let plan = fit(&source, &scenario, options.engines)?;
-        bench.cells.push(cells::Prepared { cell, source, scenario, plan });
+    let matrix = matrix(&source, &scenario, options.rounds)?;
+    if let (Some(_), Engines::Both) = (matrix.rounds, options.engines) {
+        return Err(Failure::usage("rounds are run in one world at a time: choose an --engine"));
     }
+    let (folder, binaries) = (PathBuf::new(), options.binaries.clone());
+    let mut bench = Bench { matrix, cells: Vec::new(), order: Vec::new(), folder, binaries };
+    let cells = bench.matrix.cells();
+    for cell in &cells {
+        let rounds = bench.matrix.rounds.map_or(vec![None], |rounds| (1..=rounds).map(Some).collect());
+        for round in rounds {
+            let source = bench.matrix.source(&source, cell, round);
+            let scenario = scenario::check_cell(&source).map_err(Failure::usage)?;
+            let plan = fit(&source, &scenario, options.engines)?;
+            bench.cells.push(cells::Prepared { cell: cell.clone(), round, source, scenario, plan });
+        }
+    }
+    bench.order = interleaved(cells.len(), bench.cells.len() / cells.len().max(1));
     let engines = options.engines.all();
     if let (true, Some(first)) = (engines.contains(&Engine::Emulation), bench.cells.first()) {
         doctor::require(&first.scenario, &first.plan)?;
@@ -73,7 +85,10 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
             None
         }
         None => {
-            let name = format!("{}-matrix", scenario.name);
+            let name = match bench.matrix.rounds {
+                Some(_) => scenario.name.clone(),
+                None => format!("{}-matrix", scenario.name),
+            };
             let current = state::Current::begin(folders(options.out.as_deref(), &name)?)?;
             bench.folder = current.run().to_owned();
             let file = bench.folder.join(KEPT);
@@ -86,6 +101,8 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     let mut done = Done::default();
     for engine in engines {
         let jobs = options.jobs.unwrap_or(match engine {
+            // Rounds are there to measure, which nothing else should disturb.
+            Engine::Emulation if bench.matrix.rounds.is_some() => 1,
             Engine::Emulation => processors * CELLS_PER_PROCESSOR,
             Engine::Simulation => processors,
         });
@@ -110,15 +127,54 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
         engines,
         seconds,
     };
-    let exit = if stop.is_set() { Exit::Interrupted } else { grid.exit() };
+    let mut exit = if stop.is_set() { Exit::Interrupted } else { grid.exit() };
+    if bench.matrix.rounds.is_some() {
+        let rounds = Rounds { bench: &bench, scenario: &scenario, done: &done, engine: engines[0], started };
+        if let Some(first) = bench.cells.first() {
+            exit = rounds.conclude(&first.plan, exit, options.print)?;
+        }
+    }
     grid.write(&bench.folder, exit)?;
     match options.print {
+        _ if bench.matrix.rounds.is_some() => {}
         Print::Text => print!("{}{}", grid.markdown(), grid.summary(&bench.folder)),
         Print::Json => println!("{}", serde_json::to_string_pretty(&grid.json(exit)).unwrap_or_default()),
         Print::Nothing => {}
     }
     current.map_or(Ok(()), state::Current::finish)?;
     Ok(exit)
+}
+
+/// What is to be run of `scenario`: its own matrix, or the whole file in rounds; `rounds` in place of the file's own.
+fn matrix(source: &Source, scenario: &Scenario, rounds: Option<u64>) -> Result<Matrix, Failure> {
+    let matrix = match (&scenario.matrix, rounds) {
+        (Some(matrix), None) => matrix.clone(),
+        (Some(matrix), Some(_)) => Matrix { rounds, ..matrix.clone() },
+        (None, Some(rounds)) => {
+            let seed = scenario.seed_place.clone().map(|place| (place, scenario.seed));
+            Matrix::of_rounds(rounds, seed)
+        }
+        (None, None) => {
+            return Err(Failure::usage(format!(
+                "{} has no [matrix]: write one, or run it with `run`",
+                source.name
+            )));
+        }
+    };
+    if matrix.rounds.is_some() && matrix.seed.is_none() {
+        return Err(Failure::usage(format!(
+            "{}: each round has a seed of its own: give the file a `seed`",
+            source.name
+        )));
+    }
+    Ok(matrix)
+}
+
+/// The order in which `cells` cells, each `rounds` times in a row, are run: round after round, each beginning with another cell, so that
+/// no cell always comes after the same one's work or at the same time of a slow change.
+fn interleaved(cells: usize, rounds: usize) -> Vec<usize> {
+    let of_round = |round: usize| (0..cells).map(move |at| (at + round) % cells * rounds + round);
+    (0..rounds).flat_map(of_round).collect()
 }
 
 /// The scenario in the matrix's folder.
@@ -131,5 +187,18 @@ fn resumable(folder: &Path, text: &str) -> Result<(), Failure> {
         Ok(kept) if kept == text => Ok(()),
         Ok(_) => Err(Failure::usage(format!("{} was made from another scenario", folder.display()))),
         Err(error) => Err(Failure::usage(format!("{} is no folder of a matrix: {error}", file.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::interleaved;
+
+    /// Three cells of two rounds each, whose places are 0 and 1, 2 and 3, 4 and 5.
+    #[test]
+    fn rounds_are_interleaved_and_begin_with_another_cell_each() {
+        assert_eq!(interleaved(3, 2), [0, 2, 4, 3, 5, 1]);
+        assert_eq!(interleaved(1, 3), [0, 1, 2]);
+        assert_eq!(interleaved(4, 1), [0, 1, 2, 3]);
     }
 }

@@ -24,6 +24,7 @@ pub mod relay_table;
 pub mod schema;
 pub mod series;
 pub mod summary;
+pub mod tables;
 pub mod text;
 pub mod topology;
 
@@ -67,6 +68,9 @@ pub struct Report {
     pub expectations: Vec<Judged>,
     /// What was measured.
     pub quantities: BTreeMap<String, Json>,
+    /// Of a scenario that was run in rounds: quantity → what each round measured, in their order. Empty for a single run.
+    #[serde(default)]
+    pub samples: BTreeMap<String, Vec<f64>>,
     /// What could not be measured, and why.
     pub unmeasured: BTreeMap<String, String>,
     /// What each flow's first packet by name waited for.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value as Json;
 
 use super::Report;
+use super::tables::entry;
 
 /// So many lines of what was found are shown for an expectation that failed.
 const MOST: usize = 30;
@@ -84,16 +85,7 @@ fn row(cells: impl Iterator<Item = String>) -> String {
 }
 
 fn value(value: &Json) -> String {
-    match value {
-        Json::Null => String::new(),
-        Json::String(text) => cell(text),
-        Json::Number(number) => match number.as_f64() {
-            Some(float) if float.fract() != 0.0 => format!("{float:.3}"),
-            Some(float) => format!("{float}"),
-            None => number.to_string(),
-        },
-        other => cell(&other.to_string()),
-    }
+    cell(&entry(value))
 }
 
 /// In one line, and without what Markdown would take for its own.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Report;
+use super::{Report, tables};
 
 /// The report in words, as `run` prints it.
 pub fn render(report: &Report) -> String {
@@ -21,6 +21,9 @@ pub fn render(report: &Report) -> String {
                 let _ = writeln!(out, "        | {line}");
             }
         }
+    }
+    for table in &report.tables {
+        let _ = writeln!(out, "\n{}", tables::text(table));
     }
     for problem in &report.problems {
         let _ = writeln!(out, "problem: {}", problem.replace('\n', "\n  "));

@@ -26,7 +26,7 @@ use crate::plan::config::TUN;
 use crate::plan::{HostPlan, Plan};
 use crate::probe::{self, Probes};
 use crate::report::topology::Topology;
-use crate::report::{Report, breakdown, events, junit, page, relay_table, split, summary, text};
+use crate::report::{Report, breakdown, events, junit, page, relay_table, split, summary, tables, text};
 use crate::scenario::model::FlowKind;
 use crate::timeline::Handover;
 use crate::transitions::names::Names;
@@ -133,6 +133,7 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
         breakdown::of(done, &record.trace, first)
     });
     let handovers = handovers.collect();
+    let tables = job.scenario.tables.iter().map(|spec| tables::fill(spec, &quantities)).collect();
     let (measured, unmeasured) = split(&quantities);
     let relay_table = relay_table::of(&record.status, record.start);
     let names = Names::of(&job.plan, &observations);
@@ -149,13 +150,14 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
         notes: record.notes.clone(),
         expectations,
         quantities: measured,
+        samples: BTreeMap::new(),
         unmeasured,
         transitions,
         first_packets: first_packets.into_iter().filter_map(|(id, first)| Some((id, first.ok()?))).collect(),
         relay_table,
         topology: Topology::of(&job.plan),
         handovers,
-        tables: Vec::new(),
+        tables,
         start: record.start,
         seconds: clock::now().since(job.started).as_secs_f64(),
         folder: job.folder.display().to_string(),

@@ -1,10 +1,11 @@
 //! Scenario files: the schema, and how one is read and checked before anything is built.
 //!
 //! [`check`] reads a file and reports *all* that is wrong with it, each with file, line and nearest name ([`source`]).
-//! [`matrix`] varies a file along axes. [`parse`] knows keys, kinds and units; [`resolve`] what refers to what; [`model`] is what remains.
+//! [`matrix`] varies a file along axes, or cell by cell, and runs it in rounds. [`parse`] knows keys, kinds and units; [`resolve`] what refers to what; [`model`] is what remains.
 
 pub mod find;
 pub mod matrix;
+pub mod measured;
 pub mod model;
 pub mod parse;
 mod parse_events;
@@ -13,6 +14,7 @@ pub mod prefix;
 pub mod read;
 pub mod resolve;
 pub mod source;
+pub mod tables;
 pub mod units;
 
 use model::{FlowKind, Router, Scenario};
@@ -25,6 +27,11 @@ pub fn check(source: &Source) -> Result<Scenario, String> {
     // A value of an axis is wrong if the file with it is. Only of a good file can that be told.
     if let (Some(matrix), true) = (scenario.as_ref().and_then(|it| it.matrix.as_ref()), problems.is_empty()) {
         problems = matrix.problems(source, |varied| read(varied).1);
+        if problems.is_empty() && matrix.rounds.is_some() {
+            let noted = read::Problems::default();
+            measured::rounds(matrix, &measured::over_rounds(matrix, source, |cell| read(cell).0), &noted);
+            problems = noted.into_vec();
+        }
     }
     finish(source, scenario, &problems)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::time::Duration;
 
 use ntm_nat::Behaviour;
@@ -12,6 +13,7 @@ use toml::Spanned;
 
 use super::matrix::Matrix;
 use super::prefix::{Prefix, Site6};
+use super::tables::TableSpec;
 use crate::flow::ftp::{self, Mode};
 use crate::judge::expr::Expr;
 use crate::judge::sequence::Step;
@@ -43,6 +45,10 @@ pub struct Scenario {
     pub actions: Vec<Action>,
     /// `[[expect]]`, in the order of the file.
     pub expectations: Vec<Expectation>,
+    /// `[[table]]`, in the order of the file.
+    pub tables: Vec<TableSpec>,
+    /// Where the file has its seed, if it has one: bytes of the text.
+    pub seed_place: Option<Range<usize>>,
     /// `[matrix]`
     pub matrix: Option<Matrix>,
 }

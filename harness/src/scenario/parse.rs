@@ -7,7 +7,7 @@ use ntm_nat::Behaviour;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::matrix::matrix;
+use super::matrix::{matrix, seed};
 use super::model::{
     Coordinator, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario, Shape,
     Terminal,
@@ -17,6 +17,7 @@ use super::parse_nat::behaviour;
 use super::prefix::{Prefix, Site6};
 use super::read::{Problems, Table};
 use super::source::{Problem, Source};
+use super::tables::tables;
 use super::units;
 
 /// The outer network unless `[internet] prefix` says otherwise (TEST-NET-3, RFC 5737).
@@ -62,6 +63,8 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         flows: flows(&top),
         actions: actions(&top),
         expectations: expectations(&top),
+        tables: tables(&top),
+        seed_place: seed(document.get_ref()).map(|(place, _)| place),
         matrix: matrix(&top, document.get_ref(), &source.text),
     };
     let nodes = top.named("node").into_iter().map(|(name, _)| name.into_inner()).collect();

@@ -7,11 +7,13 @@ use std::ops::Range;
 use ntm_nat::Behaviour;
 use toml::Spanned;
 
+use super::measured::{self, Must};
 use super::model::{ActionKind, Check, Coordinator, FlowKind, Place, Role, Scenario};
 use super::parse::Parsed;
 use super::prefix::Prefix;
 use super::read::Problems;
 use super::source::{Problem, suggest};
+use super::tables::TableSpec;
 use crate::judge::catalogue;
 
 /// Notes everything in the scenario that does not fit together.
@@ -421,30 +423,16 @@ impl Resolve<'_> {
 
     fn expectations(&self) {
         let catalogue = catalogue::of(self.scenario);
-        if let Some(matrix) = &self.scenario.matrix {
-            let shown = matrix.show.get_ref();
-            if !catalogue.contains_key(shown.as_str()) {
-                let message = format!("nothing in this scenario measures `{shown}`");
-                let hint = nearest_quantity(shown, &catalogue);
-                self.problems.add(Problem::new(matrix.show.span(), message).hint(hint));
-            }
+        for shown in self.scenario.matrix.iter().flat_map(|matrix| &matrix.show) {
+            measured::quantity(shown, &catalogue, self.problems);
+        }
+        for formula in self.scenario.tables.iter().flat_map(TableSpec::expressions) {
+            measured::expression(formula, &catalogue, Must::BeAnything, self.problems);
         }
         for expectation in &self.scenario.expectations {
             match &expectation.check {
                 Check::Expression(expr) => {
-                    let text = Spanned::new(expr.span(), expr.get_ref().text.clone());
-                    for (name, span) in expr.get_ref().names() {
-                        if !catalogue.contains_key(name) {
-                            let hint = nearest_quantity(name, &catalogue);
-                            let message = format!("nothing in this scenario measures `{name}`");
-                            let span = super::parse_events::within(&text, &span);
-                            self.problems.add(Problem::new(span, message).hint(hint));
-                        }
-                    }
-                    let kind_of = |name: &str| catalogue.get(name).map(|(kind, _)| *kind);
-                    if let Err(error) = expr.get_ref().check(&kind_of) {
-                        self.note(super::parse_events::within(&text, &error.span), error.message);
-                    }
+                    measured::expression(expr, &catalogue, Must::BeTrueOrFalse, self.problems);
                 }
                 Check::Sequence { steps, .. } => {
                     for step in steps {
@@ -462,28 +450,6 @@ impl Resolve<'_> {
         let nodes = self.nodes.iter().chain(self.scenario.routers.keys()).map(String::as_str);
         if !nodes.clone().any(|node| node == name.get_ref()) {
             self.unknown(name, "node or router", nodes);
-        }
-    }
-}
-
-/// Names share long prefixes: first the flow or node must be right, then its quantity.
-fn nearest_quantity(name: &str, catalogue: &catalogue::Catalogue) -> String {
-    let (head, _) = name.rsplit_once('.').unwrap_or((name, ""));
-    let same_head: Vec<&str> = catalogue
-        .keys()
-        .filter(|known| known.rsplit_once('.').is_some_and(|(other, _)| other == head))
-        .map(String::as_str)
-        .collect();
-    if !same_head.is_empty() {
-        return suggest(name, same_head);
-    }
-    match super::source::nearest(name, catalogue.keys().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => {
-            let mut heads: Vec<&str> =
-                catalogue.keys().filter_map(|known| Some(known.rsplit_once('.')?.0)).collect();
-            heads.dedup();
-            format!("measured are: {}", heads.join(", "))
         }
     }
 }
