@@ -196,6 +196,7 @@ nat = "symmetric"
 [node]
 root = { role = "dns", at = "internet", zone = "." }
 dc = { role = "coordinator", at = "internet", zone = "dc.test", vips = "198.18.0.0/16" }
+rs = { role = "relay", at = "internet" }
 t = { role = "terminal", at = "internet" }
 u = { role = "terminal", at = "internet" }
 b = { role = "general", at = "r", name = "b.test" }
@@ -224,7 +225,7 @@ handover = { node = "a", from = "eth0", to = "eth1" }
         let scenario =
             checked("all", text.replace("KIND", kind)).unwrap_or_else(|message| panic!("{message}"));
         for (name, (kind, about)) in catalogue::of(&scenario) {
-            let name = ["a", "b", "t", "u", "dc", "root"].iter().fold(name, |name, node| {
+            let name = ["a", "b", "t", "u", "rs", "dc", "root"].iter().fold(name, |name, node| {
                 let of_interface = |name: String, interface: &str| {
                     name.replace(&format!("node.{node}.{interface}."), "node.NAME.INTERFACE.")
                 };
@@ -237,6 +238,7 @@ handover = { node = "a", from = "eth0", to = "eth1" }
                 .replace("flow.PATH.", "flow.ID.")
                 .replace("path.t.u.", "path.TERMINAL.PEER.")
                 .replace("path.u.t.", "path.TERMINAL.PEER.")
+                .replace("relay.rs.", "relay.NAME.")
                 .replace("router.r.", "router.NAME.")
                 .replace("router.s.", "router.NAME.")
                 .replace("nat.s.", "nat.NAME.")

@@ -269,7 +269,7 @@ fn a_round_that_fails_and_an_expectation_over_all_are_told() {
     }
     let cell = home.only_run().join("cells/far/2/scenario.toml");
     let alone = Home::new();
-    let run = alone.run(&cell, &["--engine", "sim", "--once"]);
+    let run = alone.run(&cell, &["--engine", "sim"]);
     assert_eq!(code(&run), 1, "{}", text_of(&run));
     assert_eq!(alone.report()["seed"], 6);
 }

@@ -17,11 +17,26 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs `scenarios/NAME.toml`; it must hold. Its report.
 fn holds(name: &str) -> (Home, Value) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let home = Home::new();
-    let file: PathBuf =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(name).with_extension("toml");
-    let run = home.run(&file, &[]);
+    runs(home, name, &scenario(name), &[])
+}
+
+/// Runs so many rounds of `scenarios/NAME.toml`, with transfers of so many seconds; all must hold. The report.
+fn rounds_hold(name: &str, rounds: u64, seconds: u64) -> (Home, Value) {
+    let text = fs::read_to_string(scenario(name)).expect("a scenario");
+    let text = text.replace("duration = \"3s\"", &format!("duration = \"{seconds}s\""));
+    let home = Home::new();
+    let file = home.scenario(name, &text);
+    runs(home, name, &file, &["--rounds", &rounds.to_string()])
+}
+
+fn scenario(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(name).with_extension("toml")
+}
+
+fn runs(home: Home, name: &str, file: &Path, more: &[&str]) -> (Home, Value) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let run = home.run(file, more);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert_eq!(code(&run), 0, "{name}\n{}\n{}", text(&run.stdout), text(&run.stderr));
     let report = home.report();
@@ -248,4 +263,58 @@ fn rs_s_4_6() {
 #[test]
 fn handover_4_6() {
     holds("handover-4-6");
+}
+
+/// T6.1-a, T6.1-b: Table 6.1 on the topology of Fig. 6.1.
+#[test]
+fn thesis_rtt() {
+    let (_home, report) = holds("thesis-rtt");
+    let table = &report["tables"][0];
+    assert_eq!(table["rows"][0][5], 7.8, "{table:#}");
+    assert_eq!(table["rows"][1][2].as_f64(), Some(quantity(&report, "flow.cn_rs.rtt_avg_ms")), "{table:#}");
+}
+
+/// T6.2-a, T6.2-b, T6.1-a: the thesis's verification, twice.
+#[test]
+fn thesis_verification() {
+    let (home, report) = rounds_hold("thesis-verification", 2, 3);
+    let interruptions = report["samples"]["handover.interruption_ms"].as_array().expect("samples");
+    assert_eq!(interruptions.len(), 2);
+    assert!(
+        quantity(&report, "handover.interruption_ms.p95")
+            <= quantity(&report, "handover.interruption_ms.max")
+    );
+    for round in ["1", "2"] {
+        assert!(home.only_run().join("cells/all").join(round).join("emulation/report.html").exists());
+    }
+}
+
+/// T6.3-a, T6.3-b, T6.3-c, T6.4-a: Table 6.4, one round of it: seven cells, each on the path that it is about, and headers cost what theory says.
+#[test]
+fn thesis_throughput() {
+    let (_home, report) = rounds_hold("thesis-throughput", 1, 2);
+    let rows = report["tables"][0]["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 7);
+    assert!(
+        rows.iter().all(|row| row.as_array().and_then(|row| row.last()) == Some(&"holds".into())),
+        "{rows:#?}"
+    );
+    // T6.3-a: 76 of 1500 bytes.
+    let below = 1.0 - quantity(&report, "cell.rs_s.mean") / quantity(&report, "cell.general.mean");
+    assert!((below - (1.0 - 1372.0 / 1448.0)).abs() < 0.005, "{below}");
+}
+
+/// T7-c: the relay's forwarding rate and its cost, in both modes.
+#[test]
+fn thesis_throughput_unlimited() {
+    let (home, report) = rounds_hold("thesis-throughput-unlimited", 1, 1);
+    for cell in ["rs_s", "rs_n", "rs_s_aes", "rs_n_aes"] {
+        let (rate, bits) = (
+            quantity(&report, &format!("cell.{cell}.relay.rs.packets_s.mean")),
+            quantity(&report, &format!("cell.{cell}.mean")),
+        );
+        // The relay forwarded at least what arrived, 1372 bytes a packet, over all but the time of setting up and ending.
+        assert!(rate > 0.4 * bits * 1e6 / 8.0 / 1372.0, "{cell}: {rate} packets/s at {bits} Mbit/s");
+    }
+    assert!(!home.only_run().join("cells/rs_s/1/emulation/run.pcapng").exists(), "nothing is recorded");
 }

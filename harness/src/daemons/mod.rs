@@ -1,10 +1,12 @@
 //! The daemons of a run: started as binaries, awaited by their readiness message, watched, asked for their status, and ended.
 //!
-//! [`ready`] hears `READY=1`, [`control`] asks; this module holds the processes.
+//! [`ready`] hears `READY=1`, [`control`] asks, `cpu` looks at what they use; this module holds the processes.
 
 pub mod control;
+mod cpu;
 pub mod ready;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -49,6 +51,7 @@ pub struct Daemons {
 struct Running {
     node: String,
     program: &'static str,
+    pid: Option<u32>,
     log: PathBuf,
     stop: oneshot::Sender<Stop>,
     ended: JoinHandle<Ended>,
@@ -141,6 +144,7 @@ impl Daemons {
     pub fn watch(&mut self, started: Started) {
         let Started { daemon, mut child, log } = started;
         let (stop, stopped) = oneshot::channel::<Stop>();
+        let pid = child.id();
         let (node, program, deaths, its_log) =
             (daemon.node.clone(), daemon.program, self.report_death.clone(), log.clone());
         let ended = tokio::spawn(async move {
@@ -155,7 +159,7 @@ impl Daemons {
                 how = stopped => end(&mut child, how.unwrap_or(Stop::Cleanly)).await,
             }
         });
-        self.running.push(Running { node: daemon.node, program: daemon.program, log, stop, ended });
+        self.running.push(Running { node: daemon.node, program: daemon.program, pid, log, stop, ended });
     }
 
     /// Waits for the next death; for ever if all live.
@@ -182,6 +186,15 @@ impl Daemons {
         }
     }
 
+    /// Seconds of a processor that each node's daemon has used so far, with its process.
+    pub fn used(&self) -> BTreeMap<String, (u32, f64)> {
+        let of = |running: &Running| {
+            let pid = running.pid?;
+            Some((running.node.clone(), (pid, cpu::seconds(pid)?)))
+        };
+        self.running.iter().filter_map(of).collect()
+    }
+
     /// The names of the nodes with a daemon.
     pub fn nodes(&self) -> Vec<String> {
         self.running.iter().map(|running| running.node.clone()).collect()
@@ -192,7 +205,7 @@ impl Daemons {
         let ending: Vec<_> = self
             .running
             .into_iter()
-            .map(|Running { node, program, log, stop, ended }| {
+            .map(|Running { node, program, log, stop, ended, .. }| {
                 // A receiver that is gone means that the daemon is.
                 let _ = stop.send(Stop::Cleanly);
                 (node, program, log, ended)

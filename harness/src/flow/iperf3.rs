@@ -46,6 +46,8 @@ pub struct Test<'a> {
     pub reverse: bool,
     /// At most this many bits per second.
     pub rate: Option<u64>,
+    /// Data flows for so long before it is measured.
+    pub omit: Duration,
 }
 
 /// Runs the test.
@@ -67,12 +69,15 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
         if test.reverse {
             command.arg("--reverse");
         }
+        if !test.omit.is_zero() {
+            command.args(["--omit", &test.omit.as_secs().to_string()]);
+        }
         if let Some(rate) = test.rate {
             command.args(["--bitrate", &rate.to_string()]);
         }
     })?;
-    let look = sockets(id, test.duration / 2, place);
-    let (status, sockets) = tokio::join!(client.finish(test.duration + GRACE), look);
+    let look = sockets(id, test.omit + test.duration / 2, place);
+    let (status, sockets) = tokio::join!(client.finish(test.omit + test.duration + GRACE), look);
     let complete = status.is_some_and(|status| status.success());
     server.finish(Duration::from_secs(if complete { 3 } else { 0 })).await;
     let json = |text: &str| serde_json::from_str::<Json>(text).unwrap_or(Json::Null);
@@ -149,21 +154,29 @@ impl Reports {
         if self.reverse { &self.client } else { &self.server }
     }
 
+    /// Seconds that are not measured.
+    fn omitted(&self) -> f64 {
+        self.receiver().pointer("/start/test_start/omit").and_then(Json::as_f64).unwrap_or(0.0)
+    }
+
     fn error(&self) -> Option<String> {
         [("client", &self.client), ("server", &self.server)]
             .into_iter()
             .find_map(|(end, report)| Some(format!("iperf3's {end}: {}", report.get("error")?.as_str()?)))
     }
 
-    /// The receiver's intervals.
+    /// The receiver's intervals, without those that are not measured. Behind those iperf3 counts its time anew.
     pub fn intervals(&self) -> Vec<Interval> {
         let list = self.receiver().get("intervals").and_then(Json::as_array);
+        let omitted = self.omitted();
         list.into_iter()
             .flatten()
             .filter_map(|interval| {
                 let sum = interval.get("sum")?;
                 let number = |key: &str| sum.get(key).and_then(Json::as_f64);
-                Some(Interval { start: number("start")?, end: number("end")?, bytes: number("bytes")? })
+                let (start, end) = (omitted + number("start")?, omitted + number("end")?);
+                let is_omitted = sum.get("omitted").and_then(Json::as_bool) == Some(true);
+                Some(Interval { start, end, bytes: number("bytes")? }).filter(|_| !is_omitted)
             })
             .collect()
     }
@@ -179,7 +192,8 @@ fn read(ends: &Reports, why: &str) -> Quantities {
     if let Some(last) = intervals.last() {
         let bytes: f64 = intervals.iter().map(|interval| interval.bytes).sum();
         set("bytes", bytes);
-        set("mbits", bytes * 8.0 / last.end / 1e6);
+        // Not by the intervals' own lengths: that of the first one may reach into the time that is not measured.
+        set("mbits", bytes * 8.0 / (last.end - ends.omitted()) / 1e6);
         set("bytes_at_end", intervals.iter().filter(|i| i.start >= last.end - 1.001).map(|i| i.bytes).sum());
     }
     if let Some(count) = ends.client.pointer("/end/sum_sent/retransmits").and_then(Json::as_f64) {
@@ -213,6 +227,24 @@ mod tests {
         assert_eq!(number("bytes_at_end"), Value::Number(10_000.0));
         assert_eq!(number("mbits"), Value::Number(0.08));
         assert_eq!(number("retransmits"), Value::Number(3.0));
+    }
+
+    /// As iperf3 3.12 tells it: the time begins anew, and the first measured interval is said to be twice as long as it is.
+    #[test]
+    fn what_is_not_measured_does_not_count() {
+        let interval = |start: f64, end: f64, bytes: f64, omitted: bool| json!({"sum": {"start": start, "end": end, "seconds": end - start, "bytes": bytes, "omitted": omitted}});
+        let mut reports = reports(None);
+        reports.server["start"]["test_start"] = json!({"omit": 1});
+        reports.server["intervals"] = json!([
+            interval(0.0, 0.5, 9e9, true),
+            interval(0.5, 0.9, 9e9, true),
+            interval(0.4, 0.5, 50_000.0, false),
+            interval(0.5, 1.0, 50_000.0, false),
+        ]);
+        let measured = read(&reports, "");
+        assert_eq!(measured["bytes"], Ok(Value::Number(100_000.0)));
+        assert_eq!(measured["mbits"], Ok(Value::Number(0.8)));
+        assert_eq!(reports.intervals()[1], Interval { start: 1.5, end: 2.0, bytes: 50_000.0 });
     }
 
     #[test]

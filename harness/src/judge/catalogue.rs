@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::expr::Kind;
 use super::routes;
-use crate::scenario::model::{ActionKind, FlowKind, Scenario};
+use crate::scenario::model::{ActionKind, FlowKind, Role, Scenario};
 
 /// Name → kind and meaning, of everything that the scenario's run measures.
 pub type Catalogue = BTreeMap<String, (Kind, &'static str)>;
@@ -140,6 +140,50 @@ const PATH: &[(&str, &str)] = &[
     ("oracle", "the way that they should take, as the NATs on both sides decide it"),
 ];
 
+/// Of every relay, without its name.
+pub const RELAY: &[Entry] = &[
+    ("packets", Kind::Number, "packets that it passed on, in both modes and directions"),
+    ("bytes", Kind::Number, "bytes of them: in RS-S with NTMobile's header, in RS-N without"),
+    (
+        "packets_s",
+        Kind::Number,
+        "packets that it passed on in a second, from the first flow's beginning to the last one's end",
+    ),
+    ("cpu_s_per_gb", Kind::Number, "seconds of a processor that it used for 10^9 bytes"),
+];
+
+/// Of every node with a daemon, without its name.
+pub const CPU: Entry =
+    ("cpu_s", Kind::Number, "seconds of a processor that its daemon used while flows and actions ran");
+
+/// The ends of names of all that is taken from packets.
+const FROM_PACKETS: &[&str] = &[
+    "sources",
+    "source_address",
+    "outer_peer",
+    "bytes_before",
+    "bytes_after",
+    "longest_stall_ms",
+    "rtp_sent",
+    "rtp_received",
+    "rtp_received_after",
+    "server_rtp_sent",
+    "server_rtp_received",
+    "rtp_source_address",
+    "first_packet_ms",
+    "network_ms",
+    "own_work_ms",
+    "interruption_ms",
+    "control_ms",
+    "gap_ms",
+    "first_byte_ms",
+];
+
+/// Whether the quantity `name` is taken from recorded packets.
+pub fn from_packets(name: &str) -> bool {
+    FROM_PACKETS.contains(&name.rsplit('.').next().unwrap_or_default())
+}
+
 const RUN: &[Entry] = &[
     ("run.ready_ms", Kind::Number, "from the start of the harness to the moment all daemons were ready"),
     (
@@ -192,6 +236,15 @@ pub fn of(scenario: &Scenario) -> Catalogue {
         }
     }
     for (name, node) in &scenario.nodes {
+        if let Role::Relay { .. } = node.role {
+            out.extend(
+                RELAY.iter().map(|(what, kind, about)| (format!("relay.{name}.{what}"), (*kind, *about))),
+            );
+        }
+        if !matches!(node.role, Role::General { .. }) {
+            let (what, kind, about) = CPU;
+            out.insert(format!("node.{name}.{what}"), (kind, about));
+        }
         let about = "its address at the start";
         out.insert(format!("node.{name}.address"), (Kind::Text, about));
         let first = node.interfaces.iter().find(|interface| interface.up).or(node.interfaces.first());
@@ -212,5 +265,6 @@ pub fn of(scenario: &Scenario) -> Catalogue {
             out.insert(format!("nat.{name}.{what}"), (*kind, *about));
         }
     }
+    out.retain(|name, _| scenario.captures || !from_packets(name));
     out
 }

@@ -193,7 +193,7 @@ impl Bench {
         }
         let mut command = Command::new(own);
         command.arg("run").arg(cell.join("scenario.toml")).arg("--folder").arg(&folder);
-        command.args(["--once", "--quiet", "--format", "json"]);
+        command.args(["--quiet", "--format", "json"]);
         if let Some(binaries) = &self.binaries {
             command.arg("--bin").arg(binaries);
         }

@@ -130,8 +130,8 @@ impl Rounds<'_> {
         let (done, all) = (self.outcomes().count(), self.bench.cells.len());
         let cells = self.bench.matrix.cells().len();
         let rounds = all / cells.max(1);
-        let of =
-            if cells == 1 { format!("{rounds} rounds") } else { format!("{rounds} rounds of {cells} cells") };
+        let several = if rounds == 1 { "1 round".to_owned() } else { format!("{rounds} rounds") };
+        let of = if cells == 1 { several } else { format!("{several} of {cells} cells") };
         let order = if cells == 1 { "" } else { ", interleaved, each beginning with another cell" };
         let missing =
             if done < all { format!("; {} of {all} runs were not made", all - done) } else { String::new() };

@@ -4,15 +4,37 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ntm_nat::Behaviour;
+use ntm_nat::{Behaviour, Forward, Protocol};
 
 use super::{HostPlan, InterfacePlan, Plan, RouterPlan, VIRTUAL};
+use crate::flow;
 use crate::scenario::model::{Link, Place, Scenario};
 use crate::scenario::prefix::{Net6, Prefix};
 
 /// Where routers without NAT get their public networks from (TEST-NET-1 and -2, RFC 5737), /27 each.
 const ROUTED: [Prefix; 2] =
     [Prefix::new(Ipv4Addr::new(192, 0, 2, 0), 24), Prefix::new(Ipv4Addr::new(198, 51, 100, 0), 24)];
+
+/// The ports of flows' servers on hosts that are reached at their router's address lead there.
+fn forward(scenario: &Scenario, routers: &mut [RouterPlan], hosts: &mut [HostPlan]) {
+    for router in routers {
+        let forward = scenario.routers.get(&router.name).into_iter().flat_map(|router| &router.forward);
+        for name in forward.map(toml::Spanned::get_ref) {
+            let Some(host) = hosts.iter_mut().find(|host| host.name == *name) else { continue };
+            let inner = host.interfaces.iter().find(|one| one.at == Place::Behind(router.name.clone()));
+            let Some(inner) = inner.map(|one| one.address) else { continue };
+            host.forwarded = Some(router.outer);
+            let its = scenario.flows.iter().zip(0..).filter(|(flow, _)| {
+                flow.kind.ends().is_some_and(|ends| Some(ends.to.get_ref()) == host.fqdn.as_ref())
+            });
+            for port in its.map(|(_, index)| flow::port(index)) {
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    router.forwards.push(Forward { protocol, port, to: (inner, port).into() });
+                }
+            }
+        }
+    }
+}
 
 /// Plans the world of `scenario`; the error names the network that is full.
 pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
@@ -85,6 +107,7 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
             link: link(router.link.as_ref()),
             link_name: router.link.as_ref().map(|name| name.get_ref().clone()),
             mtu: router.mtu,
+            forwards: Vec::new(),
         });
     }
     let mut hosts = Vec::new();
@@ -116,8 +139,10 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
             });
         }
         let fqdn = scenario.fqdn(node_name, node);
-        hosts.push(HostPlan { name: node_name.clone(), role: node.role.clone(), fqdn, interfaces });
+        let (name, role, forwarded) = (node_name.clone(), node.role.clone(), None);
+        hosts.push(HostPlan { name, role, fqdn, interfaces, forwarded });
     }
+    forward(scenario, &mut routers, &mut hosts);
     for router in &mut routers {
         router.inner = pools.get(&Place::Behind(router.name.clone())).map_or(router.inner, |pool| pool.net);
     }
@@ -239,6 +264,26 @@ mod tests {
         );
         let outers: Vec<_> = plan.routers.iter().map(|r| r.v6.map(|(outer, _)| outer.to_string())).collect();
         assert_eq!(outers, [None, Some("2001:db8::2".to_owned()), Some("2001:db8::3".to_owned())]);
+    }
+
+    /// T6.3-b: without NTMobile, a host behind a NAT is reached by forwarded ports at its router's address.
+    #[test]
+    fn a_forwarded_host_is_found_at_its_router() {
+        let plan = plan_of(
+            "[router.a]\nnat = \"symmetric\"\nforward = \"w\"\n[node.v]\nrole = \"general\"\nat = \"internet\"\n\
+             [node.w]\nrole = \"general\"\nat = \"a\"\nname = \"w.test\"\n[node.x]\nrole = \"general\"\nat = \"internet\"\nname = \"x.test\"\n\
+             [[flow]]\nid = \"f\"\nping = { from = \"v\", to = \"x.test\" }\n\
+             [[flow]]\nid = \"g\"\niperf3 = { from = \"v\", to = \"w.test\", duration = \"1s\" }\n",
+        )
+        .unwrap();
+        let host = plan.host("w").unwrap();
+        assert_eq!(
+            (host.address(), host.interfaces[0].address),
+            (plan.routers[0].outer.into(), IpAddr::from([10, 1, 0, 2]))
+        );
+        let forwards = plan.routers[0].forwards.iter();
+        let forwards: Vec<_> = forwards.map(|f| format!("{} {} {}", f.protocol, f.port, f.to)).collect();
+        assert_eq!(forwards, ["tcp 5202 10.1.0.2:5202", "udp 5202 10.1.0.2:5202"]);
     }
 
     #[test]

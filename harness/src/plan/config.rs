@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use ntm_nat::Behaviour;
+use ntm_nat::{Behaviour, Forward};
 use ntm_protocol::addr::{Fqdn, NTM_PORT, NodeId};
 use serde::Serialize;
 
@@ -186,6 +186,8 @@ struct NatConfig<'a> {
     inside: &'a str,
     outside: &'a str,
     nat: Behaviour,
+    #[serde(rename = "forward", skip_serializing_if = "<[_]>::is_empty")]
+    forwards: &'a [Forward],
 }
 
 /// Every daemon of `plan`, with its files below `folders`.
@@ -193,7 +195,8 @@ pub fn daemons(plan: &Plan, keys: &[SharedKey], folders: &Folders) -> Result<Vec
     let mut out = Vec::new();
     for router in &plan.routers {
         let common = common(&router.name, folders);
-        let config = text(&NatConfig { common, inside: INSIDE, outside: OUTSIDE, nat: router.nat })?;
+        let (inside, outside, nat, forwards) = (INSIDE, OUTSIDE, router.nat, &router.forwards[..]);
+        let config = text(&NatConfig { common, inside, outside, nat, forwards })?;
         out.push(Daemon {
             node: router.name.clone(),
             program: "ntm-nat",

@@ -10,7 +10,7 @@ pub mod zones;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ntm_nat::Behaviour;
+use ntm_nat::{Behaviour, Forward};
 use ntm_protocol::addr::Fqdn;
 
 pub use probe::ProbeNet;
@@ -54,6 +54,8 @@ pub struct RouterPlan {
     pub link_name: Option<String>,
     /// The longest packet that it passes on, in bytes.
     pub mtu: Option<u16>,
+    /// Ports of its outer address that lead to hosts behind it.
+    pub forwards: Vec<Forward>,
 }
 
 /// A host to build.
@@ -67,6 +69,8 @@ pub struct HostPlan {
     pub fqdn: Option<Fqdn>,
     /// Its real interfaces.
     pub interfaces: Vec<InterfacePlan>,
+    /// The outer address of its router, where that forwards ports to it.
+    pub forwarded: Option<Ipv4Addr>,
 }
 
 /// An interface to build.
@@ -108,13 +112,19 @@ impl HostPlan {
         self.interfaces.iter().find(|interface| interface.up).or(self.interfaces.first())
     }
 
-    /// The address that others find it at: that in IPv4, if it has both.
+    /// The address that others find it at: that of its router, if that forwards ports to it; that in IPv4, if it has both.
     pub fn address(&self) -> IpAddr {
+        if let Some(outer) = self.forwarded {
+            return outer.into();
+        }
         self.main_interface().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |interface| interface.address)
     }
 
     /// The addresses that others find it at, one of each family that it has.
     pub fn addresses(&self) -> Vec<IpAddr> {
+        if let Some(outer) = self.forwarded {
+            return vec![outer.into()];
+        }
         let all = self.main_interface().map(InterfacePlan::addresses).unwrap_or_default();
         all.into_iter().map(|(address, ..)| address).collect()
     }

@@ -1,5 +1,6 @@
 //! Tables of results: filled from what was measured, and shown as text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
@@ -11,10 +12,10 @@ use crate::scenario::tables::{Entry, TableSpec};
 
 /// The table that `spec` asks for. What was not measured leaves its entry empty, and a note says why.
 pub fn fill(spec: &TableSpec, quantities: &Quantities) -> Table {
-    let mut notes = spec.notes.clone();
-    let value_of = |name: &str| match quantities.get(name) {
-        Some(value) => value.clone().map_err(|why| format!("{name} was not measured: {why}")),
-        None => Err(format!("{name} was not measured")),
+    let mut missing: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let value_of = |name: &str| {
+        let value = quantities.get(name).cloned().unwrap_or_else(|| Err("nothing measured it".to_owned()));
+        value.map_err(|why| (why, name.to_owned()))
     };
     let mut entry = |entry: &Entry| match entry {
         Entry::Text(text) => json!(text),
@@ -23,15 +24,18 @@ pub fn fill(spec: &TableSpec, quantities: &Quantities) -> Table {
             Ok(Value::Truth(truth)) => json!(if truth { "holds" } else { "FAILS" }),
             Ok(Value::Number(number)) => json!(number),
             Ok(Value::Text(text)) => json!(text),
-            Err(why) => {
-                if !notes.contains(&why) {
-                    notes.push(why);
-                }
+            Err((why, name)) => {
+                missing.entry(why).or_default().insert(name);
                 Json::Null
             }
         },
     };
-    let rows = spec.rows.iter().map(|row| row.iter().map(&mut entry).collect()).collect();
+    let rows: Vec<Vec<Json>> = spec.rows.iter().map(|row| row.iter().map(&mut entry).collect()).collect();
+    let mut notes = spec.notes.clone();
+    notes.extend(missing.into_iter().map(|(why, names)| {
+        let names: Vec<String> = names.into_iter().collect();
+        format!("{why}: {}", names.join(", "))
+    }));
     Table { title: spec.title.clone(), columns: spec.columns.clone(), rows, notes }
 }
 

@@ -13,14 +13,14 @@ use serde_json::Value as Json;
 
 use super::session::{named, recording};
 use super::{Job, Print};
-use super::{captures, curves};
+use super::{captures, curves, relays};
 use crate::clock;
 use crate::exit::{Exit, Failure};
 use crate::first_packet::{self, FirstPacket};
 use crate::flow::{self, Quantities};
 use crate::judge::expr::Value;
-use crate::judge::routes;
 use crate::judge::verdict::{Evidence, judge};
+use crate::judge::{catalogue, routes};
 use crate::measure::{self, Recordings};
 use crate::plan::config::TUN;
 use crate::plan::{HostPlan, Plan};
@@ -56,6 +56,8 @@ pub struct Record {
     pub sightings: Vec<Sighting>,
     /// The harness's own observations.
     pub own: Vec<Json>,
+    /// Seconds of a processor that each node's daemon used, where one process lasted throughout.
+    pub cpu: BTreeMap<String, f64>,
     /// What is known of the NATs.
     pub probes: Probes,
     /// Every observation, sorted by time.
@@ -218,7 +220,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
                 Ending::Interrupted => "the run was interrupted",
                 _ => "the flow did not come to its end",
             };
-            for (name, ..) in crate::judge::catalogue::of_flow(&flow.kind) {
+            for (name, ..) in catalogue::of_flow(&flow.kind) {
                 out.insert(format!("flow.{id}.{name}"), Err(why.to_owned()));
             }
             continue;
@@ -280,6 +282,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
         let oracle = routes::oracle(&job.scenario, &from, &to);
         out.insert(format!("path.{from}.{to}.oracle"), Ok(Value::Text(oracle.to_owned())));
     }
+    out.extend(relays::quantities(job, record));
     let since = |t: u64| Value::Number(t.saturating_sub(record.origin.as_nanos()) as f64 / 1e6);
     if record.ready > 0 {
         out.insert("run.ready_ms".into(), Ok(since(record.ready)));
@@ -296,6 +299,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
         "run.first_byte_ms".into(),
         first.map(since).ok_or_else(|| "no application got anything".to_owned()),
     );
+    out.retain(|name, _| job.scenario.captures || !catalogue::from_packets(name));
     out
 }
 

@@ -107,6 +107,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         () = interrupted.next() => return Ok(Exit::Interrupted),
     };
     progress.say("the world is built");
+    let mut used = BTreeMap::new();
     let started = tokio::select! {
         started = lab.set_up(&world, &mut record) => started,
         () = interrupted.next() => Err(Failure { exit: Exit::Interrupted, message: "interrupted during set-up".into() }),
@@ -115,6 +116,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         Ok(flows) => {
             progress.say("all daemons are ready");
             record.ready = clock::now().as_nanos();
+            used = lab.daemons.used();
             lab.play(&mut world, flows, &mut record, &mut interrupted).await
         }
         // What this machine cannot do is not a result.
@@ -122,6 +124,12 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         Err(failure) => Ending::Broken(failure),
     };
     record.end = clock::now().as_nanos();
+    for (node, (pid, at_end)) in lab.daemons.used() {
+        // One that was started again has begun anew.
+        if let Some((_, at_start)) = used.get(&node).filter(|(before, _)| *before == pid) {
+            record.cpu.insert(node, at_end - at_start);
+        }
+    }
     progress.say("ending");
     let (recordings, lost, mut problems) = lab.end_captures();
     let status = lab.status(&record.probes).await;
@@ -264,6 +272,9 @@ impl Lab<'_> {
 
     /// From the first moment: every real interface of every host, and every router's outer side.
     async fn capture_links(&mut self, world: &World) -> Result<(), Failure> {
+        if !self.job.scenario.captures {
+            return Ok(());
+        }
         for host in &self.job.plan.hosts {
             for interface in &host.interfaces {
                 self.capture(world, &host.name, &interface.name, Framing::Ethernet).await?;
@@ -277,6 +288,9 @@ impl Lab<'_> {
 
     /// What applications see: terminals' TUN devices, which their daemons have made by now.
     async fn capture_tuns(&mut self, world: &World) -> Result<(), Failure> {
+        if !self.job.scenario.captures {
+            return Ok(());
+        }
         for host in self.job.plan.hosts.iter().filter(|host| matches!(host.role, Role::Terminal(_))) {
             self.capture(world, &host.name, TUN, Framing::Ip).await?;
         }

@@ -36,6 +36,8 @@ pub struct Matrix {
     pub rounds: Option<u64>,
     /// Where the file has its `seed`, which rounds vary, and what it is.
     pub seed: Option<(Range<usize>, u64)>,
+    /// Where `[matrix]` itself stands in the file, as far as it has headings.
+    pub extent: Vec<Range<usize>>,
     /// What must hold over all rounds.
     pub expectations: Vec<Expectation>,
     /// Tables of what came of all rounds.
@@ -99,8 +101,9 @@ pub const WHOLE: &str = "all";
 impl Matrix {
     /// Of a file that varies nothing and is run in rounds.
     pub fn of_rounds(rounds: u64, seed: Option<(Range<usize>, u64)>) -> Self {
-        let (show, axes, listed) = (Vec::new(), Vec::new(), false);
-        Self { show, axes, listed, rounds: Some(rounds), seed, expectations: Vec::new(), tables: Vec::new() }
+        let (show, axes, listed, extent) = (Vec::new(), Vec::new(), false, Vec::new());
+        let (expectations, tables) = (Vec::new(), Vec::new());
+        Self { show, axes, listed, rounds: Some(rounds), seed, extent, expectations, tables }
     }
 
     /// All cells; the last axis changes fastest.
@@ -129,19 +132,24 @@ impl Matrix {
         if self.axes.is_empty() { String::new() } else { format!("cell.{}.", cell.id) }
     }
 
-    /// The file of a cell, made from the file `source`; in the round `round`, from 1, with a seed of its own. Lines keep their numbers
-    /// where values are of one line.
+    /// The file of a cell, made from the file `source`, without the matrix; in the round `round`, from 1, with a seed of its own. Lines
+    /// keep their numbers where values are of one line.
     pub fn source(&self, source: &Source, cell: &Cell, round: Option<u64>) -> Source {
         let values = self.axes.iter().zip(&cell.values).map(|(axis, value)| &axis.values[*value]);
         let seeded = round.zip(self.seed.clone()).map(|(round, (place, seed))| {
             let text = seed.wrapping_add(round - 1).to_string();
             Edit { span: place.clone(), place, text }
         });
+        let without = self.extent.iter().map(|place| {
+            let lines = source.text.get(place.clone()).unwrap_or_default().matches('\n').count();
+            Edit { place: place.clone(), text: "\n".repeat(lines), span: place.clone() }
+        });
+        let more: Vec<Edit> = seeded.into_iter().chain(without).collect();
         let name = match round {
             Some(round) => format!("{} [{}, round {round}]", source.name, cell.id),
             None => format!("{} [{}]", source.name, cell.id),
         };
-        Source { name, text: Varied::of(&source.text, values, seeded).text }
+        Source { name, text: Varied::of(&source.text, values, &more).text }
     }
 
     /// What is wrong with single values, by `check`, which says what is wrong with a file.
@@ -149,7 +157,7 @@ impl Matrix {
         let mut out = Vec::new();
         for axis in &self.axes {
             for value in &axis.values {
-                let varied = Varied::of(&source.text, [value].into_iter(), None);
+                let varied = Varied::of(&source.text, [value].into_iter(), &[]);
                 let found = check(&Source { name: source.name.clone(), text: varied.text.clone() });
                 out.extend(found.into_iter().map(|problem| {
                     let span = varied.origin(&problem.span).unwrap_or_else(|| value.span.clone());
@@ -169,9 +177,9 @@ struct Varied {
 }
 
 impl Varied {
-    fn of<'a>(text: &str, values: impl Iterator<Item = &'a AxisValue>, more: Option<Edit>) -> Self {
+    fn of<'a>(text: &str, values: impl Iterator<Item = &'a AxisValue>, more: &[Edit]) -> Self {
         let values: Vec<&AxisValue> = values.collect();
-        let mut edits: Vec<&Edit> = values.iter().flat_map(|value| &value.edits).chain(&more).collect();
+        let mut edits: Vec<&Edit> = values.iter().flat_map(|value| &value.edits).chain(more).collect();
         edits.sort_by_key(|edit| edit.place.start);
         let mut out = Self { text: String::with_capacity(text.len() + 100), places: Vec::new() };
         let mut at = 0;
@@ -284,7 +292,34 @@ pub(super) fn matrix(top: &Table<'_, '_>, document: &DeTable<'_>, text: &str) ->
         table.problem(span, "this is about all rounds: say `rounds`, how many there are");
     }
     table.finish();
-    Some(Matrix { show, axes, listed: listed.is_some(), rounds, seed, expectations, tables })
+    let extent = extent(document, text);
+    Some(Matrix { show, axes, listed: listed.is_some(), rounds, seed, extent, expectations, tables })
+}
+
+/// From each heading of the matrix to the next heading of something else, or the end.
+fn extent(document: &DeTable<'_>, text: &str) -> Vec<Range<usize>> {
+    let mut headings = Vec::new();
+    for (key, value) in document.iter() {
+        heads(value, key.get_ref() == "matrix", text, &mut headings);
+    }
+    headings.sort_unstable();
+    let ends = headings.iter().skip(1).map(|(start, _)| *start).chain([text.len()]);
+    let regions = headings.iter().zip(ends).filter(|((_, is_matrix), _)| *is_matrix);
+    regions.map(|((start, _), end)| *start..end).collect()
+}
+
+/// Where the tables in `value` that have headings begin.
+fn heads(value: &Value<'_>, is_matrix: bool, text: &str, out: &mut Vec<(usize, bool)>) {
+    match value.get_ref() {
+        DeValue::Table(table) => {
+            if text.get(value.span().start..).is_some_and(|text| text.starts_with('[')) {
+                out.push((value.span().start, is_matrix));
+            }
+            table.iter().for_each(|(_, inner)| heads(inner, is_matrix, text, out));
+        }
+        DeValue::Array(items) => items.iter().for_each(|item| heads(item, is_matrix, text, out)),
+        _ => {}
+    }
 }
 
 /// Where the file has its seed, and what it is.
@@ -553,6 +588,7 @@ show = "flow.f.lost"
         assert_eq!(cells.iter().map(|cell| cell.id.as_str()).collect::<Vec<_>>(), ["plain", "often"]);
         let of = |cell: usize, round| check(&matrix.source(&source, &cells[cell], Some(round))).unwrap();
         assert_eq!((of(0, 1).seed, of(0, 3).seed, of(1, 3).seed), (1, 3, 3));
+        assert!(of(0, 1).matrix.is_none(), "a cell is a whole scenario by itself");
         assert_eq!((of(0, 1).expectations.len(), of(1, 1).expectations.len()), (0, 1));
         assert_eq!(of(1, 1).flows[0].kind.word(), "ping");
         assert_eq!(of(1, 1).horizon(), std::time::Duration::from_millis(25));

@@ -17,7 +17,7 @@ pub mod source;
 pub mod tables;
 pub mod units;
 
-use model::{FlowKind, Router, Scenario};
+use model::{FlowKind, Role, Router, Scenario};
 use ntm_nat::Allocation;
 use source::{Problem, Source};
 
@@ -79,6 +79,16 @@ pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), Strin
 
 /// Whether `scenario`, which was read from `source`, can be run in the simulation; the error is the text for the user.
 pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), String> {
+    let forwards = scenario.routers.values().flat_map(|router| &router.forward).map(|host| {
+        Problem::new(host.span(), "the simulation forwards no ports").hint("run this with --engine emulation")
+    });
+    let relays = scenario.flows.iter().filter_map(|flow| {
+        let to = &flow.kind.ends()?.to;
+        let (key, node) = scenario.node_named(to.get_ref())?;
+        let message = format!("the simulation's relays answer no ping, and `{key}` is one");
+        matches!(node.role, Role::Relay { .. })
+            .then(|| Problem::new(to.span(), message).hint("run this with --engine emulation"))
+    });
     let problems: Vec<Problem> = scenario
         .flows
         .iter()
@@ -91,6 +101,8 @@ pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), Stri
             )
             .hint("it runs `ping`; run this one with --engine emulation")
         })
+        .chain(forwards)
+        .chain(relays)
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
 }
@@ -98,6 +110,33 @@ pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// T6.1-b: a relay answers pings at its real address, and nothing else; in the simulation not even them. A router of the simulation
+    /// forwards no ports.
+    #[test]
+    fn what_a_relay_and_a_router_do_not_do_is_told() {
+        let of = |router: &str, flow: &str| {
+            let text = format!(
+                "schema = 1\nname = \"t\"\nabout = \"t\"\n[router.r]\nnat = \"symmetric\"\n{router}\n[node]\n\
+                 root = {{ role = \"dns\", at = \"internet\", zone = \".\" }}\n\
+                 dc = {{ role = \"coordinator\", at = \"internet\", zone = \"dc.test\", vips = \"198.18.0.0/16\" }}\n\
+                 rs = {{ role = \"relay\", at = \"internet\" }}\nb = {{ role = \"general\", at = \"r\", name = \"b.test\" }}\n\
+                 [[flow]]\nid = \"f\"\n{flow}\n"
+            );
+            Source { name: "t".into(), text }
+        };
+        let ping = of("", "ping = { from = \"b\", to = \"rs.dc.test\" }");
+        let scenario = check(&ping).unwrap_or_else(|message| panic!("{message}"));
+        assert!(check_simulation(&ping, &scenario).unwrap_err().contains("relays answer no ping"));
+        let page = check(&of("", "http = { from = \"b\", to = \"rs.dc.test\" }")).unwrap_err();
+        assert!(page.contains("answers a `ping` and nothing else"), "{page}");
+        let forward = of("forward = \"b\"", "ping = { from = \"b\", to = \"b.test\" }");
+        let scenario = check(&forward).unwrap_or_else(|message| panic!("{message}"));
+        assert!(check_simulation(&forward, &scenario).unwrap_err().contains("forwards no ports"));
+        let file =
+            check(&of("forward = \"b\"", "ftp = { from = \"b\", to = \"b.test\", mode = \"passive\" }"));
+        assert!(file.unwrap_err().contains("`ftp` has ports of its own"));
+    }
 
     /// Whatever the text, reading it ends, with a scenario or with a problem.
     #[test]

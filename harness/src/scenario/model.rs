@@ -27,6 +27,8 @@ pub struct Scenario {
     pub about: String,
     /// Seeds whatever is random and need not be secret.
     pub seed: u64,
+    /// Whether packets are recorded.
+    pub captures: bool,
     /// The run ends with exit code 124 if it takes longer than this.
     pub timeout: Option<Duration>,
     /// The outer network.
@@ -97,6 +99,8 @@ pub struct Router {
     pub mtu: Option<u16>,
     /// The families of the network behind it.
     pub ip: Spanned<Ip>,
+    /// Hosts behind it that are reached from outside at its address: the ports of their flows' servers lead to them.
+    pub forward: Vec<Spanned<String>>,
 }
 
 /// The address families of a network, or of an interface on it (T3.1-d).
@@ -236,6 +240,8 @@ pub enum FlowKind {
         reverse: bool,
         /// At most this many bits per second.
         rate: Option<u64>,
+        /// Data flows for so long before it is measured.
+        omit: Duration,
     },
     /// ICMP echo by name.
     Ping {
@@ -500,7 +506,7 @@ impl Scenario {
         let flows = self.flows.iter().map(|flow| {
             flow.start
                 + match &flow.kind {
-                    FlowKind::Iperf3 { duration, .. } => *duration,
+                    FlowKind::Iperf3 { duration, omit, .. } => *omit + *duration,
                     FlowKind::Ping { count, interval, .. } | FlowKind::Udp { count, interval, .. } => {
                         interval.saturating_mul(u32::try_from(*count).unwrap_or(u32::MAX))
                     }

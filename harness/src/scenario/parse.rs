@@ -54,6 +54,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         name,
         about,
         seed: top.integer("seed", 0, u64::MAX).unwrap_or(0),
+        captures: top.flag("captures").unwrap_or(true),
         timeout: top.duration("timeout"),
         internet,
         internet6,
@@ -136,6 +137,7 @@ fn router(table: &Table<'_, '_>) -> Router {
         link: table.text("link"),
         mtu: table.integer("mtu", 576, 1500).map(|mtu| mtu as u16),
         ip: table.choice("ip", Ip::WORDS).unwrap_or(Spanned::new(table.span(), Ip::V4)),
+        forward: table.texts("forward"),
     }
 }
 

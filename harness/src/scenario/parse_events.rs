@@ -43,13 +43,16 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             let duration = need_duration(table, "duration");
             let reverse = table.flag("reverse").unwrap_or(false);
             let rate = table.parsed("rate", units::rate).map(Spanned::into_inner);
-            if let Some(value) = table.get("duration")
-                && !duration.is_zero()
-                && (duration.subsec_nanos() != 0 || duration > Duration::from_secs(3600))
-            {
-                table.problem(value.span(), "iperf3 runs for whole seconds, at most 3600");
+            let omit = table.duration("omit").unwrap_or_default();
+            for (key, time) in [("duration", duration), ("omit", omit)] {
+                if let Some(value) = table.get(key)
+                    && !time.is_zero()
+                    && (time.subsec_nanos() != 0 || time > Duration::from_secs(3600))
+                {
+                    table.problem(value.span(), "iperf3 runs for whole seconds, at most 3600");
+                }
             }
-            FlowKind::Iperf3 { ends: ends?, duration, reverse, rate }
+            FlowKind::Iperf3 { ends: ends?, duration, reverse, rate, omit }
         }
         "ping" => {
             let ends = ends(table);

@@ -8,7 +8,7 @@ use ntm_nat::Behaviour;
 use toml::Spanned;
 
 use super::measured::{self, Must};
-use super::model::{ActionKind, Check, Coordinator, FlowKind, Place, Role, Scenario};
+use super::model::{ActionKind, Check, Coordinator, FlowKind, Node, Place, Role, Scenario};
 use super::parse::Parsed;
 use super::prefix::Prefix;
 use super::read::Problems;
@@ -21,6 +21,7 @@ pub fn resolve(parsed: &Parsed, problems: &Problems) {
     let check = Resolve { scenario: &parsed.scenario, nodes: &parsed.nodes, problems };
     check.places();
     check.families();
+    check.forwards();
     check.roles();
     check.names();
     check.ranges();
@@ -57,6 +58,29 @@ impl Resolve<'_> {
             && !self.scenario.links.contains_key(link.get_ref())
         {
             self.unknown(link, "link", self.scenario.links.keys().map(String::as_str));
+        }
+    }
+
+    /// A host that a router forwards ports to is behind it, and is no terminal: terminals need no help.
+    fn forwards(&self) {
+        for (name, router) in &self.scenario.routers {
+            for host in &router.forward {
+                let behind = |node: &Node| {
+                    let here = Place::Behind(name.clone());
+                    matches!(node.role, Role::General { .. })
+                        && node.interfaces.iter().any(|interface| *interface.at.get_ref() == here)
+                };
+                let known = self.scenario.nodes.iter().filter(|(_, node)| behind(node));
+                let known: Vec<&str> = known.map(|(node, _)| node.as_str()).collect();
+                if !known.contains(&host.get_ref().as_str()) {
+                    self.unknown(host, &format!("general node behind `{name}` called"), known);
+                }
+                if *router.nat.get_ref() == Behaviour::None {
+                    let message =
+                        format!("`{name}` translates nothing: hosts behind it are reached as they are");
+                    self.note(host.span(), message);
+                }
+            }
         }
     }
 
@@ -349,6 +373,30 @@ impl Resolve<'_> {
                     let wanted = Spanned::new(ends.to.span(), ends.to.get_ref().to_string());
                     self.unknown(&wanted, "node named", names.iter().map(String::as_str));
                 }
+            }
+            if let Some(ends) = flow.kind.ends()
+                && let Some((key, node)) = self.scenario.node_named(ends.to.get_ref())
+                && matches!(node.role, Role::Relay { .. })
+                && !matches!(flow.kind, FlowKind::Ping { .. })
+            {
+                self.note(
+                    ends.to.span(),
+                    format!("`{key}` is a relay, which answers a `ping` and nothing else"),
+                );
+            }
+            if let FlowKind::Sip { ends, .. } | FlowKind::Ftp { ends, .. } = &flow.kind
+                && let Some((key, _)) = self.scenario.node_named(ends.to.get_ref())
+                && self
+                    .scenario
+                    .routers
+                    .values()
+                    .any(|router| router.forward.iter().any(|it| it.get_ref() == key))
+            {
+                let message = format!(
+                    "`{}` has ports of its own, which are not forwarded to `{key}`",
+                    flow.kind.word()
+                );
+                self.note(ends.to.span(), message);
             }
             if let FlowKind::Sip { ends, .. } = &flow.kind
                 && let Some((key, node)) = self.scenario.node_named(ends.to.get_ref())

@@ -399,18 +399,17 @@ fn impairs(shape: &Link) -> bool {
 
 /// Makes all namespaces, on as many threads as there are processors.
 fn spaces(plan: &Plan) -> Result<(Space, Space, BTreeMap<String, Space>), Failure> {
-    let names: Vec<(IpAddr, String)> = plan
-        .hosts
-        .iter()
-        .filter(|host| matches!(host.role, Role::General { .. }))
-        .flat_map(|host| {
-            let name = host.fqdn.as_ref().map(ToString::to_string);
-            host.addresses().into_iter().filter_map(move |address| Some((address, name.clone()?)))
-        })
-        .collect();
+    let of = |host: &HostPlan| {
+        let name = host.fqdn.as_ref().map(ToString::to_string);
+        host.addresses().into_iter().filter_map(move |address| Some((address, name.clone()?)))
+    };
+    let known = |is: fn(&Role) -> bool| plan.hosts.iter().filter(move |host| is(&host.role)).flat_map(of);
+    let relays: Vec<(IpAddr, String)> = known(|role| matches!(role, Role::Relay { .. })).collect();
+    let general = known(|role| matches!(role, Role::General { .. }));
+    let names: Vec<_> = general.chain(relays.iter().cloned()).collect();
     let mut wanted = vec![(CORE, nameless()), (WIRE, nameless())];
     wanted.extend(plan.routers.iter().map(|router| (router.name.as_str(), nameless())));
-    wanted.extend(plan.hosts.iter().map(|host| (host.name.as_str(), names_of(host, &names))));
+    wanted.extend(plan.hosts.iter().map(|host| (host.name.as_str(), names_of(host, &names, &relays))));
     let threads = thread::available_parallelism().map_or(2, usize::from).min(8);
     let made: Vec<Result<Vec<Space>, Failure>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
@@ -441,12 +440,13 @@ fn nameless() -> Names {
     Names { resolver: None, hosts: Vec::new() }
 }
 
-/// Terminals ask their own stub for every name. Others know general nodes by an ordinary hosts file.
-fn names_of(host: &HostPlan, general: &[(IpAddr, String)]) -> Names {
+/// Terminals ask their own stub for every name. Others know general nodes by an ordinary hosts file. What all know so is where relays
+/// really are: nobody's applications speak to them, but whoever measures does.
+fn names_of(host: &HostPlan, names: &[(IpAddr, String)], relays: &[(IpAddr, String)]) -> Names {
     if host.is_terminal() {
-        Names { resolver: Some(Ipv4Addr::new(127, 0, 0, 53)), hosts: Vec::new() }
+        Names { resolver: Some(Ipv4Addr::new(127, 0, 0, 53)), hosts: relays.to_vec() }
     } else {
-        Names { resolver: None, hosts: general.to_vec() }
+        Names { resolver: None, hosts: names.to_vec() }
     }
 }
 

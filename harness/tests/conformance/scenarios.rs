@@ -35,7 +35,7 @@ pub(crate) fn expectations() -> Vec<Expectation> {
 fn within(path: &Path, text: &str) -> Vec<Expectation> {
     let lines: Vec<&str> = text.lines().collect();
     let mut out = Vec::new();
-    for (at, _) in lines.iter().enumerate().filter(|(_, line)| line.trim() == "[[expect]]") {
+    for (at, _) in lines.iter().enumerate().filter(|(_, line)| is_expectation(line)) {
         let comment: Vec<&str> =
             lines[..at].iter().rev().take_while(|line| line.starts_with('#')).copied().collect();
         let table = lines[at + 1..].iter().take_while(|line| !line.starts_with("[["));
@@ -46,6 +46,11 @@ fn within(path: &Path, text: &str) -> Vec<Expectation> {
         out.push(Expectation { file: shown(path), comment: comment.join("\n"), fail });
     }
     out
+}
+
+/// Of a run, or over all rounds.
+fn is_expectation(line: &str) -> bool {
+    matches!(line.trim(), "[[expect]]" | "[[matrix.expect]]")
 }
 
 #[test]
@@ -68,6 +73,11 @@ sequence = [
     \"y\",
 ]
 fail = \"the second\"
+
+# T1-d
+[[matrix.expect]]
+check = \"z\"
+fail = \"the third\"
 ";
     let found: Vec<_> = within(Path::new("x.toml"), text)
         .into_iter()
@@ -75,6 +85,10 @@ fail = \"the second\"
         .collect();
     assert_eq!(
         found,
-        [("the first".to_owned(), "T1-b".to_owned()), ("the second".to_owned(), String::new())]
+        [
+            ("the first".to_owned(), "T1-b".to_owned()),
+            ("the second".to_owned(), String::new()),
+            ("the third".to_owned(), "T1-d".to_owned())
+        ]
     );
 }

@@ -1,0 +1,105 @@
+//! What relays passed on, and what daemons cost (T7-c).
+
+use super::Job;
+use super::result::Record;
+use crate::engine::Engine;
+use crate::flow::Quantities;
+use crate::judge::catalogue::{CPU, RELAY};
+use crate::judge::expr::Value;
+use crate::scenario::model::Role;
+
+/// `node.NAME.cpu_s` of every daemon, and `relay.NAME.…`.
+pub(super) fn quantities(job: &Job, record: &Record) -> Quantities {
+    let mut out = Quantities::new();
+    for host in &job.plan.hosts {
+        let name = &host.name;
+        if matches!(host.role, Role::General { .. }) {
+            continue;
+        }
+        let used = record.cpu.get(name).copied().ok_or_else(|| match job.engine {
+            Engine::Simulation => "the simulation has no processes".to_owned(),
+            Engine::Emulation => format!("the daemon of `{name}` did not last throughout"),
+        });
+        out.insert(format!("node.{name}.{}", CPU.0), used.clone().map(Value::Number));
+        if matches!(host.role, Role::Relay { .. }) {
+            let passed = passed(record, name).ok_or_else(|| format!("`{name}` did not say what it counted"));
+            for (what, ..) in RELAY {
+                let value = passed.clone().and_then(|passed| of(what, passed, &used, seconds(record)));
+                out.insert(format!("relay.{name}.{what}"), value.map(Value::Number));
+            }
+        }
+    }
+    out
+}
+
+/// Packets and bytes.
+type Passed = (f64, f64);
+
+fn of(what: &str, passed: Passed, used: &Result<f64, String>, seconds: Option<f64>) -> Result<f64, String> {
+    let (packets, bytes) = passed;
+    match what {
+        "packets" => Ok(packets),
+        "bytes" => Ok(bytes),
+        "packets_s" => {
+            seconds.map(|seconds| packets / seconds).ok_or_else(|| "no flow came to its end".to_owned())
+        }
+        _ if bytes == 0.0 => Err("it passed nothing on".to_owned()),
+        _ => used.clone().map(|used| used / (bytes / 1e9)),
+    }
+}
+
+/// What the relay `name` counted, in both modes and directions.
+fn passed(record: &Record, name: &str) -> Option<Passed> {
+    let counters = record.status.get(name)?.get("counters")?;
+    let sum = |what: &str| {
+        // RS-S switches; RS-N takes from its tunnels and puts into them.
+        let ways =
+            ["forwarded", "tun_in", "tun_out"].map(|way| counters.get(format!("{way}_{what}"))?.as_f64());
+        ways.into_iter().sum::<Option<f64>>()
+    };
+    Some((sum("packets")?, sum("bytes")?))
+}
+
+/// From the first flow's beginning to the last one's end.
+fn seconds(record: &Record) -> Option<f64> {
+    let moments = |what: &'static str| {
+        record.own.iter().filter(move |event| event["what"] == what).filter_map(|event| event["t"].as_u64())
+    };
+    let (from, to) = (moments("flow-started").min()?, moments("flow-ended").max()?);
+    Some(to.saturating_sub(from) as f64 / 1e9).filter(|seconds| *seconds > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn record() -> Record {
+        let counters = json!({
+            "forwarded_packets": 10, "forwarded_bytes": 2e9, "tun_in_packets": 1, "tun_in_bytes": 0.5e9, "tun_out_packets": 2,
+            "tun_out_bytes": 0.5e9, "udp_in_packets": 99
+        });
+        let own = [(1.0, "flow-started"), (2.0, "flow-started"), (3.0, "flow-ended"), (6.0, "flow-ended")];
+        let own = own.map(|(t, what)| json!({"t": (t * 1e9) as u64, "what": what})).to_vec();
+        Record { status: json!({"rs": {"counters": counters}}), own, ..Record::default() }
+    }
+
+    /// T7-c: both modes and directions count, over the time in which flows ran.
+    #[test]
+    fn what_a_relay_cost_is_told_for_what_it_passed_on() {
+        let (record, used) = (record(), Ok(1.5));
+        let passed = passed(&record, "rs").unwrap();
+        assert_eq!(passed, (13.0, 3e9));
+        assert_eq!(of("packets_s", passed, &used, seconds(&record)), Ok(13.0 / 5.0));
+        assert_eq!(of("cpu_s_per_gb", passed, &used, None), Ok(0.5));
+    }
+
+    #[test]
+    fn nothing_is_made_up() {
+        let record = record();
+        assert_eq!(super::passed(&record, "other"), None);
+        assert!(of("cpu_s_per_gb", (0.0, 0.0), &Ok(1.0), None).is_err());
+        assert!(of("cpu_s_per_gb", (1.0, 1.0), &Err("why".to_owned()), None).is_err());
+        assert!(of("packets_s", (1.0, 1.0), &Ok(1.0), None).is_err());
+    }
+}
