@@ -13,7 +13,7 @@ use crate::report::{page, schema};
 use crate::run::{self, Options, Print};
 use crate::scenario::matrix::MOST_ROUNDS;
 use crate::scenario::{self, find};
-use crate::{bundle, doctor, matrix, plan, state};
+use crate::{bundle, doctor, matrix, plan, reference, state};
 
 /// Runs NTMobile scenarios on real packets in network namespaces, and judges the result.
 ///
@@ -129,6 +129,23 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Runs the thesis's experiments, and puts what is worth keeping of the results into reports/
+    Reference {
+        /// Scenario files, or names of some in scenarios/ [default: all whose names begin with thesis-]
+        files: Vec<PathBuf>,
+        /// Where results are put [default: reports]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// As of `run`
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
+        rounds: Option<u64>,
+        /// Where the daemons' binaries are [default: beside this one]
+        #[arg(long, value_name = "DIR")]
+        bin: Option<PathBuf>,
+        /// Show no progress
+        #[arg(long, short)]
+        quiet: bool,
+    },
     /// Prints the JSON schema of report.json
     Schema,
     /// Says what this machine has of what runs need, and what to do about the rest
@@ -240,6 +257,9 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Bundle { folder, out } => {
             println!("{}", bundle::write(&folder, out.as_deref())?.display());
             Ok(Exit::Held)
+        }
+        Command::Reference { files, out, rounds, bin, quiet } => {
+            reference::run(&reference::Options { files, out, rounds, binaries: bin, quiet })
         }
         Command::Schema => {
             println!("{}", serde_json::to_string_pretty(&schema::schema()).unwrap_or_default());

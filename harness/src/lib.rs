@@ -16,7 +16,7 @@
 //! * [`first_packet`]: PURE. What an application's first packet by name waits for.
 //! * [`transitions`]: PURE. The addresses of packets at every hop, as the thesis's figures have them.
 //! * [`report`]: the run's files. [`compare`]: two sets of runs, side by side.
-//!   [`bundle`]: what makes a run again.
+//!   [`bundle`]: what makes a run again. [`mod@reference`]: the results in `reports/`.
 //!
 //! # A run
 //!
@@ -41,6 +41,7 @@ pub mod matrix;
 pub mod measure;
 pub mod plan;
 pub mod probe;
+pub mod reference;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -240,7 +240,7 @@ fn statistics(samples: &Samples, shown: &[String]) -> Table {
         std::iter::once(json!(name)).chain(of).collect()
     };
     Table {
-        title: "Over all rounds".to_owned(),
+        title: tables::OVER_ALL.to_owned(),
         columns: std::iter::once("quantity".to_owned()).chain(heads).collect(),
         rows: shown.iter().map(row).collect(),
         notes: vec!["± 95 %: half the width of the mean's confidence interval, by Student's t".to_owned()],

@@ -34,9 +34,23 @@ pub fn describe() -> Value {
         "kernel": text(uname.as_ref().map(|uname| uname.release())),
         "machine": text(uname.as_ref().map(|uname| uname.machine())),
         "system": system,
+        "processor": value_of("/proc/cpuinfo", "model name"),
+        "memory_mb": memory_mb(),
         "processors": std::thread::available_parallelism().map_or(0, usize::from),
         "programs": programs,
     })
+}
+
+/// The first value of `key` in a file of `key: value` lines.
+fn value_of(file: &str, key: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let found = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == key);
+    found.map(|(_, value)| value.trim().to_owned())
+}
+
+fn memory_mb() -> Option<u64> {
+    let kib: u64 = value_of("/proc/meminfo", "MemTotal")?.strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024 / 1_000_000)
 }
 
 /// The commit that the project's folder is at, and whether it was changed since; nothing outside of a clone.

@@ -23,6 +23,7 @@ const PARTS: &[(&str, &str)] = &[
     ("plots.js", include_str!("html/plots.js")),
     ("topology.js", include_str!("html/topology.js")),
     ("ladder.js", include_str!("html/ladder.js")),
+    ("rounds.js", include_str!("html/rounds.js")),
     ("page.js", include_str!("html/page.js")),
 ];
 /// What each clause says.

@@ -89,7 +89,7 @@ fn value(value: &Json) -> String {
 }
 
 /// In one line, and without what Markdown would take for its own.
-fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

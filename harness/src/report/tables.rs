@@ -53,6 +53,23 @@ pub fn entry(value: &Json) -> String {
     }
 }
 
+/// The title of the table of all statistics of a scenario that was run in rounds.
+pub const OVER_ALL: &str = "Over all rounds";
+
+/// A table as `report.json` has it, with its title and notes, in Markdown.
+pub fn markdown(table: &Json) -> String {
+    let list = |key: &str| table[key].as_array().cloned().unwrap_or_default();
+    let texts =
+        |values: &[Json]| values.iter().map(|value| entry(value).replace('|', "\\|")).collect::<Vec<_>>();
+    let rows = list("rows").into_iter().map(|row| texts(row.as_array().map_or(&[], Vec::as_slice)));
+    let all: Vec<Vec<String>> = std::iter::once(texts(&list("columns"))).chain(rows).collect();
+    let mut out = format!("**{}**\n\n{}", entry(&table["title"]), aligned(&all));
+    for note in texts(&list("notes")) {
+        let _ = writeln!(out, "\n{note}");
+    }
+    out
+}
+
 /// The table with its title and notes, for a terminal.
 pub fn text(table: &Table) -> String {
     let head = table.columns.clone();

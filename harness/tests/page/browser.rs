@@ -113,7 +113,7 @@ impl Browser {
             let event = self.read();
             self.note(&event);
         }
-        self.until("document.documentElement?.dataset.ready === 'yes' && document.querySelector('#messages .rows .row, #messages > p')");
+        self.until("document.documentElement?.dataset.ready === 'yes' && document.querySelector('#messages .rows .row, #messages > p, #rounds')");
     }
 
     /// What the expression is worth on the page.

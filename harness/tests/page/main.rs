@@ -162,6 +162,71 @@ fn parts_without_data_say_so() {
     assert_eq!(browser.complaints, Vec::<String>::new());
 }
 
+/// A scenario in rounds, as the simulator runs it.
+const ROUNDS: &str = r#"
+schema = 1
+name   = "rounds"
+about  = "A ping over two links"
+seed   = 5
+[link.l]
+both = { delay = "2ms", jitter = "0.4ms" }
+[node]
+a = { role = "general", at = "internet", link = "l" }
+b = { role = "general", at = "internet", name = "b.test" }
+[[flow]]
+id   = "echo"
+ping = { from = "a", to = "b.test", count = 5, interval = "5ms" }
+[matrix]
+rounds = 4
+show   = ["flow.echo.rtt_avg_ms", "flow.echo.rtt_max_ms"]
+[[matrix.cell]]
+name = "near"
+[[matrix.cell]]
+name  = "far"
+set   = { "link.l.both.delay" = "9ms" }
+[[matrix.table]]
+title   = "Far and near"
+columns = ["cell", "here", "verdict"]
+rows    = [["near", "=cell.near.mean", "=cell.near.mean < 6"], ["far", "=cell.far.mean", "=cell.far.mean < 6"]]
+"#;
+
+#[test]
+fn many_rounds_are_shown_with_their_means() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, run) = (folder.path().join("rounds.toml"), folder.path().join("runs"));
+    fs::write(&file, ROUNDS).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+    command.arg("run").arg(&file).args(["--engine", "sim", "--quiet", "--out"]).arg(&run);
+    let made = command.env("XDG_STATE_HOME", folder.path().join("state")).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let page = fs::read_dir(&run).unwrap().next().unwrap().unwrap().path().join("report.html");
+    let mut browser = Browser::start();
+    for (size, scheme) in [(WIDE, "light"), (PHONE, "dark")] {
+        browser.open(&page, size, scheme);
+        assert_eq!(
+            browser.value("document.querySelectorAll('#rounds .uplot').length"),
+            2,
+            "one plot for each quantity"
+        );
+        let drawn = "SAMPLED.every(({ u }) => u.ctx.getImageData(0, 0, u.ctx.canvas.width, u.ctx.canvas.height).data.some(byte => byte > 0))";
+        assert_eq!(browser.value(drawn), true);
+        assert_eq!(
+            browser.value("document.documentElement.scrollWidth"),
+            size.0,
+            "nothing hangs over the edge"
+        );
+    }
+    assert_eq!(browser.value("SAMPLED[0].u.data[0].length"), 8, "a point for each round of each cell");
+    assert_eq!(browser.value("document.querySelector('#tables .held').textContent"), "holds");
+    assert_eq!(browser.value("document.querySelector('#tables .failed').textContent"), "FAILS");
+    assert_eq!(
+        browser.value("document.querySelector('#messages') === null"),
+        true,
+        "each round has its own page for that"
+    );
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
 #[test]
 fn thousands_of_messages_are_made_as_they_are_scrolled_to() {
     let (_folder, page) = made(&[], |folder| {

@@ -102,7 +102,9 @@ function firstPackets() {
 
 function results() {
   const tables = REPORT.tables ?? [];
-  if (tables.length) part("tables", "Results", tables.map(one => [table(one.title, one.columns, one.rows), (one.notes ?? []).map(note => h("p", { class: "quiet" }, note))]));
+  const entry = value => value === "holds" ? h("span", { class: "held" }, value) : value === "FAILS" ? h("span", { class: "failed" }, value)
+    : typeof value === "number" ? +value.toFixed(3) : value;
+  if (tables.length) part("tables", "Results", tables.map(one => [table(one.title, one.columns, one.rows.map(row => row.map(entry))), (one.notes ?? []).map(note => h("p", { class: "quiet" }, note))]));
 }
 
 // An entry of a Relay Table, field by field, with the moment each was filled (TA-c).
@@ -156,16 +158,28 @@ function theRest() {
     DATA.status ? h("details", {}, h("summary", {}, "What every daemon said of itself at the end"), h("pre", {}, JSON.stringify(DATA.status, null, 1))) : null);
 }
 
+// What one run shows over its time. Of many runs, each has that on a page of its own.
+function oneRun() {
+  overTime();
+  handoverParts();
+  firstPackets();
+  part("topology", "Topology", WORLD.hosts.length ? topology() : absent("The report does not hold the topology."));
+  part("messages", "Messages", ladder());
+  stateTables();
+}
+
 head();
 theClock();
-verdict();
-results();
-overTime();
-handoverParts();
-firstPackets();
-part("topology", "Topology", WORLD.hosts.length ? topology() : absent("The report does not hold the topology."));
-part("messages", "Messages", ladder());
-stateTables();
+if (ROUNDS) {
+  byId("clock").style.display = "none";
+  results();
+  rounds();
+  verdict();
+} else {
+  verdict();
+  results();
+  oneRun();
+}
 quantities();
 theRest();
 clock.set(HANDOVERS[0]?.joined ?? SPAN[1]);
