@@ -48,6 +48,10 @@ pub struct Test<'a> {
     pub rate: Option<u64>,
     /// Data flows for so long before it is measured.
     pub omit: Duration,
+    /// TCP's congestion control, if not the kernel's own.
+    pub congestion: Option<&'a str>,
+    /// The sockets' buffers in bytes.
+    pub window: Option<u64>,
 }
 
 /// Runs the test.
@@ -68,6 +72,12 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
         ]);
         if test.reverse {
             command.arg("--reverse");
+        }
+        if let Some(congestion) = test.congestion {
+            command.args(["--congestion", congestion]);
+        }
+        if let Some(window) = test.window {
+            command.args(["--window", &window.to_string()]);
         }
         if !test.omit.is_zero() {
             command.args(["--omit", &test.omit.as_secs().to_string()]);

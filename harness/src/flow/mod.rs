@@ -126,13 +126,18 @@ pub async fn prepare(flow: &Flow, place: &Place, seed: u64) -> Result<Server, Fa
 pub async fn run(flow: &Flow, place: &Place, server: Server) -> Result<Quantities, Failure> {
     let id = flow.id.get_ref();
     match (&flow.kind, server) {
-        (FlowKind::Iperf3 { ends, duration, reverse, rate, omit }, Server::Iperf3(server)) => {
+        (
+            FlowKind::Iperf3 { ends, duration, reverse, rate, omit, congestion, window },
+            Server::Iperf3(server),
+        ) => {
             let test = iperf3::Test {
                 to: ends.to.get_ref().as_str(),
                 duration: *duration,
                 reverse: *reverse,
                 rate: *rate,
                 omit: *omit,
+                congestion: congestion.as_deref(),
+                window: *window,
             };
             iperf3::run(id, &test, place, server).await
         }

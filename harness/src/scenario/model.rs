@@ -242,6 +242,10 @@ pub enum FlowKind {
         rate: Option<u64>,
         /// Data flows for so long before it is measured.
         omit: Duration,
+        /// TCP's congestion control, as the kernel calls it; the kernel's own unless given.
+        congestion: Option<String>,
+        /// The sockets' buffers in bytes, which bound what is under way.
+        window: Option<u64>,
     },
     /// ICMP echo by name.
     Ping {

@@ -52,7 +52,9 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
                     table.problem(value.span(), "iperf3 runs for whole seconds, at most 3600");
                 }
             }
-            FlowKind::Iperf3 { ends: ends?, duration, reverse, rate, omit }
+            let congestion = table.parsed("congestion", congestion).map(Spanned::into_inner);
+            let window = table.parsed("window", units::bytes).map(Spanned::into_inner);
+            FlowKind::Iperf3 { ends: ends?, duration, reverse, rate, omit, congestion, window }
         }
         "ping" => {
             let ends = ends(table);
@@ -111,6 +113,16 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             FlowKind::Exec { node: node?, command, timeout }
         }
     })
+}
+
+/// The name of a congestion control.
+fn congestion(name: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !name.is_empty() && name.len() < 16 && name.chars().all(good) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("{name:?} names no congestion control: write it as \"cubic\""))
+    }
 }
 
 fn ends(table: &Table<'_, '_>) -> Option<Ends> {
