@@ -302,7 +302,8 @@ fn a_data_packet_shows_the_packet_inside() {
         let keys = DataKeys::new(&key(25), PATH, EPOCH, suite, from);
         let mut buffer = vec![0; sealed_len(suite, inside.len())];
         buffer[HEADER_LEN..HEADER_LEN + inside.len()].copy_from_slice(&inside);
-        let sealed = keys.seal(77, inside.len(), &mut buffer).unwrap();
+        let sealed = keys.place(77, inside.len(), &mut buffer).unwrap();
+        keys.seal_all(&mut buffer, std::slice::from_ref(&(0..sealed)));
         buffer.truncate(sealed);
         buffer
     };

@@ -3,6 +3,9 @@
 //! Role machines never see data packets. They emit [`DataUpdate`]s; whoever moves packets owns one table for each direction
 //! and applies the updates between batches. So the packet path takes no lock, allocates nothing, and costs the same however many
 //! paths there are. A real node has its tables on two threads; the simulation holds both in one.
+//!
+//! Packets come in batches, and a batch costs much less than its packets one by one: [`Outbound::place`] each, then
+//! [`Outbound::seal_placed`]; [`Inbound::judge_all`].
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use foldhash::fast::FixedState;
 
 use crate::addr::PathId;
-use crate::crypto::{DataKeys, ReplayWindow};
+use crate::crypto::{DataKeys, ReplayWindow, SEALED_AT_ONCE, Sealed};
 use crate::wire::{HEADER_LEN, Header, Kind, Reason, Refusal, Role};
 
 /// The addresses of an inner packet, which select a path: at a terminal (VIP_MN, VIP_CN); at an RS-N, for packets from a
@@ -160,7 +163,7 @@ impl std::fmt::Debug for DataUpdate {
 }
 
 struct Sending {
-    keys: DataKeys,
+    keys: Arc<DataKeys>,
     next: u64,
     way: Way,
     /// Whether the path is lost.
@@ -189,6 +192,14 @@ pub struct Outbound {
     /// The first is in use; of another path there is one only where both ends called each other.
     flows: HashMap<Flow, Vec<Sending>, FixedState>,
     paused: bool,
+    /// Whose keys the packets have that were placed and are not sealed yet, in their order.
+    placed: Vec<Run>,
+}
+
+/// Consecutive packets under the same keys.
+struct Run {
+    keys: Arc<DataKeys>,
+    count: usize,
 }
 
 /// Why an inner packet was not sent.
@@ -214,7 +225,7 @@ impl Outbound {
                 sendings.insert(
                     0,
                     Sending {
-                        keys: (**keys).clone(),
+                        keys: Arc::new((**keys).clone()),
                         next: 1,
                         way: Way::from(*remote),
                         lost: false,
@@ -257,8 +268,15 @@ impl Outbound {
         self.paused
     }
 
-    /// Seals `inner` into `out`: the datagram's length and the way that it takes.
+    /// Seals `inner` into `out`: the datagram's length and the way that it takes. Nothing else is placed and not sealed yet.
     pub fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
+        let (length, way) = self.place(inner, out)?;
+        self.seal_placed(out, std::slice::from_ref(&(0..length)));
+        Ok((length, way))
+    }
+
+    /// Lays the datagram of `inner` out in `out`, to be sealed by [`seal_placed`](Self::seal_placed): its length and the way that it takes.
+    pub fn place(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
         let flow = Flow::of(inner).map_err(|_| NotSent::Malformed)?;
         let sendings = self.flows.get_mut(&flow).map(Vec::as_mut_slice);
         let Some([sending, ..]) = sendings else { return Err(NotSent::NoPath(flow)) };
@@ -267,18 +285,32 @@ impl Outbound {
         }
         let room = out.get_mut(HEADER_LEN..HEADER_LEN + inner.len()).ok_or(NotSent::TooLarge)?;
         room.copy_from_slice(inner);
-        let length = sending.keys.seal(sending.next, inner.len(), out).ok_or(NotSent::TooLarge)?;
+        let length = sending.keys.place(sending.next, inner.len(), out).ok_or(NotSent::TooLarge)?;
         sending.next += 1;
         if let Some(usage) = &sending.usage {
             usage.note();
         }
+        match self.placed.last_mut() {
+            Some(run) if Arc::ptr_eq(&run.keys, &sending.keys) => run.count += 1,
+            _ => self.placed.push(Run { keys: Arc::clone(&sending.keys), count: 1 }),
+        }
         Ok((length, sending.way))
+    }
+
+    /// Seals all that was placed: the datagrams stand at `places` of `buffer`, in the order in which they were placed.
+    pub fn seal_placed(&mut self, buffer: &mut [u8], places: &[Range<usize>]) {
+        let mut rest = places;
+        for run in self.placed.drain(..) {
+            let (these, others) = rest.split_at(run.count);
+            run.keys.seal_all(buffer, these);
+            rest = others;
+        }
     }
 }
 
 /// Keys of one epoch that still open packets.
 struct Opening {
-    keys: DataKeys,
+    keys: Arc<DataKeys>,
     window: ReplayWindow,
 }
 
@@ -301,6 +333,23 @@ const EPOCHS_KEPT: usize = 3;
 #[derive(Default)]
 pub struct Inbound {
     paths: HashMap<PathId, Inlet, FixedState>,
+    /// The datagrams of a batch whose MACs are to be judged.
+    sealed: Vec<Candidate>,
+}
+
+/// A datagram whose path ends here, and that may be good.
+struct Candidate {
+    /// Which of the batch it is.
+    index: usize,
+    header: Header,
+    keys: Arc<DataKeys>,
+    mac: Sealed,
+}
+
+/// What is found out about a datagram before its MAC is looked at.
+enum Look {
+    Decided(Verdict),
+    Sealed(Header, Arc<DataKeys>),
 }
 
 /// What to do with a datagram.
@@ -321,7 +370,8 @@ impl Inbound {
     pub fn apply(&mut self, update: &DataUpdate) {
         match update {
             DataUpdate::Receive { flow, keys } => {
-                let opening = Opening { keys: (**keys).clone(), window: ReplayWindow::default() };
+                let keys = Arc::new((**keys).clone());
+                let opening = Opening { keys: Arc::clone(&keys), window: ReplayWindow::default() };
                 match self.paths.get_mut(&keys.path()) {
                     Some(Inlet::Open { flow: known, epochs, .. }) if known == flow => {
                         epochs.retain(|old| old.keys.epoch() != keys.epoch());
@@ -358,43 +408,94 @@ impl Inbound {
 
     /// Judges `datagram`, opening it in place where its path ends here.
     pub fn judge(&mut self, datagram: &mut [u8]) -> Verdict {
-        // What has no good header is the role machine's to refuse: refusals of control and data are told in one place.
-        let Ok(header) = Header::parse(datagram) else { return Verdict::Control };
-        if header.kind != Kind::Data {
-            return Verdict::Control;
+        match self.look(datagram) {
+            Look::Decided(verdict) => verdict,
+            Look::Sealed(header, keys) => self.open(&header, &Sealed::of(&keys, datagram), datagram),
         }
-        self.packet(&header, datagram).unwrap_or_else(Verdict::Refused)
     }
 
-    fn packet(&mut self, header: &Header, datagram: &mut [u8]) -> Result<Verdict, Refusal> {
-        let refused = |field, reason| Err(Refusal::new(field, reason));
-        match self.paths.get_mut(&PathId(header.id)) {
+    /// Judges the datagrams at `places` of `buffer` as [`judge`](Self::judge) does, in their order; `verdicts` are theirs.
+    pub fn judge_all(&mut self, buffer: &mut [u8], places: &[Range<usize>], verdicts: &mut Vec<Verdict>) {
+        verdicts.clear();
+        let mut sealed = std::mem::take(&mut self.sealed);
+        for (index, place) in places.iter().enumerate() {
+            match self.look(&buffer[place.clone()]) {
+                Look::Decided(verdict) => verdicts.push(verdict),
+                Look::Sealed(header, keys) => {
+                    sealed.push(Candidate { index, header, keys, mac: Sealed::default() });
+                    // Its own comes below.
+                    verdicts.push(Verdict::Control);
+                }
+            }
+        }
+        for some in sealed.chunks_mut(SEALED_AT_ONCE) {
+            let datagrams = some.iter().map(|one| (&*one.keys, &buffer[places[one.index].clone()]));
+            let macs = Sealed::of_all(datagrams);
+            some.iter_mut().zip(macs).for_each(|(one, mac)| one.mac = mac);
+        }
+        for Candidate { index, header, mac, .. } in sealed.drain(..) {
+            verdicts[index] = self.open(&header, &mac, &mut buffer[places[index].clone()]);
+        }
+        self.sealed = sealed;
+    }
+
+    fn look(&self, datagram: &[u8]) -> Look {
+        // What has no good header is the role machine's to refuse: refusals of control and data are told in one place.
+        let Ok(header) = Header::parse(datagram) else { return Look::Decided(Verdict::Control) };
+        if header.kind != Kind::Data {
+            return Look::Decided(Verdict::Control);
+        }
+        let refused = |field, reason| Look::Decided(Verdict::Refused(Refusal::new(field, reason)));
+        match self.paths.get(&PathId(header.id)) {
             None => refused("path id", Reason::Stranger),
             Some(Inlet::Switch { ends }) => {
                 let to = if header.flags.responder { Role::Initiator } else { Role::Responder };
                 match ends[to.index()] {
-                    Some(remote) => Ok(Verdict::Forward(remote)),
+                    Some(remote) => Look::Decided(Verdict::Forward(remote)),
                     None => refused("path id", Reason::Unexpected),
                 }
             }
-            Some(Inlet::Open { flow, epochs, usage }) => {
-                let Some(opening) = epochs.iter_mut().find(|o| o.keys.epoch() == header.epoch) else {
+            Some(Inlet::Open { epochs, .. }) => {
+                let Some(opening) = epochs.iter().find(|o| o.keys.epoch() == header.epoch) else {
                     return refused("epoch", Reason::Unknown(header.epoch.into()));
                 };
                 if !opening.window.check(header.sequence) {
                     return refused("sequence", Reason::Replayed(header.sequence));
                 }
-                let inner = opening.keys.open(header, datagram)?;
-                opening.window.accept(header.sequence);
-                if Flow::of(&datagram[inner.clone()])? != *flow {
-                    return refused("inner addresses", Reason::Conflict);
+                match opening.keys.check(&header, datagram) {
+                    Ok(()) => Look::Sealed(header, Arc::clone(&opening.keys)),
+                    Err(refusal) => Look::Decided(Verdict::Refused(refusal)),
                 }
-                if let Some(usage) = usage {
-                    usage.note();
-                }
-                Ok(Verdict::Deliver(inner))
             }
         }
+    }
+
+    /// Opens a datagram that was looked at, by the MAC that it must have. Others may have been opened since: its number is judged again.
+    fn open(&mut self, header: &Header, mac: &Sealed, datagram: &mut [u8]) -> Verdict {
+        let refused = |field, reason| Verdict::Refused(Refusal::new(field, reason));
+        let Some(Inlet::Open { flow, epochs, usage }) = self.paths.get_mut(&PathId(header.id)) else {
+            return refused("path id", Reason::Stranger);
+        };
+        let Some(opening) = epochs.iter_mut().find(|o| o.keys.epoch() == header.epoch) else {
+            return refused("epoch", Reason::Unknown(header.epoch.into()));
+        };
+        if !opening.window.check(header.sequence) {
+            return refused("sequence", Reason::Replayed(header.sequence));
+        }
+        let inner = match opening.keys.open(mac, header, datagram) {
+            Ok(inner) => inner,
+            Err(refusal) => return Verdict::Refused(refusal),
+        };
+        opening.window.accept(header.sequence);
+        match Flow::of(&datagram[inner.clone()]) {
+            Err(refusal) => return Verdict::Refused(refusal),
+            Ok(shown) if shown != *flow => return refused("inner addresses", Reason::Conflict),
+            Ok(_) => {}
+        }
+        if let Some(usage) = usage {
+            usage.note();
+        }
+        Verdict::Deliver(inner)
     }
 }
 
@@ -449,6 +550,44 @@ mod tests {
             inb.judge(&mut copy.clone()),
             Verdict::Refused(Refusal::new("sequence", Reason::Replayed(1)))
         );
+    }
+
+    /// A batch gets the verdicts that its datagrams get one by one: good ones of two paths, a copy, a changed one, strangers, other messages.
+    #[test]
+    fn a_batch_is_judged_as_its_datagrams_are_alone() {
+        let (mut out, mut inb) = ends(0);
+        let (_, mut alone) = ends(0);
+        let other = PathId([2; 16]);
+        let switch = DataUpdate::Switch { path: other, ends: [None, Some("192.0.2.2:2".parse().unwrap())] };
+        inb.apply(&switch);
+        alone.apply(&switch);
+        let mut datagrams: Vec<_> = (0..9).map(|n| sealed(&mut out, &packet(flow(), n * 150))).collect();
+        datagrams.insert(4, datagrams[3].clone());
+        datagrams[7][40] ^= 1;
+        datagrams.insert(2, vec![1, 2, 3]);
+        let keys = DataKeys::new(&SharedKey::new([8; 32]), other, 0, Suite::None, Role::Initiator);
+        let mut passed = vec![0; sealed_len(Suite::None, 20)];
+        keys.place(1, 20, &mut passed).unwrap();
+        datagrams.insert(5, passed);
+
+        let mut places = Vec::new();
+        let mut buffer: Vec<u8> = Vec::new();
+        for datagram in &datagrams {
+            places.push(buffer.len()..buffer.len() + datagram.len());
+            buffer.extend(datagram);
+        }
+        let mut verdicts = vec![Verdict::Control];
+        inb.judge_all(&mut buffer, &places, &mut verdicts);
+        let expected: Vec<_> = datagrams.iter_mut().map(|datagram| alone.judge(datagram)).collect();
+        assert_eq!(verdicts, expected);
+        assert_eq!(buffer, datagrams.concat());
+        let kinds = verdicts.iter().map(|verdict| match verdict {
+            Verdict::Deliver(_) => 'd',
+            Verdict::Forward(_) => 'f',
+            Verdict::Control => 'c',
+            Verdict::Refused(_) => 'r',
+        });
+        assert_eq!(kinds.collect::<String>(), "ddcddfrddrdd");
     }
 
     #[test]

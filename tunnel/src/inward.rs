@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use ntm_protocol::data::Verdict;
 use tokio::sync::mpsc;
@@ -16,6 +17,9 @@ use crate::tun::Tun;
 use crate::udp::Udp;
 use crate::wake::{Waited, Waiter};
 
+/// Datagrams that are judged together: a call may bring much more than the caches hold, and what is opened is soon read again.
+const JUDGED_AT_ONCE: usize = 32;
+
 /// The thread's state.
 pub(crate) struct Inward<I: Ingress> {
     tun: Option<Tun>,
@@ -28,6 +32,10 @@ pub(crate) struct Inward<I: Ingress> {
     receiver: Receiver,
     coalescer: Coalescer,
     outlet: Outlet,
+    /// Where the batch's datagrams stand, and where they came from.
+    places: Vec<Range<usize>>,
+    froms: Vec<SocketAddr>,
+    verdicts: Vec<Verdict>,
 }
 
 impl<I: Ingress> Inward<I> {
@@ -43,7 +51,21 @@ impl<I: Ingress> Inward<I> {
         let coalescer = Coalescer::new(tun.as_ref().is_some_and(Tun::has_offload));
         let outlet = Outlet::new(udp.clone());
         let receiver = Receiver::new();
-        Self { tun, udp, table, pending, control, notify, waiter, receiver, coalescer, outlet }
+        Self {
+            tun,
+            udp,
+            table,
+            pending,
+            control,
+            notify,
+            waiter,
+            receiver,
+            coalescer,
+            outlet,
+            places: Vec::new(),
+            froms: Vec::new(),
+            verdicts: Vec::new(),
+        }
     }
 
     /// Runs until the end is told.
@@ -77,31 +99,51 @@ impl<I: Ingress> Inward<I> {
     }
 
     fn batch(&mut self) {
-        let Self { tun, table, control, notify, waiter, receiver, coalescer, outlet, .. } = self;
+        let Self {
+            tun,
+            table,
+            control,
+            notify,
+            waiter,
+            receiver,
+            coalescer,
+            outlet,
+            places,
+            froms,
+            verdicts,
+            ..
+        } = self;
         let counters = &*notify.counters;
-        let (mut packets, mut bytes) = (0, 0);
-        receiver.each(|arena, place, from| {
-            packets += 1;
-            bytes += place.len();
-            let datagram = &mut arena[place.clone()];
-            match table.judge(datagram, from) {
-                Verdict::Deliver(inner) if tun.is_some() => {
-                    coalescer.push(arena, place.start + inner.start..place.start + inner.end);
-                }
-                Verdict::Deliver(_) => counters.drop_not_delivered.add(1),
-                Verdict::Forward(to) => outlet.push(arena, place, to.into()),
-                Verdict::Control => match control.try_send((datagram.to_vec(), from)) {
-                    Ok(()) => counters.control_packets.add(1),
-                    Err(_) => counters.drop_control_full.add(1),
-                },
-                Verdict::Refused(refusal) => {
-                    counters.drop_refused.add(1);
-                    notify.tell(Notice::Refused { refusal, from });
+        places.clear();
+        froms.clear();
+        for (place, from) in receiver.datagrams() {
+            places.push(place);
+            froms.push(from);
+        }
+        counters.udp_in_packets.add(places.len());
+        counters.udp_in_bytes.add(places.iter().map(Range::len).sum());
+
+        let arena = receiver.arena_mut();
+        for (places, froms) in places.chunks(JUDGED_AT_ONCE).zip(froms.chunks(JUDGED_AT_ONCE)) {
+            table.judge_all(arena, places, verdicts);
+            for ((place, from), verdict) in places.iter().zip(froms).zip(verdicts.drain(..)) {
+                match verdict {
+                    Verdict::Deliver(inner) if tun.is_some() => {
+                        coalescer.push(arena, place.start + inner.start..place.start + inner.end);
+                    }
+                    Verdict::Deliver(_) => counters.drop_not_delivered.add(1),
+                    Verdict::Forward(to) => outlet.push(arena, place.clone(), to.into()),
+                    Verdict::Control => match control.try_send((arena[place.clone()].to_vec(), *from)) {
+                        Ok(()) => counters.control_packets.add(1),
+                        Err(_) => counters.drop_control_full.add(1),
+                    },
+                    Verdict::Refused(refusal) => {
+                        counters.drop_refused.add(1);
+                        notify.tell(Notice::Refused { refusal, from: *from });
+                    }
                 }
             }
-        });
-        counters.udp_in_packets.add(packets);
-        counters.udp_in_bytes.add(bytes);
+        }
 
         let sent = outlet.flush(receiver.arena_mut(), waiter, counters);
         counters.forwarded_packets.add(sent.packets);

@@ -146,20 +146,16 @@ impl Receiver {
         Ok(received)
     }
 
-    /// Calls `each` with every datagram of the batch: the whole buffer, the datagram's place in it, and where it came from.
-    pub(crate) fn each(&mut self, mut each: impl FnMut(&mut [u8], Range<usize>, SocketAddr)) {
-        for Message { place, segment, from } in &self.messages {
-            let mut at = place.start;
-            // At least once: an empty datagram is a datagram.
-            loop {
-                let end = place.end.min(at + segment);
-                each(&mut self.arena, at..end, *from);
-                at = end;
-                if at == place.end {
-                    break;
-                }
-            }
-        }
+    /// Every datagram of the batch: its place in the buffer, and where it came from.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = (Range<usize>, SocketAddr)> {
+        self.messages.iter().flat_map(|Message { place, segment, from }| {
+            // At least one: an empty datagram is a datagram.
+            let count = place.len().div_ceil(*segment).max(1);
+            (0..count).map(move |n| {
+                let start = place.start + n * segment;
+                (start..place.end.min(start + segment), *from)
+            })
+        })
     }
 
     /// The buffer that holds the datagrams.
@@ -351,7 +347,9 @@ mod tests {
                 Err(error) => panic!("{error}"),
             }
             calls += 1;
-            receiver.each(|arena, place, from| datagrams.push((arena[place].to_vec(), from)));
+            for (place, from) in receiver.datagrams() {
+                datagrams.push((receiver.arena[place].to_vec(), from));
+            }
         }
         (datagrams, calls)
     }

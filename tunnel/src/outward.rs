@@ -34,7 +34,7 @@ pub(crate) struct Outward<E: Egress> {
     sealer: Sealer<E>,
 }
 
-/// Where packets are sealed and from where they are sent.
+/// Where packets are placed, sealed and sent from.
 struct Sealer<E> {
     table: E,
     outlet: Outlet,
@@ -43,6 +43,8 @@ struct Sealer<E> {
     answers: Option<Tun>,
     buffer: Box<[u8]>,
     used: usize,
+    /// Where the datagrams of the batch stand, which are yet to be sealed.
+    places: Vec<Range<usize>>,
 }
 
 impl<E: Egress> Outward<E> {
@@ -58,7 +60,8 @@ impl<E: Egress> Outward<E> {
         // One packet beyond the limit always fits.
         let buffer = vec![0; BATCH_BYTES + READ + OVERHEAD].into();
         let answers = answer.then(|| tun.clone());
-        let sealer = Sealer { table, outlet: Outlet::new(udp), notify, answers, buffer, used: 0 };
+        let sealer =
+            Sealer { table, outlet: Outlet::new(udp), notify, answers, buffer, used: 0, places: Vec::new() };
         Self { tun, pending, waiter, sealer }
     }
 
@@ -118,12 +121,12 @@ impl<E: Egress> Outward<E> {
         &self.sealer.notify.counters
     }
 
-    /// Seals what one read brought.
+    /// Places what one read brought.
     fn packet(&mut self, bytes: &mut [u8], scratch: &mut Vec<u8>) {
         let parsed = if self.tun.has_offload() { Vnet::parse(bytes) } else { Some((Vnet::default(), bytes)) };
         let result = match parsed {
             Some((vnet, packet)) => {
-                split(vnet, packet, scratch, |inner| self.sealer.seal(inner, &self.waiter))
+                split(vnet, packet, scratch, |inner| self.sealer.place(inner, &self.waiter))
             }
             None => Err(NotSplit::Malformed),
         };
@@ -139,7 +142,7 @@ impl<E: Egress> Sealer<E> {
         self.outlet.forget_interfaces();
     }
 
-    fn seal(&mut self, inner: &[u8], waiter: &Waiter) {
+    fn place(&mut self, inner: &[u8], waiter: &Waiter) {
         let counters = &self.notify.counters;
         counters.tun_in_packets.add(1);
         counters.tun_in_bytes.add(inner.len());
@@ -148,11 +151,12 @@ impl<E: Egress> Sealer<E> {
             self.flush(waiter);
         }
         let room = &mut self.buffer[self.used..];
-        match self.table.seal(inner, room) {
+        match self.table.place(inner, room) {
             Ok((len, way)) => {
-                let place: Range<usize> = self.used..self.used + len;
+                let place = self.used..self.used + len;
                 self.used = place.end;
-                self.outlet.push(&self.buffer, place, way);
+                self.outlet.push(&self.buffer, place.clone(), way);
+                self.places.push(place);
             }
             Err(why) => {
                 self.answer(inner, why);
@@ -195,6 +199,8 @@ impl<E: Egress> Sealer<E> {
     }
 
     fn flush(&mut self, waiter: &Waiter) {
+        self.table.seal_placed(&mut self.buffer, &self.places);
+        self.places.clear();
         let counters = &self.notify.counters;
         let sent = self.outlet.flush(&self.buffer, waiter, counters);
         counters.udp_out_packets.add(sent.packets);

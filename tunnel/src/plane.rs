@@ -1,7 +1,7 @@
 //! The data plane: two threads, one for each direction, that share nothing but the descriptors.
 //!
 //! ```text
-//!   TUN ──read──▶ split ──▶ Egress::seal ──▶ trains ──sendmmsg──▶ UDP          thread "ntm-out"
+//!   TUN ──read──▶ split ──▶ Egress::place, seal ──▶ trains ──sendmmsg──▶ UDP   thread "ntm-out"
 //!   UDP ─recvmmsg▶ Ingress::judge ─┬─ Deliver ──▶ coalesce ──writev──▶ TUN      thread "ntm-in"
 //!                                  ├─ Forward ──▶ trains ──sendmmsg──▶ UDP      (RS-S, T4.1.3-a)
 //!                                  └─ Control ──▶ Plane::next
@@ -261,6 +261,7 @@ mod tests {
     use ntm_protocol::data::{Verdict, Way};
     use ntm_protocol::wire::Reason;
     use std::net::UdpSocket;
+    use std::ops::Range;
 
     /// A table for tests: what a datagram's first letter says is done with it.
     struct Letters {
@@ -274,14 +275,15 @@ mod tests {
             self.forward = Some(*update);
         }
 
-        fn judge(&mut self, datagram: &mut [u8], _from: SocketAddr) -> Verdict {
-            match (datagram.first(), self.forward) {
+        fn judge_all(&mut self, buffer: &mut [u8], places: &[Range<usize>], verdicts: &mut Vec<Verdict>) {
+            verdicts.clear();
+            verdicts.extend(places.iter().map(|place| match (buffer[place.clone()].first(), self.forward) {
                 (Some(b'f'), Some(to)) => Verdict::Forward(to),
-                (Some(b'd'), _) => Verdict::Deliver(1..datagram.len()),
+                (Some(b'd'), _) => Verdict::Deliver(1..place.len()),
                 (Some(b'p'), _) => panic!("told to"),
                 (Some(b'c'), _) => Verdict::Control,
                 _ => Verdict::Refused(Refusal::new("letter", Reason::Unexpected)),
-            }
+            }));
         }
     }
 
@@ -290,9 +292,11 @@ mod tests {
 
         fn apply(&mut self, _update: &SocketAddr) {}
 
-        fn seal(&mut self, _inner: &[u8], _out: &mut [u8]) -> Result<(usize, Way), NotSent> {
+        fn place(&mut self, _inner: &[u8], _out: &mut [u8]) -> Result<(usize, Way), NotSent> {
             Err(NotSent::Malformed)
         }
+
+        fn seal_placed(&mut self, _buffer: &mut [u8], _places: &[Range<usize>]) {}
     }
 
     fn start() -> (Plane<SocketAddr>, UdpSocket) {

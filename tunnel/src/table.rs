@@ -1,7 +1,7 @@
 //! What a data thread asks of its table, and how the control side changes a table that another thread owns.
 
 use std::io;
-use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -23,9 +23,12 @@ pub trait Egress: Send + 'static {
         false
     }
 
-    /// Seals the IPv4 packet `inner` into `out`, which has room for 128 bytes more than `inner` has: the datagram's length and the way
-    /// that it takes.
-    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent>;
+    /// Lays the datagram of the IPv4 packet `inner` out in `out`, which has room for 128 bytes more than `inner` has: the datagram's length and
+    /// the way that it takes. It is sealed later.
+    fn place(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent>;
+
+    /// Seals all datagrams that were placed since the last call; they stand at `places` of `buffer`, in their order.
+    fn seal_placed(&mut self, buffer: &mut [u8], places: &[Range<usize>]);
 }
 
 /// The table of the thread from the network to the TUN.
@@ -36,8 +39,9 @@ pub trait Ingress: Send + 'static {
     /// Applies a change.
     fn apply(&mut self, update: &Self::Update);
 
-    /// Judges a datagram that came from `from`, opening it in place.
-    fn judge(&mut self, datagram: &mut [u8], from: SocketAddr) -> Verdict;
+    /// Judges the datagrams at `places` of `buffer`, opening them in place; `verdicts` becomes theirs, in their order. Where a datagram came from
+    /// decides nothing: its MAC does, and a NAT may change the address at any time.
+    fn judge_all(&mut self, buffer: &mut [u8], places: &[Range<usize>], verdicts: &mut Vec<Verdict>);
 }
 
 impl Egress for Outbound {
@@ -51,8 +55,12 @@ impl Egress for Outbound {
         Outbound::is_paused(self)
     }
 
-    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
-        Outbound::seal(self, inner, out)
+    fn place(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
+        Outbound::place(self, inner, out)
+    }
+
+    fn seal_placed(&mut self, buffer: &mut [u8], places: &[Range<usize>]) {
+        Outbound::seal_placed(self, buffer, places);
     }
 }
 
@@ -63,9 +71,8 @@ impl Ingress for Inbound {
         Inbound::apply(self, update);
     }
 
-    /// Where a datagram came from decides nothing: the MAC does, and a NAT may change the address at any time.
-    fn judge(&mut self, datagram: &mut [u8], _from: SocketAddr) -> Verdict {
-        Inbound::judge(self, datagram)
+    fn judge_all(&mut self, buffer: &mut [u8], places: &[Range<usize>], verdicts: &mut Vec<Verdict>) {
+        Inbound::judge_all(self, buffer, places, verdicts);
     }
 }
 

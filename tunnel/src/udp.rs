@@ -162,7 +162,10 @@ mod tests {
             peer.send_to(b"back", at(port)).expect("sent");
             receiver.receive(&udp).expect("received");
             let mut heard = Vec::new();
-            receiver.each(|bytes, place, from| heard.push((bytes[place].to_vec(), from)));
+            let datagrams: Vec<_> = receiver.datagrams().collect();
+            heard.extend(
+                datagrams.into_iter().map(|(place, from)| (receiver.arena_mut()[place].to_vec(), from)),
+            );
             assert_eq!(heard, [(b"back".to_vec(), address)]);
         }
     }

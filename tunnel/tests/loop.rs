@@ -6,6 +6,7 @@
 mod world;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use ntm_protocol::addr::PathId;
@@ -29,7 +30,7 @@ impl Egress for Wrap {
 
     fn apply(&mut self, _update: &()) {}
 
-    fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
+    fn place(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
         if inner[0] >> 4 != 4 {
             return Err(NotSent::Malformed);
         }
@@ -38,6 +39,8 @@ impl Egress for Wrap {
         room[PREFIX..].copy_from_slice(inner);
         Ok((room.len(), self.peer.into()))
     }
+
+    fn seal_placed(&mut self, _buffer: &mut [u8], _places: &[Range<usize>]) {}
 }
 
 /// Takes them off again; what does not begin so is for the control side.
@@ -48,12 +51,13 @@ impl Ingress for Unwrap {
 
     fn apply(&mut self, _update: &()) {}
 
-    fn judge(&mut self, datagram: &mut [u8], _from: SocketAddr) -> Verdict {
-        match datagram.get(..PREFIX) {
-            Some([0xa5, ..]) if datagram.len() > PREFIX => Verdict::Deliver(PREFIX..datagram.len()),
+    fn judge_all(&mut self, buffer: &mut [u8], places: &[Range<usize>], verdicts: &mut Vec<Verdict>) {
+        verdicts.clear();
+        verdicts.extend(places.iter().map(|place| match buffer[place.clone()].get(..PREFIX) {
+            Some([0xa5, ..]) if place.len() > PREFIX => Verdict::Deliver(PREFIX..place.len()),
             Some(_) => Verdict::Refused(Refusal::new("prefix", Reason::Unexpected)),
             None => Verdict::Control,
-        }
+        }));
     }
 }
 
