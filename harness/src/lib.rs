@@ -13,6 +13,7 @@
 //! * [`probe`]: whether each NAT is what the scenario says. [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
+//! * [`disturbance`]: whether the machine disturbed what was measured.
 //! * [`first_packet`]: PURE. What an application's first packet by name waits for.
 //! * [`transitions`]: PURE. The addresses of packets at every hop, as the thesis's figures have them.
 //! * [`report`]: the run's files. [`compare`]: two sets of runs, side by side.
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod clock;
 pub mod compare;
 pub mod daemons;
+pub mod disturbance;
 pub mod doctor;
 pub mod engine;
 pub mod exit;

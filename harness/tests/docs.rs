@@ -58,6 +58,8 @@ about = "wrong"
 ? = 1
 [internet]
 ? = 1
+[disturbance]
+? = 1
 [link.l]
 ? = 1
 both = { ? = 1 }

@@ -82,12 +82,68 @@ fn what_is_measured_holds_and_a_run_adds_little_to_its_scenario() {
 #[test]
 fn what_does_not_hold_is_exit_1_with_its_sentence() {
     let home = Home::new();
-    let wrong = "[[expect]]\ncheck = \"flow.name.lost == 7\"\nfail = \"this sentence is printed\"\n";
+    let wrong = "[[expect]]\ncheck = \"flow.name.lost == 7 and flow.inside.exit == 3\"\nfail = \"this sentence is printed\"\n";
     let run = home.run(&home.scenario("wrong", &[PLAIN, wrong].concat()), &[]);
     assert_eq!(code(&run), 1, "{run:?}");
     let text = String::from_utf8_lossy(&run.stdout);
     assert!(text.contains("this sentence is printed") && text.contains("| flow.name.lost = 0"), "{text}");
     assert!(!run.stderr.is_empty() && !text.contains("the world is built"), "progress goes to stderr alone");
+}
+
+/// Keeps every processor busy from before `run` to after it.
+fn while_all_processors_are_busy<T>(run: impl FnOnce() -> T) -> T {
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(|| {
+                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+                while !over.load(std::sync::atomic::Ordering::Relaxed) && std::time::Instant::now() < deadline
+                {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let done = run();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        done
+    })
+}
+
+/// A rate that is missed says nothing where all processors were busy and a link was to be the bottleneck; what does not depend on the
+/// machine still fails. Each also over rounds, where one round that failed undisturbed would be enough.
+#[test]
+fn a_machine_that_disturbs_makes_a_rate_inconclusive_and_nothing_else() {
+    let rate = "[[expect]]\ncheck = \"flow.bulk.mbits > 1000\"\nfail = \"too slow\"\n";
+    let connections = "[[expect]]\ncheck = \"flow.bulk.connections == 2\"\nfail = \"one\"\n";
+    let home = Home::new();
+    let disturbed = home
+        .scenario("disturbed", &[PLAIN, HOLDS, rate].concat().replace("schema = 1", "schema = 1\nseed = 1"));
+    let (once, rounds) = while_all_processors_are_busy(|| {
+        (home.run(&disturbed, &[]), home.run(&disturbed, &["--rounds", "1"]))
+    });
+    for run in [&once, &rounds] {
+        assert_eq!(code(run), 5, "{run:?}");
+        let text = String::from_utf8_lossy(&run.stdout);
+        assert!(
+            text.contains("UNSURE") && text.contains("flow.bulk.mbits: all processors were busy"),
+            "{text}"
+        );
+    }
+    let home = Home::new();
+    let both = home.scenario("both", &[PLAIN, connections, rate].concat());
+    let run = while_all_processors_are_busy(|| home.run(&both, &[]));
+    assert_eq!(code(&run), 1, "{run:?}");
+    let report = home.report();
+    assert_eq!(report["expectations"][0]["disturbed"], serde_json::json!([]));
+    assert_eq!(report["disturbances"][0]["cause"], "busy", "{report}");
+    // What is not to be exceeded never disturbs: the same rate, missed, is a failure.
+    let home = Home::new();
+    let never = "[disturbance]\nsteal = \"100%\"\nbusy = \"100%\"\nmemory = \"100%\"\nlate = \"1min\"\n";
+    let run = while_all_processors_are_busy(|| {
+        home.run(&home.scenario("never", &[PLAIN, never, rate].concat()), &[])
+    });
+    assert_eq!(code(&run), 1, "{run:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::expr::Kind;
 use super::routes;
-use crate::scenario::model::{ActionKind, FlowKind, Role, Scenario};
+use crate::scenario::model::{ActionKind, Flow, FlowKind, Role, Scenario};
 
 /// Name → kind and meaning, of everything that the scenario's run measures.
 pub type Catalogue = BTreeMap<String, (Kind, &'static str)>;
@@ -182,6 +182,41 @@ const FROM_PACKETS: &[&str] = &[
 /// Whether the quantity `name` is taken from recorded packets.
 pub fn from_packets(name: &str) -> bool {
     FROM_PACKETS.contains(&name.rsplit('.').next().unwrap_or_default())
+}
+
+/// The ends of names of all numbers that a busy machine changes: rates, times, losses.
+const SENSITIVE: &[&str] = &[
+    "mbits",
+    "bytes_before",
+    "bytes_after",
+    "bytes_at_end",
+    "retransmits",
+    "sent",
+    "received",
+    "arrived",
+    "answered",
+    "lost",
+    "rtp_sent",
+    "rtp_received",
+    "rtp_received_after",
+    "server_rtp_sent",
+    "server_rtp_received",
+    "packets_s",
+    "cpu_s",
+    "cpu_s_per_gb",
+];
+
+/// Whether the quantity `name` of a run of `scenario` is a rate, a time or a loss, which a machine that is busy with something else changes;
+/// unlike addresses, ways, numbers of connections.
+pub fn is_sensitive(scenario: &Scenario, name: &str) -> bool {
+    let Some((head, last)) = name.rsplit_once('.') else { return false };
+    // What an iperf3 flow carries is a rate; a page has the bytes that it has.
+    let carried = || {
+        let its = |flow: &&Flow| head.strip_prefix("flow.") == Some(flow.id.get_ref().as_str());
+        let flow = scenario.flows.iter().find(its);
+        flow.is_some_and(|flow| matches!(flow.kind, FlowKind::Iperf3 { .. }))
+    };
+    last.ends_with("_ms") || SENSITIVE.contains(&last) || (last == "bytes" && carried())
 }
 
 const RUN: &[Entry] = &[

@@ -120,19 +120,8 @@ const DEPTH: usize = 64;
 impl Expr {
     /// The names it uses, each with its place, in the order of the text.
     pub fn names(&self) -> Vec<(&str, Range<usize>)> {
-        fn walk<'a>(node: &'a Node, out: &mut Vec<(&'a str, Range<usize>)>) {
-            match &node.what {
-                What::Literal(_) => {}
-                What::Name(name) => out.push((name, node.span.clone())),
-                What::Not(inner) | What::Negate(inner) => walk(inner, out),
-                What::Both(_, left, right) => {
-                    walk(left, out);
-                    walk(right, out);
-                }
-            }
-        }
         let mut out = Vec::new();
-        walk(&self.root, &mut out);
+        names(&self.root, &mut out);
         out
     }
 
@@ -158,6 +147,16 @@ impl Expr {
     /// What it amounts to, given the value of each name. The error is that of the first name without a value.
     pub fn value<E>(&self, value_of: &impl Fn(&str) -> Result<Value, E>) -> Result<Value, E> {
         evaluate(&self.root, value_of)
+    }
+
+    /// Its truth as far as it can be told without the names that are open: `None` where it could be either. The error of a name without a
+    /// value counts as open, too.
+    pub fn settled<E>(
+        &self,
+        value_of: &impl Fn(&str) -> Result<Value, E>,
+        is_open: &impl Fn(&str) -> bool,
+    ) -> Option<bool> {
+        settle(&self.root, value_of, is_open)
     }
 
     /// Its truth, given the value of each name. The error is that of the first name without a value.
@@ -196,6 +195,48 @@ fn check(node: &Node, kind_of: &impl Fn(&str) -> Option<Kind>) -> Result<Option<
                 want(left, Kind::Number).and_then(|_| want(right, Kind::Number))
             }
         },
+    }
+}
+
+fn names<'a>(node: &'a Node, out: &mut Vec<(&'a str, Range<usize>)>) {
+    match &node.what {
+        What::Literal(_) => {}
+        What::Name(name) => out.push((name, node.span.clone())),
+        What::Not(inner) | What::Negate(inner) => names(inner, out),
+        What::Both(_, left, right) => {
+            names(left, out);
+            names(right, out);
+        }
+    }
+}
+
+/// Kleene's logic: what is open may be either, and so may what depends on it.
+fn settle<E>(
+    node: &Node,
+    value_of: &impl Fn(&str) -> Result<Value, E>,
+    is_open: &impl Fn(&str) -> bool,
+) -> Option<bool> {
+    let of = |node: &Node| settle(node, value_of, is_open);
+    match &node.what {
+        What::Not(inner) => of(inner).map(|truth| !truth),
+        What::Both(Op::And, left, right) => match (of(left), of(right)) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            _ => None,
+        },
+        What::Both(Op::Or, left, right) => match (of(left), of(right)) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), Some(false)) => Some(false),
+            _ => None,
+        },
+        _ => {
+            let mut its = Vec::new();
+            names(node, &mut its);
+            if its.iter().any(|(name, _)| is_open(name)) {
+                return None;
+            }
+            evaluate(node, value_of).ok().map(|value| value == Value::Truth(true))
+        }
     }
 }
 

@@ -19,6 +19,25 @@ pub struct Judged {
     pub fail: String,
     /// What was measured, or where the sequence stopped.
     pub found: Vec<String>,
+    /// Where it failed, and the machine disturbed what it is about: what disturbed it. It is inconclusive then.
+    #[serde(default)]
+    pub disturbed: Vec<String>,
+}
+
+impl Judged {
+    /// Whether it did not hold, and nothing disturbed what it is about.
+    pub fn failed(&self) -> bool {
+        !self.held && self.disturbed.is_empty()
+    }
+
+    /// `held`, `FAILED`, or `UNSURE` where it is inconclusive.
+    pub fn word(&self) -> &'static str {
+        match (self.held, self.failed()) {
+            (true, _) => "held",
+            (false, true) => "FAILED",
+            (false, false) => "UNSURE",
+        }
+    }
 }
 
 /// What the judge looks at.
@@ -62,7 +81,7 @@ pub fn judge(expectation: &Expectation, evidence: &Evidence<'_, impl Owners>) ->
             (texts.join(" · "), held, found)
         }
     };
-    Judged { check, held, fail: expectation.fail.clone(), found }
+    Judged { check, held, fail: expectation.fail.clone(), found, disturbed: Vec::new() }
 }
 
 fn search<'a>(

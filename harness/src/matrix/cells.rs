@@ -60,6 +60,9 @@ pub struct Outcome {
     /// Each expectation of its file.
     #[serde(default)]
     pub expectations: Vec<Judged>,
+    /// Whether the machine disturbed it.
+    #[serde(default)]
+    pub disturbed: bool,
     /// The sentences of the expectations that did not hold, with what was found, and what else went wrong.
     pub failed: Vec<String>,
     /// Everything measured.
@@ -226,20 +229,26 @@ impl Bench {
         let expectations: Vec<Judged> =
             serde_json::from_value(report["expectations"].clone()).unwrap_or_default();
         let failed = expectations.iter().filter(|judged| !judged.held);
-        let failed = failed.map(|judged| format!("{}: {}", judged.fail, judged.found.join("; ")));
+        let failed = failed.map(|judged| {
+            let why = judged.found.iter().chain(&judged.disturbed).cloned().collect::<Vec<_>>();
+            format!("{}: {}", judged.fail, why.join("; "))
+        });
         let problems = list(&report["problems"]).into_iter().map(|problem| text(&problem));
         let failed = failed.chain(problems).collect();
         let quantities: BTreeMap<String, Json> =
             report["quantities"].as_object().cloned().unwrap_or_default().into_iter().collect();
         let shown = self.matrix.show.first().and_then(|show| quantities.get(show.get_ref()).cloned());
-        Outcome { verdict: text(&report["verdict"]), exit, shown, expectations, failed, quantities }
+        let disturbed = !list(&report["disturbances"]).is_empty();
+        let verdict = text(&report["verdict"]);
+        Outcome { verdict, exit, shown, expectations, disturbed, failed, quantities }
     }
 }
 
 /// A cell that came to no verdict.
 fn broken(exit: u8, message: String) -> Outcome {
     let (verdict, expectations, quantities) = ("error".to_owned(), Vec::new(), BTreeMap::new());
-    Outcome { verdict, exit, shown: None, expectations, failed: vec![message], quantities }
+    let disturbed = false;
+    Outcome { verdict, exit, shown: None, expectations, disturbed, failed: vec![message], quantities }
 }
 
 fn read(file: &Path) -> Option<Json> {

@@ -49,16 +49,20 @@ impl Grid<'_> {
         shown.len() > 1
     }
 
-    /// 0 if every cell held and the worlds agree, 1 if not; any other code that a cell ended with comes first.
+    /// 0 if every cell held and the worlds agree, 1 if not; 5 if nothing speaks against that but cells that were disturbed. Any other code that
+    /// a cell ended with comes first.
     pub fn exit(&self) -> Exit {
-        let codes = self.done.values().map(|outcome| outcome.exit);
-        let other = codes.filter(|code| *code > Exit::Failed as u8).min();
+        let codes = || self.done.values().map(|outcome| outcome.exit);
+        let unsure = Exit::Inconclusive as u8;
+        let other = codes().filter(|code| *code > Exit::Failed as u8 && *code != unsure).min();
         if let Some(code) = other {
             return Exit::of(code);
         }
-        let failed = self.done.values().any(|outcome| outcome.exit == Exit::Failed as u8);
         let differs = (0..self.cells.len()).any(|cell| self.differs(cell));
-        if failed || differs { Exit::Failed } else { Exit::Held }
+        if codes().any(|code| code == Exit::Failed as u8) || differs {
+            return Exit::Failed;
+        }
+        if codes().any(|code| code == unsure) { Exit::Inconclusive } else { Exit::Held }
     }
 
     /// What a cell shows: its value, or both where the worlds differ; the mean of its rounds; and `!` behind it where an expectation
@@ -138,8 +142,9 @@ impl Grid<'_> {
             let id = prepared.name();
             for (engine, outcome) in self.outcomes(at).filter(|(_, outcome)| outcome.exit != Exit::Held as u8)
             {
+                let mark = if outcome.exit == Exit::Inconclusive as u8 { "UNSURE" } else { "FAILED" };
                 let _ =
-                    writeln!(out, "FAILED  {id} in {}: {}", engine.word(), outcome.failed.join("\n        "));
+                    writeln!(out, "{mark}  {id} in {}: {}", engine.word(), outcome.failed.join("\n        "));
             }
             if self.differs(at) {
                 let shown = self.outcomes(at).map(|(engine, outcome)| {
@@ -296,7 +301,8 @@ axis = [
         let failed = if exit == 0 { Vec::new() } else { vec!["too many: flow.f.lost = 1".to_owned()] };
         let quantities = BTreeMap::from([("flow.f.lost".to_owned(), json!(shown))]);
         let expectations = Vec::new();
-        Outcome { verdict, exit, shown: Some(json!(shown)), expectations, failed, quantities }
+        let disturbed = exit == Exit::Inconclusive as u8;
+        Outcome { verdict, exit, shown: Some(json!(shown)), expectations, disturbed, failed, quantities }
     }
 
     #[test]
@@ -327,6 +333,12 @@ axis = [
         let (exit, text) = grid(&done);
         assert_eq!(exit, Exit::Failed);
         insta::assert_snapshot!(text);
+        let mut unsure = done.clone();
+        unsure.retain(|_, outcome| outcome.exit == 0 && outcome.shown == Some(json!("0")));
+        unsure.insert((0, Engine::Emulation), outcome("0", Exit::Inconclusive as u8));
+        assert_eq!(grid(&unsure).0, Exit::Inconclusive);
+        done.insert((0, Engine::Emulation), outcome("0", Exit::Inconclusive as u8));
+        assert_eq!(grid(&done).0, Exit::Failed, "what failed elsewhere failed");
         done.insert((0, Engine::Emulation), outcome("0", Exit::TimedOut as u8));
         assert_eq!(grid(&done).0, Exit::TimedOut);
     }

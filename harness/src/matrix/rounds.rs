@@ -13,6 +13,8 @@ use crate::compare::{Worse, worse};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::flow::Quantities;
+use crate::judge::catalogue::is_sensitive;
+use crate::judge::excuse::excuse;
 use crate::judge::expr::Value;
 use crate::judge::verdict::{Evidence, Judged, judge};
 use crate::plan::Plan;
@@ -79,18 +81,23 @@ impl Rounds<'_> {
         let quantities = quantities(matrix, &samples, &self.prefixes(), &shown);
         let mut expectations = self.of_every_round();
         // Without all rounds, what fails over them says nothing.
-        if matches!(exit, Exit::Held | Exit::Failed) {
+        if matches!(exit, Exit::Held | Exit::Failed | Exit::Inconclusive) {
             let evidence =
                 Evidence { quantities: &quantities, trace: &[], owners: plan, start: 0, handover: None };
-            expectations.extend(matrix.expectations.iter().map(|expectation| judge(expectation, &evidence)));
+            let reasons = |name: &str| self.disturbed(name);
+            expectations.extend(matrix.expectations.iter().map(|expectation| {
+                let mut judged = judge(expectation, &evidence);
+                excuse(&mut judged, expectation, &quantities, &reasons);
+                judged
+            }));
         }
         let (verdict, exit) = match exit {
-            Exit::Held | Exit::Failed
-                if expectations.iter().all(|judged| judged.held) && exit == Exit::Held =>
-            {
-                ("held", Exit::Held)
+            Exit::Failed => ("failed", exit),
+            Exit::Held | Exit::Inconclusive if expectations.iter().any(Judged::failed) => {
+                ("failed", Exit::Failed)
             }
-            Exit::Held | Exit::Failed => ("failed", Exit::Failed),
+            Exit::Held if expectations.iter().all(|judged| judged.held) => ("held", exit),
+            Exit::Held => ("inconclusive", Exit::Inconclusive),
             Exit::TimedOut => ("timed out", exit),
             Exit::Interrupted => ("interrupted", exit),
             Exit::Inconclusive => ("inconclusive", exit),
@@ -98,7 +105,8 @@ impl Rounds<'_> {
         };
         let tables = matrix.tables.iter().map(|spec| tables::fill(spec, &quantities));
         let tables = tables.chain([statistics(&samples, &shown)]).collect();
-        let broken = self.outcomes().filter(|(_, outcome)| outcome.exit > Exit::Failed as u8);
+        let is_broken = |exit: u8| exit > Exit::Failed as u8 && exit != Exit::Inconclusive as u8;
+        let broken = self.outcomes().filter(|(_, outcome)| is_broken(outcome.exit));
         let problems = broken.map(|(run, outcome)| {
             format!("{}: {}: {}", run.name(), outcome.verdict, outcome.failed.join("; "))
         });
@@ -124,6 +132,21 @@ impl Rounds<'_> {
             ..Report::default()
         };
         (report, exit)
+    }
+
+    /// What disturbed the rounds that the statistic `name` is of, if that is sensitive.
+    fn disturbed(&self, name: &str) -> Vec<String> {
+        let matrix = &self.bench.matrix;
+        let Some((full, _)) = meant(matrix, &self.prefixes(), name) else { return Vec::new() };
+        let cells = matrix.cells();
+        let cell = cells.iter().find_map(|cell| Some((cell, full.strip_prefix(&matrix.prefix(cell))?)));
+        let Some((cell, quantity)) = cell else { return Vec::new() };
+        let its = || self.outcomes().filter(|(run, _)| run.cell.id == cell.id);
+        let disturbed = its().filter(|(_, outcome)| outcome.disturbed).count();
+        if disturbed == 0 || !is_sensitive(self.scenario, quantity) {
+            return Vec::new();
+        }
+        vec![format!("the machine disturbed {disturbed} of {} runs", its().count())]
     }
 
     fn note(&self) -> String {
@@ -175,15 +198,26 @@ impl Rounds<'_> {
             for one in &outcome.expectations {
                 let known = out.iter().position(|(all, ..)| all.check == one.check && all.fail == one.fail);
                 let at = known.unwrap_or_else(|| {
-                    out.push((Judged { held: true, found: Vec::new(), ..one.clone() }, 0, 0));
+                    out.push((
+                        Judged { held: true, found: Vec::new(), disturbed: Vec::new(), ..one.clone() },
+                        0,
+                        0,
+                    ));
                     out.len() - 1
                 });
                 let (all, held, count) = &mut out[at];
                 *count += 1;
                 *held += usize::from(one.held);
+                // One round in which it failed undisturbed is enough.
+                let undisturbed = one.failed() || all.failed();
                 all.held &= one.held;
                 if !one.held {
                     all.found.push(format!("{}: {}", run.name(), one.found.join("; ")));
+                    let why = one.disturbed.iter().map(|why| format!("{}: {why}", run.name()));
+                    all.disturbed.extend(why);
+                }
+                if undisturbed {
+                    all.disturbed.clear();
                 }
             }
         }
@@ -212,18 +246,23 @@ fn quantities(matrix: &Matrix, samples: &Samples, prefixes: &[String], shown: &[
     let formulas = matrix.tables.iter().flat_map(TableSpec::expressions).map(toml::Spanned::get_ref);
     for expr in expressions.chain(formulas) {
         for (name, _) in expr.names() {
-            let Some((quantity, what)) = name.rsplit_once('.') else { continue };
-            // A cell's name alone stands for the first quantity that is shown.
-            let short = prefixes.iter().find(|prefix| prefix.trim_end_matches('.') == quantity);
-            let full = match (short, matrix.show.first()) {
-                (Some(prefix), Some(show)) => format!("{prefix}{}", show.get_ref()),
-                _ => quantity.to_owned(),
-            };
+            let Some((full, what)) = meant(matrix, prefixes, name) else { continue };
             let values = samples.get(&full).map_or(&[][..], Vec::as_slice);
             out.insert(name.to_owned(), number(values, what));
         }
     }
     out
+}
+
+/// The quantity, with its cell, and the statistic that `name` means: a cell's name alone stands for the first quantity that is shown.
+fn meant<'a>(matrix: &Matrix, prefixes: &[String], name: &'a str) -> Option<(String, &'a str)> {
+    let (quantity, what) = name.rsplit_once('.')?;
+    let short = prefixes.iter().find(|prefix| prefix.trim_end_matches('.') == quantity);
+    let full = match (short, matrix.show.first()) {
+        (Some(prefix), Some(show)) => format!("{prefix}{}", show.get_ref()),
+        _ => quantity.to_owned(),
+    };
+    Some((full, what))
 }
 
 /// Each of `shown` with its statistics.

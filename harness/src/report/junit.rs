@@ -6,9 +6,10 @@ use super::Report;
 
 /// The report as JUnit's XML, of the shape that Jenkins, GitLab and GitHub's actions take.
 pub fn render(report: &Report) -> String {
-    let failures = report.expectations.iter().filter(|judged| !judged.held).count();
+    let failures = report.expectations.iter().filter(|judged| judged.failed()).count();
     // A run that came to no verdict, or whose daemons did not end cleanly, is an error of its own.
     let broken = !matches!(report.verdict, "held" | "failed") || !report.problems.is_empty();
+    let skipped = report.expectations.iter().filter(|judged| !judged.disturbed.is_empty()).count();
     let (tests, errors) = (report.expectations.len() + 1, usize::from(broken));
     let suite = attribute(&report.scenario);
     let counts = format!(
@@ -17,7 +18,7 @@ pub fn render(report: &Report) -> String {
     );
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "<testsuites {counts}>\n  <testsuite {counts} skipped=\"0\">");
+    let _ = writeln!(out, "<testsuites {counts}>\n  <testsuite {counts} skipped=\"{skipped}\">");
     let _ = write!(
         out,
         "    <testcase classname=\"{suite}\" name=\"the run comes to its end\" time=\"{:.3}\"",
@@ -38,6 +39,9 @@ pub fn render(report: &Report) -> String {
         let _ = write!(out, "    <testcase classname=\"{suite}\" name=\"{name}\" time=\"0\"");
         if judged.held {
             out += "/>\n";
+        } else if !judged.failed() {
+            let message = attribute(&format!("disturbed: {}", judged.disturbed.join("; ")));
+            let _ = writeln!(out, ">\n      <skipped message=\"{message}\"/>\n    </testcase>");
         } else {
             let (message, body) = (attribute(&judged.fail), text(&judged.found.join("\n")));
             let failure = format!("<failure type=\"expectation\" message=\"{message}\">{body}</failure>");

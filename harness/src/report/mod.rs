@@ -34,6 +34,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::disturbance::Disturbance;
 use crate::engine::Engine;
 use crate::first_packet::FirstPacket;
 use crate::flow::Quantities;
@@ -56,7 +57,7 @@ pub struct Report {
     pub about: String,
     /// Its seed.
     pub seed: u64,
-    /// `held`, `failed`, `error`, `timed out`, `interrupted`.
+    /// `held`, `failed`, `inconclusive`, `error`, `timed out`, `interrupted`.
     pub verdict: &'static str,
     /// The exit code.
     pub exit: u8,
@@ -66,6 +67,9 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Each expectation.
     pub expectations: Vec<Judged>,
+    /// When the machine disturbed the run, and by what.
+    #[serde(default)]
+    pub disturbances: Vec<Disturbance>,
     /// What was measured.
     pub quantities: BTreeMap<String, Json>,
     /// Of a scenario that was run in rounds: quantity → what each round measured, in their order. Empty for a single run.
@@ -135,6 +139,7 @@ mod tests {
             held,
             fail: "the general node did not answer every ping".into(),
             found: vec![found.into()],
+            disturbed: Vec::new(),
         };
         Report {
             schema: 1,

@@ -33,12 +33,13 @@ pub fn render(report: &Report) -> String {
         out += "| verdict | expectation |\n|---|---|\n";
     }
     for judged in &report.expectations {
-        let mark = if judged.held { "held" } else { "**FAILED**" };
+        let mark = if judged.held { "held".to_owned() } else { format!("**{}**", judged.word()) };
         let _ = writeln!(out, "| {mark} | {} |", code(&judged.check));
     }
     for judged in report.expectations.iter().filter(|judged| !judged.held) {
         let _ = writeln!(out, "\n**{}**\n\n```text", cell(&judged.fail));
-        for line in judged.found.iter().take(MOST) {
+        let found = judged.found.iter().take(MOST).cloned();
+        for line in found.chain(judged.disturbed.iter().map(|line| format!("disturbed: {line}"))) {
             let _ = writeln!(out, "{}", line.replace("```", "'''"));
         }
         if judged.found.len() > MOST {

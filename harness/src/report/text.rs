@@ -8,17 +8,19 @@ use super::{Report, tables};
 pub fn render(report: &Report) -> String {
     let mut out = String::new();
     for judged in &report.expectations {
-        let mark = if judged.held { "held  " } else { "FAILED" };
         let check = if judged.check.chars().count() > 100 {
             format!("{} …", judged.check.chars().take(98).collect::<String>().trim_end())
         } else {
             judged.check.clone()
         };
-        let _ = writeln!(out, "{mark}  {check}");
+        let _ = writeln!(out, "{:<6}  {check}", judged.word());
         if !judged.held {
             let _ = writeln!(out, "        {}", judged.fail);
             for line in &judged.found {
                 let _ = writeln!(out, "        | {line}");
+            }
+            for line in &judged.disturbed {
+                let _ = writeln!(out, "        ~ disturbed: {line}");
             }
         }
     }
@@ -56,6 +58,14 @@ mod tests {
             held,
             fail: "the general node did not answer every ping".into(),
             found: vec!["flow.name.lost = 2".into()],
+            disturbed: Vec::new(),
+        };
+        let unsure = Judged {
+            disturbed: vec![
+                "flow.name.lost: all processors were busy: up to 100 % (at most 95 %) from 1.0 s to 2.5 s"
+                    .into(),
+            ],
+            ..judged(false)
         };
         let report = Report {
             scenario: "t".into(),
@@ -63,7 +73,7 @@ mod tests {
             exit: 1,
             problems: vec!["ntm-dc on `dc` was killed\n| log".into()],
             notes: vec!["the capture lost 3 packets".into()],
-            expectations: vec![judged(true), judged(false)],
+            expectations: vec![judged(true), judged(false), unsure],
             seconds: 12.345,
             folder: "runs/t".into(),
             ..Report::default()
@@ -73,10 +83,14 @@ mod tests {
         FAILED  flow.name.lost == 0
                 the general node did not answer every ping
                 | flow.name.lost = 2
+        UNSURE  flow.name.lost == 0
+                the general node did not answer every ping
+                | flow.name.lost = 2
+                ~ disturbed: flow.name.lost: all processors were busy: up to 100 % (at most 95 %) from 1.0 s to 2.5 s
         problem: ntm-dc on `dc` was killed
           | log
         note: the capture lost 3 packets
-        t: failed (1 of 2 expectations held, 12.3 s)
+        t: failed (1 of 3 expectations held, 12.3 s)
         report: runs/t/report.html
         ");
     }

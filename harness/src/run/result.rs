@@ -15,11 +15,13 @@ use super::session::{named, recording};
 use super::{Job, Print};
 use super::{captures, curves, relays};
 use crate::clock;
+use crate::disturbance::{self, Disturbance};
 use crate::exit::{Exit, Failure};
 use crate::first_packet::{self, FirstPacket};
 use crate::flow::{self, Quantities};
+use crate::judge::excuse::excuse;
 use crate::judge::expr::Value;
-use crate::judge::verdict::{Evidence, judge};
+use crate::judge::verdict::{Evidence, Judged, judge};
 use crate::judge::{catalogue, routes};
 use crate::measure::{self, Recordings};
 use crate::plan::config::TUN;
@@ -27,7 +29,7 @@ use crate::plan::{HostPlan, Plan};
 use crate::probe::{self, Probes};
 use crate::report::topology::Topology;
 use crate::report::{Report, breakdown, events, junit, page, relay_table, split, summary, tables, text};
-use crate::scenario::model::FlowKind;
+use crate::scenario::model::{Expectation, FlowKind};
 use crate::timeline::Handover;
 use crate::transitions::names::Names;
 use crate::transitions::sighting::Sighting;
@@ -58,6 +60,8 @@ pub struct Record {
     pub own: Vec<Json>,
     /// Seconds of a processor that each node's daemon used, where one process lasted throughout.
     pub cpu: BTreeMap<String, f64>,
+    /// When the machine disturbed the run.
+    pub disturbances: Vec<Disturbance>,
     /// What is known of the NATs.
     pub probes: Probes,
     /// Every observation, sorted by time.
@@ -106,7 +110,8 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
         // Without the run's whole length, an expectation that fails says nothing.
         Ending::Broken(_) | Ending::Interrupted => Vec::new(),
         Ending::Complete | Ending::TimedOut(_) => {
-            job.scenario.expectations.iter().map(|expectation| judge(expectation, &evidence)).collect()
+            let of = |expectation| judged(job, record, expectation, &evidence);
+            job.scenario.expectations.iter().map(of).collect()
         }
     };
     let mut problems = record.problems.clone();
@@ -120,9 +125,12 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
             problems.insert(0, failure.message);
             ("error", failure.exit)
         }
-        Ending::Complete if expectations.iter().any(|judged| !judged.held) => ("failed", Exit::Failed),
+        Ending::Complete if expectations.iter().any(Judged::failed) => ("failed", Exit::Failed),
         // A daemon that does not end cleanly is a defect, whatever was measured.
         Ending::Complete if !problems.is_empty() => ("error", Exit::Error),
+        Ending::Complete if expectations.iter().any(|judged| !judged.held) => {
+            ("inconclusive", Exit::Inconclusive)
+        }
         Ending::Complete => ("held", Exit::Held),
     };
     let handovers = record.handovers.iter().enumerate().map(|(index, done)| {
@@ -151,6 +159,7 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
         problems,
         notes: record.notes.clone(),
         expectations,
+        disturbances: record.disturbances.clone(),
         quantities: measured,
         samples: BTreeMap::new(),
         unmeasured,
@@ -166,6 +175,44 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
     };
     (report, exit)
 }
+
+/// An expectation, and if it failed, whether only because the machine disturbed what it is about.
+fn judged(job: &Job, record: &Record, expectation: &Expectation, evidence: &Evidence<'_, Plan>) -> Judged {
+    let reasons = |name: &str| {
+        if !catalogue::is_sensitive(&job.scenario, name) {
+            return Vec::new();
+        }
+        let (from, to) = measured_in(record, name);
+        disturbance::reasons(&record.disturbances, from, to, record.start)
+    };
+    let mut judged = judge(expectation, evidence);
+    excuse(&mut judged, expectation, evidence.quantities, &reasons);
+    judged
+}
+
+/// The time in which the quantity `name` was measured.
+fn measured_in(record: &Record, name: &str) -> (u64, u64) {
+    let whole = (record.origin.as_nanos(), record.end);
+    let mut parts = name.split('.');
+    match (parts.next(), parts.next()) {
+        (Some("flow"), Some(id)) => {
+            let of = |what: &str| moment(&record.own, what, id);
+            (of("flow-started").unwrap_or(whole.0), of("flow-ended").unwrap_or(whole.1))
+        }
+        (Some("handover"), Some(second)) => {
+            let index = second.parse::<usize>().map_or(0, |number| number.saturating_sub(1));
+            let around = |done: &Handover| {
+                let (began, over) = (done.began(), done.joined.max(done.left));
+                (began.saturating_sub(AROUND), over.saturating_add(2 * AROUND))
+            };
+            record.handovers.get(index).map_or(whole, around)
+        }
+        _ => whole,
+    }
+}
+
+/// So long before a handover, and twice as long after it, what disturbs disturbs the handover; in nanoseconds.
+const AROUND: u64 = 1_000_000_000;
 
 /// Measures, judges, writes the run's files, prints the verdict.
 pub fn conclude(job: &Job, record: &Record, ending: Ending, files: &[(&str, Json)]) -> Result<Exit, Failure> {

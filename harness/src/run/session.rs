@@ -18,6 +18,7 @@ use super::{Job, limit};
 use crate::capture::Point;
 use crate::capture::point::Framing;
 use crate::daemons::{self, Daemons, Started, control};
+use crate::disturbance::{self, watch::Watch};
 use crate::exit::{Exit, Failure};
 use crate::flow::shared::Shared;
 use crate::flow::{self, Place, Quantities, Server};
@@ -92,6 +93,8 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let paths = Paths::make(&job.folder)?;
     let machine = std::thread::spawn(environment::describe);
     let mut interrupted = Interrupts::listen()?;
+    let bounds = &job.scenario.disturbance;
+    let watch = Watch::start(bounds.window).map_err(Failure::during("the machine cannot be watched"))?;
     let mut lab = Lab {
         job,
         paths,
@@ -124,6 +127,8 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         Err(failure) => Ending::Broken(failure),
     };
     record.end = clock::now().as_nanos();
+    let carries = job.scenario.is_shaped().then_some(record.start);
+    record.disturbances = disturbance::find(&watch.end(), bounds, carries);
     for (node, (pid, at_end)) in lab.daemons.used() {
         // One that was started again has begun anew.
         if let Some((_, at_start)) = used.get(&node).filter(|(before, _)| *before == pid) {
@@ -134,7 +139,9 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let (recordings, lost, mut problems) = lab.end_captures();
     let status = lab.status(&record.probes).await;
     lab.rule_sets(&world).await?;
-    let links = world.achieved().map(|links| json!(links));
+    let achieved = world.achieved();
+    record.disturbances.extend(achieved.iter().flat_map(|links| disturbance::late(links, bounds)));
+    let links = achieved.map(|links| json!(links));
     problems.extend(lab.daemons.end().await);
     record.recordings = recordings;
     record.sightings = transitions::read::run(&lab.paths.captures, &job.plan)

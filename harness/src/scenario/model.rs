@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::matrix::Matrix;
 use super::prefix::{Prefix, Site6};
 use super::tables::TableSpec;
+use crate::disturbance::Bounds;
 use crate::flow::ftp::{self, Mode};
 use crate::judge::expr::Expr;
 use crate::judge::sequence::Step;
@@ -27,6 +28,8 @@ pub struct Scenario {
     pub about: String,
     /// Seeds whatever is random and need not be secret.
     pub seed: u64,
+    /// Beyond what the machine disturbs the run.
+    pub disturbance: Bounds,
     /// Whether packets are recorded.
     pub captures: bool,
     /// The run ends with exit code 124 if it takes longer than this.
@@ -445,6 +448,16 @@ pub enum After {
 }
 
 impl Scenario {
+    /// Whether any link is to be slower, or longer, than the machine.
+    pub fn is_shaped(&self) -> bool {
+        let changed = self.actions.iter().filter_map(|action| match &action.kind {
+            ActionKind::Link { shape, .. } => Some(shape),
+            _ => None,
+        });
+        let shapes = |link: &Link| [link.up, link.down].iter().any(|way| way.rate.is_some() || way.impairs());
+        self.links.values().chain(changed).any(shapes)
+    }
+
     /// The families that an interface has addresses of.
     pub fn families(&self, interface: &Interface) -> Ip {
         let of_network = || match interface.at.get_ref() {

@@ -19,6 +19,7 @@ use super::read::{Problems, Table};
 use super::source::{Problem, Source};
 use super::tables::tables;
 use super::units;
+use crate::disturbance::Bounds;
 
 /// The outer network unless `[internet] prefix` says otherwise (TEST-NET-3, RFC 5737).
 const INTERNET: Prefix = Prefix::new(std::net::Ipv4Addr::new(203, 0, 113, 0), 24);
@@ -54,6 +55,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         name,
         about,
         seed: top.integer("seed", 0, u64::MAX).unwrap_or(0),
+        disturbance: disturbance(&top),
         captures: top.flag("captures").unwrap_or(true),
         timeout: top.duration("timeout"),
         internet,
@@ -89,6 +91,32 @@ fn internet(top: &Table<'_, '_>) -> (Prefix, Site6) {
     table.finish();
     (prefix, prefix6)
 }
+
+/// `[disturbance]`
+fn disturbance(top: &Table<'_, '_>) -> Bounds {
+    let own = Bounds::default();
+    let table = top.get("disturbance").and_then(|value| Table::of("[disturbance]", value, top.problems()));
+    let Some(table) = table else { return own };
+    let share = |key, own| table.parsed(key, units::share).map_or(own, Spanned::into_inner);
+    let window = table.duration("window").unwrap_or(own.window);
+    if window < LEAST_WINDOW
+        && let Some(value) = table.get("window")
+    {
+        table.problem(value.span(), "the kernel's counters tell nothing of less than 100ms");
+    }
+    let bounds = Bounds {
+        window,
+        steal: share("steal", own.steal),
+        busy: share("busy", own.busy),
+        memory: share("memory", own.memory),
+        late: table.duration("late").unwrap_or(own.late),
+    };
+    table.finish();
+    bounds
+}
+
+/// The kernel counts a processor's time in hundredths of a second.
+const LEAST_WINDOW: Duration = Duration::from_millis(100);
 
 fn named<T>(top: &Table<'_, '_>, key: &str, read: impl Fn(&Table<'_, '_>) -> T) -> BTreeMap<String, T> {
     let mut out = BTreeMap::new();

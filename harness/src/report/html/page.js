@@ -33,9 +33,10 @@ function theClock() {
 
 function verdict() {
   const row = one => h("tr", {},
-    h("td", { class: one.held ? "held" : "failed" }, one.held ? "held" : "FAILED"),
+    h("td", { class: one.held ? "held" : "failed" }, one.held ? "held" : one.disturbed?.length ? "UNSURE" : "FAILED"),
     h("td", {}, one.held ? null : h("p", { class: "failed" }, one.fail), h("code", {}, one.check),
-      one.found.length ? h("details", { open: !one.held }, h("summary", { class: "quiet" }, "what was found"), h("pre", {}, one.found.join("\n"))) : null));
+      one.found.length ? h("details", { open: !one.held }, h("summary", { class: "quiet" }, "what was found"), h("pre", {}, one.found.join("\n"))) : null,
+      one.disturbed?.length ? h("pre", { class: "quiet" }, one.disturbed.map(line => `disturbed: ${line}`).join("\n")) : null));
   part("verdict-of", "Expectations",
     REPORT.problems.map(problem => h("p", { class: "problem" }, problem)),
     REPORT.notes.map(note => h("p", { class: "note" }, note)),
