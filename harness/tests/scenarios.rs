@@ -253,6 +253,18 @@ fn ipv6() {
     holds("ipv6");
 }
 
+/// T3.1-d, T4.2.5-b: a general node with only IPv6 through RS-N. TA-c: the Relay Table shows its address.
+#[test]
+fn rs_n_6() {
+    let (_home, report) = holds("rs-n-6");
+    let entries = report["relay_table"]["rs"].as_array().expect("a table");
+    let fields = entries.iter().flat_map(|entry| entry["fields"].as_array().expect("fields"));
+    let real = fields.filter(|field| field["name"] == "Real IP (GN)").map(|field| &field["content"]);
+    let real: Vec<_> = real.map(|content| content.as_str().expect("an address").to_owned()).collect();
+    assert_eq!(real.len(), 1, "{entries:#?}");
+    assert!(real[0].parse::<std::net::Ipv6Addr>().is_ok(), "{real:?}");
+}
+
 /// T3.1-d: an RS-S between an IPv4-only and an IPv6-only terminal.
 #[test]
 fn rs_s_4_6() {

@@ -103,6 +103,11 @@ pub enum DataUpdate {
         /// The tunnel addresses of initiator and responder, as far as known.
         ends: [Option<SocketAddr>; 2],
     },
+    /// Packets that come on `path` are for a node that has only IPv6: whoever delivers them translates them (T3.1-d).
+    Translate {
+        /// The path.
+        path: PathId,
+    },
     /// No way leads on `path` any more, nor will one soon: its packets are not sent, and applications are to be told. A [`Send`](Self::Send)
     /// or [`Remote`](Self::Remote) of the path ends that.
     Lose {
@@ -154,6 +159,7 @@ impl std::fmt::Debug for DataUpdate {
             Self::Watch { path, .. } => write!(f, "Watch {path}"),
             Self::Receive { flow, keys } => write!(f, "Receive {flow:?} in epoch {}", keys.epoch()),
             Self::Switch { path, ends } => write!(f, "Switch {path} between {ends:?}"),
+            Self::Translate { path } => write!(f, "Translate {path}"),
             Self::Lose { path } => write!(f, "Lose {path}"),
             Self::Forget { path } => write!(f, "Forget {path}"),
             Self::Pause => f.write_str("Pause"),
@@ -255,7 +261,7 @@ impl Outbound {
             }),
             DataUpdate::Pause => self.paused = true,
             DataUpdate::Resume => self.paused = false,
-            DataUpdate::Receive { .. } | DataUpdate::Switch { .. } => {}
+            DataUpdate::Receive { .. } | DataUpdate::Switch { .. } | DataUpdate::Translate { .. } => {}
         }
     }
 
@@ -321,6 +327,8 @@ enum Inlet {
         flow: Flow,
         epochs: Vec<Opening>,
         usage: Option<Usage>,
+        /// Whether its packets are for a node that has only IPv6.
+        translated: bool,
     },
     Switch {
         ends: [Option<SocketAddr>; 2],
@@ -357,6 +365,8 @@ enum Look {
 pub enum Verdict {
     /// It was opened: the inner packet stands here.
     Deliver(Range<usize>),
+    /// The same, for a general node that has only IPv6: it is to be translated (RS-N, T3.1-d).
+    Translate(Range<usize>),
     /// It goes on unchanged to this address (RS-S).
     Forward(SocketAddr),
     /// It is for the role machine.
@@ -381,7 +391,12 @@ impl Inbound {
                     _ => {
                         self.paths.insert(
                             keys.path(),
-                            Inlet::Open { flow: *flow, epochs: vec![opening], usage: None },
+                            Inlet::Open {
+                                flow: *flow,
+                                epochs: vec![opening],
+                                usage: None,
+                                translated: false,
+                            },
                         );
                     }
                 }
@@ -389,6 +404,11 @@ impl Inbound {
             DataUpdate::Watch { path, received, .. } => {
                 if let Some(Inlet::Open { usage, .. }) = self.paths.get_mut(path) {
                     *usage = Some(received.clone());
+                }
+            }
+            DataUpdate::Translate { path } => {
+                if let Some(Inlet::Open { translated, .. }) = self.paths.get_mut(path) {
+                    *translated = true;
                 }
             }
             DataUpdate::Switch { path, ends } => {
@@ -473,7 +493,8 @@ impl Inbound {
     /// Opens a datagram that was looked at, by the MAC that it must have. Others may have been opened since: its number is judged again.
     fn open(&mut self, header: &Header, mac: &Sealed, datagram: &mut [u8]) -> Verdict {
         let refused = |field, reason| Verdict::Refused(Refusal::new(field, reason));
-        let Some(Inlet::Open { flow, epochs, usage }) = self.paths.get_mut(&PathId(header.id)) else {
+        let Some(Inlet::Open { flow, epochs, usage, translated }) = self.paths.get_mut(&PathId(header.id))
+        else {
             return refused("path id", Reason::Stranger);
         };
         let Some(opening) = epochs.iter_mut().find(|o| o.keys.epoch() == header.epoch) else {
@@ -495,7 +516,7 @@ impl Inbound {
         if let Some(usage) = usage {
             usage.note();
         }
-        Verdict::Deliver(inner)
+        if *translated { Verdict::Translate(inner) } else { Verdict::Deliver(inner) }
     }
 }
 
@@ -582,7 +603,7 @@ mod tests {
         assert_eq!(verdicts, expected);
         assert_eq!(buffer, datagrams.concat());
         let kinds = verdicts.iter().map(|verdict| match verdict {
-            Verdict::Deliver(_) => 'd',
+            Verdict::Deliver(_) | Verdict::Translate(_) => 'd',
             Verdict::Forward(_) => 'f',
             Verdict::Control => 'c',
             Verdict::Refused(_) => 'r',

@@ -1,5 +1,7 @@
 //! The loop. It decides nothing: inputs go to the shell, which gives them to the role machine and does what that wants done.
 
+use std::net::SocketAddr;
+
 use anyhow::anyhow;
 use ntm_daemon::program::Failure;
 use ntm_daemon::trace::TraceSink;
@@ -21,7 +23,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     // One port for all addresses; there is always one.
     let port = config.address.first().map_or(0, |address| address.port());
     let udp = Udp::bind(&UdpConfig::port(port)).map_err(|error| anyhow!(error.to_string()))?;
-    let rs_n = match RsN::open(&config.tun, config.vips, config.address.v4()).await {
+    let own = config.address.iter().map(SocketAddr::ip).collect();
+    let rs_n = match RsN::open(&config.tun, config.vips, own).await {
         Err(Failure::Lacks(why)) => {
             tracing::warn!(
                 "this machine cannot serve general nodes (RS-N), only switch tunnels (RS-S): {why}"
@@ -32,7 +35,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     };
     let tun = rs_n.as_ref().ok().map(|rs_n| rs_n.tun().clone());
     let (outbound, inbound) = (Outbound::default(), Inbound::default());
-    let plane = Plane::start(tun, udp.clone(), outbound, inbound, PlaneOptions::default())?;
+    let translate = rs_n.as_ref().is_ok_and(|rs_n| rs_n.without_ipv6().is_none());
+    let options = PlaneOptions { translate, ..PlaneOptions::default() };
+    let plane = Plane::start(tun, udp.clone(), outbound, inbound, options)?;
     let relay = Relay::new(config.machine(clock::seed(), clock::wall_micros()), clock::now());
     let mut shell = Shell::new(config, relay, plane, udp, rs_n, trace);
 

@@ -176,6 +176,7 @@ impl Shell {
                     table: rs_n.table(),
                     helpers: rs_n.helpers().iter().map(|helper| helper.name()).collect(),
                     translations: rs_n.translations(),
+                    without_ipv6: rs_n.without_ipv6(),
                 },
                 Err(why) => RsNStatus::Unavailable { available: false, why },
             },

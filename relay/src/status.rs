@@ -1,7 +1,7 @@
 //! What the control socket tells.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ntm_protocol::addr::{Fqdn, NodeId, VipRange};
 use ntm_protocol::relay::table::Row;
@@ -64,7 +64,10 @@ pub enum RsNStatus<'a> {
         /// The helpers in use (T5.1.2-b).
         helpers: Vec<&'static str>,
         /// VIP_GN → RIP_GN.
-        translations: &'a BTreeMap<Ipv4Addr, Ipv4Addr>,
+        translations: &'a BTreeMap<Ipv4Addr, IpAddr>,
+        /// Why general nodes that have only IPv6 are not served; nothing where they are (T3.1-d).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        without_ipv6: Option<&'a str>,
     },
     /// It is not.
     Unavailable {

@@ -251,8 +251,8 @@ impl Host {
                     }
                     Verdict::Control => terminal.handle_datagram(from, bytes, now),
                     Verdict::Refused(refusal) => terminal.refuse(from, &refusal, now),
-                    // A terminal's table switches nothing.
-                    Verdict::Forward(_) => {}
+                    // A terminal's table neither switches nor translates.
+                    Verdict::Forward(_) | Verdict::Translate(_) => {}
                 }
             }
             Machine::Relay(_, tables, masquerade) if masquerade.expects(from, to) => {
@@ -260,7 +260,8 @@ impl Host {
                 output.sent.extend(back.and_then(|packet| tables.seal(&packet).ok()));
             }
             Machine::Relay(relay, tables, masquerade) if is_ntm => match tables.inbound.judge(bytes) {
-                Verdict::Deliver(at) => {
+                // The masquerade here knows both families.
+                Verdict::Deliver(at) | Verdict::Translate(at) => {
                     let inner = Packet::parse(&bytes[at]);
                     let left = inner.and_then(|packet| masquerade.leave(packet, now));
                     output.sent.extend(left.map(Outgoing::plain));

@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use ntm_protocol::inner::checksum::{fold, pseudo, sum};
+use ntm_protocol::inner::siit;
 
 use crate::vnet::{Gso, VNET_LEN, Vnet};
 
@@ -51,6 +52,8 @@ struct Item {
     /// The first packet whole, then the payloads of the others.
     parts: Vec<Range<usize>>,
     train: Option<Train>,
+    /// Whether it leaves as IPv6.
+    for_v6: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +99,32 @@ impl Coalescer {
         self.start(place, segment.train());
     }
 
+    /// Adds the packet at `inner` of the datagram at `datagram` of `arena`, for a node that has only IPv6 (T3.1-d); false where it cannot be
+    /// translated. Segments join as they are, and their train's header is translated; all else is translated at once.
+    pub(crate) fn push_for_v6(
+        &mut self,
+        arena: &mut [u8],
+        datagram: &Range<usize>,
+        inner: Range<usize>,
+    ) -> bool {
+        let place = datagram.start + inner.start..datagram.start + inner.end;
+        if self.enabled && inner.start >= siit::LONGER && Segment::of(&arena[place.clone()]).is_some() {
+            let live = self.live;
+            self.push(arena, place);
+            if self.live > live {
+                self.items[live].for_v6 = true;
+            }
+            return true;
+        }
+        let is_tcp = arena[place].get(9) == Some(&TCP);
+        let Some(translated) = siit::to_v6(&mut arena[datagram.clone()], inner) else { return false };
+        if is_tcp {
+            self.newest.fill(None);
+        }
+        self.start(datagram.start + translated.start..datagram.start + translated.end, None);
+        true
+    }
+
     fn start(&mut self, place: Range<usize>, train: Option<Train>) {
         if self.live == self.items.len() {
             self.items.push(Item::default());
@@ -104,15 +133,19 @@ impl Coalescer {
         item.parts.clear();
         item.parts.push(place);
         item.train = train;
+        item.for_v6 = false;
         self.live += 1;
     }
 
     /// Ends the batch: `write` gets the arena and each item. The headers of trains are completed in the arena first.
     pub(crate) fn finish(&mut self, arena: &mut [u8], mut write: impl FnMut(&[u8], &Write<'_>)) {
-        for item in &self.items[..self.live] {
-            let vnet = item.complete(arena);
+        for item in &mut self.items[..self.live] {
+            let mut vnet = item.complete(arena);
             let length: usize = item.parts.iter().map(Range::len).sum();
             let left_out = (item.parts.len() - 1) * usize::from(vnet.header_len);
+            if item.for_v6 {
+                item.translate(arena, &mut vnet);
+            }
             write(arena, &Write { vnet: vnet.emit(), parts: &item.parts, bytes: length + left_out });
         }
         self.live = 0;
@@ -173,6 +206,24 @@ impl Item {
             gso: Gso::Tcp4,
             gso_size: train.size as u16,
             header_len: train.headers as u16,
+        }
+    }
+}
+
+impl Item {
+    /// Turns the header of a segment, or of a train, into one of IPv6; the prefix weighs nothing in the checksum.
+    fn translate(&mut self, arena: &mut [u8], vnet: &mut Vnet) {
+        // There is room in front, and it is a segment: both were seen before it was taken.
+        let Some(start) = siit::header_to_v6(arena, self.parts[0].start) else { return };
+        let longer = (self.parts[0].start - start) as u16;
+        self.parts[0].start = start;
+        if let Some((checksum, offset)) = vnet.partial {
+            *vnet = Vnet {
+                partial: Some((checksum + longer, offset)),
+                gso: Gso::Tcp6,
+                header_len: vnet.header_len + longer,
+                ..*vnet
+            };
         }
     }
 }
@@ -329,6 +380,54 @@ mod tests {
         assert_eq!(*vnet, Vnet { partial: Some((20, 16)), gso: Gso::Tcp4, gso_size: 1372, header_len: 52 });
         assert_eq!(train.len(), 52 + 10 * 1372);
         assert_eq!(split_again(writes), packets);
+    }
+
+    /// T3.1-d: of a stream for a node that has only IPv6 the train's header alone is translated, and translated back it is the same stream;
+    /// so is what joins nothing.
+    #[test]
+    fn a_stream_for_ipv6_becomes_one_train_of_ipv6() {
+        const HEADER: usize = 32;
+        for (enabled, expected) in [(true, 2), (false, 11)] {
+            let mut packets = stream(&Tcp::default(), 10, 1372);
+            packets.push(udp(1, &[1; 10]));
+            let mut arena = Vec::new();
+            let mut coalescer = Coalescer::new(enabled);
+            let places: Vec<_> = packets
+                .iter()
+                .map(|packet| {
+                    let start = arena.len();
+                    arena.extend([0xee; HEADER]);
+                    arena.extend(packet);
+                    arena.extend([0xee; 16]);
+                    (start..arena.len(), HEADER..HEADER + packet.len())
+                })
+                .collect();
+            for (datagram, inner) in places {
+                assert!(coalescer.push_for_v6(&mut arena, &datagram, inner));
+            }
+            let (mut count, mut back) = (0, Vec::new());
+            coalescer.finish(&mut arena, |arena, write| {
+                count += 1;
+                let mut bytes = write.vnet.to_vec();
+                write.parts.iter().for_each(|part| bytes.extend(&arena[part.clone()]));
+                let (vnet, packet) = Vnet::parse(&mut bytes).expect("a header");
+                assert_eq!(packet[0] >> 4, 6);
+                let segment = (vnet.gso == Gso::Tcp6).then_some(1372);
+                let place = siit::to_v4(packet, segment, &mut 0).expect("it comes back");
+                let partial = vnet.partial.map(|(start, offset)| (start - place.start as u16, offset));
+                let gso = if segment.is_some() { Gso::Tcp4 } else { Gso::None };
+                back.extend(split_again(vec![(Vnet { partial, gso, ..vnet }, packet[place].to_vec())]));
+            });
+            assert_eq!(count, expected);
+            let without_number = |packets: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
+                packets
+                    .into_iter()
+                    .map(|packet| [&packet[..4], &packet[8..10], &packet[12..]].concat())
+                    .collect()
+            };
+            assert!(back.iter().all(|packet| is_right(packet)));
+            assert_eq!(without_number(back), without_number(packets));
+        }
     }
 
     #[test]

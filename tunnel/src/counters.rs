@@ -76,6 +76,8 @@ counters! {
     drop_truncated,
     /// Dropped from the network: the control side was behind.
     drop_control_full,
+    /// Dropped from the network: for a general node that has only IPv6, and of a kind that IPv6 does not carry.
+    drop_not_translated,
     /// Dropped from the network: for the TUN, and this node has none, or the TUN would not take it.
     drop_not_delivered,
     /// Dropped to the network: the kernel would not send it.

@@ -131,7 +131,12 @@ impl<I: Ingress> Inward<I> {
                     Verdict::Deliver(inner) if tun.is_some() => {
                         coalescer.push(arena, place.start + inner.start..place.start + inner.end);
                     }
-                    Verdict::Deliver(_) => counters.drop_not_delivered.add(1),
+                    Verdict::Translate(inner) if tun.is_some() => {
+                        if !coalescer.push_for_v6(arena, place, inner) {
+                            counters.drop_not_translated.add(1);
+                        }
+                    }
+                    Verdict::Deliver(_) | Verdict::Translate(_) => counters.drop_not_delivered.add(1),
                     Verdict::Forward(to) => outlet.push(arena, place.clone(), to.into()),
                     Verdict::Control => match control.try_send((arena[place.clone()].to_vec(), *from)) {
                         Ok(()) => counters.control_packets.add(1),

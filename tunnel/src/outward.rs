@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use ntm_protocol::data::NotSent;
 use ntm_protocol::inner::icmp::{self, Unreachable};
-use ntm_protocol::inner::reset;
+use ntm_protocol::inner::{reset, siit};
 
 use crate::counters::Counters;
 use crate::outlet::Outlet;
-use crate::plane::{Failed, Notice, Notify};
+use crate::plane::{Failed, Notice, Notify, PlaneOptions};
 use crate::split::{NotSplit, split};
 use crate::table::{Egress, Pending};
 use crate::tun::Tun;
 use crate::udp::Udp;
-use crate::vnet::{VNET_LEN, Vnet};
+use crate::vnet::{Gso, VNET_LEN, Vnet};
 use crate::wake::{Waited, Waiter};
 
 /// The longest read: a train of 64 KiB and its virtio header.
@@ -32,6 +32,9 @@ pub(crate) struct Outward<E: Egress> {
     pending: Pending<E::Update>,
     waiter: Waiter,
     sealer: Sealer<E>,
+    translate: bool,
+    /// The number of the next packet from IPv6 that may be cut up.
+    id: u16,
 }
 
 /// Where packets are placed, sealed and sent from.
@@ -55,14 +58,14 @@ impl<E: Egress> Outward<E> {
         pending: Pending<E::Update>,
         notify: Notify,
         waiter: Waiter,
-        answer: bool,
+        options: PlaneOptions,
     ) -> Self {
         // One packet beyond the limit always fits.
         let buffer = vec![0; BATCH_BYTES + READ + OVERHEAD].into();
-        let answers = answer.then(|| tun.clone());
+        let answers = options.answer.then(|| tun.clone());
         let sealer =
             Sealer { table, outlet: Outlet::new(udp), notify, answers, buffer, used: 0, places: Vec::new() };
-        Self { tun, pending, waiter, sealer }
+        Self { tun, pending, waiter, sealer, translate: options.translate, id: 0 }
     }
 
     /// Runs until the end is told.
@@ -124,7 +127,7 @@ impl<E: Egress> Outward<E> {
     /// Places what one read brought.
     fn packet(&mut self, bytes: &mut [u8], scratch: &mut Vec<u8>) {
         let parsed = if self.tun.has_offload() { Vnet::parse(bytes) } else { Some((Vnet::default(), bytes)) };
-        let result = match parsed {
+        let result = match parsed.and_then(|(vnet, packet)| self.in_ipv4(vnet, packet)) {
             Some((vnet, packet)) => {
                 split(vnet, packet, scratch, |inner| self.sealer.place(inner, &self.waiter))
             }
@@ -133,6 +136,24 @@ impl<E: Egress> Outward<E> {
         if result.is_err() {
             self.sealer.dropped(NotSent::Malformed);
         }
+    }
+
+    /// What one read brought as a packet or train over IPv4, translated if it is of IPv6 (T3.1-d).
+    fn in_ipv4<'a>(&mut self, vnet: Vnet, packet: &'a mut [u8]) -> Option<(Vnet, &'a mut [u8])> {
+        let is_v6 = self.translate && packet.first().is_some_and(|byte| byte >> 4 == 6);
+        if !is_v6 {
+            return Some((vnet, packet));
+        }
+        let segment = (vnet.gso != Gso::None).then_some(usize::from(vnet.gso_size));
+        let place = siit::to_v4(packet, segment, &mut self.id)?;
+        // The prefix weighs nothing in checksums, so what is partial stays; it only stands elsewhere.
+        let begin = place.start as u16;
+        let partial = match vnet.partial {
+            Some((start, offset)) => Some((start.checked_sub(begin)?, offset)),
+            None => None,
+        };
+        let gso = if vnet.gso == Gso::Tcp6 { Gso::Tcp4 } else { vnet.gso };
+        Some((Vnet { partial, gso, ..vnet }, &mut packet[place]))
     }
 }
 

@@ -40,6 +40,8 @@ pub struct PlaneOptions {
     pub spin: Duration,
     /// Whether packets of applications that have no way are answered, so that these learn of it; else they are dropped in silence.
     pub answer: bool,
+    /// Whether the TUN gives IPv6 packets that hold virtual addresses, which are translated (T3.1-d); else there is no IPv6 there.
+    pub translate: bool,
 }
 
 /// The running data plane of one node. `U` is the update that both its tables understand.
@@ -139,7 +141,7 @@ impl<U: Send + Clone + 'static> Plane<U> {
         let outward = match tun {
             Some(tun) => {
                 let (updates, pending) = updates()?;
-                let thread = Outward::new(tun, udp, egress, pending, notify(), waiter(), options.answer);
+                let thread = Outward::new(tun, udp, egress, pending, notify(), waiter(), options);
                 threads.spawn("ntm-out", failure_sender, move || thread.run())?;
                 Some(updates)
             }

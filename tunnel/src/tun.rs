@@ -1,13 +1,14 @@
 //! The virtual interface (T3.1-b, TB-a): a TUN device, its address, its routes.
 
 use std::io::{self, IoSlice};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use ntm_protocol::addr::VipRange;
 use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
@@ -154,10 +155,26 @@ impl Tun {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(range.base(), range.prefix())
             .output_interface(self.0.index)
-            .scope(rtnetlink::packet_route::route::RouteScope::Link)
+            .scope(RouteScope::Link)
             .build();
         let request = netlink.handle.route().add(route).replace();
         request.execute().await.map_err(|e| self.step("adding a route", to_io(e)))
+    }
+
+    /// Sends packets for the `length` first bits of `prefix` into the interface, up to `mtu` bytes long, which may be more than the
+    /// interface's own MTU. A route that is there already is kept. Packets come out of it only where the plane translates them.
+    pub async fn add_route_v6(&self, prefix: Ipv6Addr, length: u8, mtu: u16) -> Result<(), TunError> {
+        /// The bit of the metric MTU in `RTAX_LOCK`: a route's MTU counts for packets that are forwarded only if it is locked.
+        const MTU_LOCKED: u32 = 1 << 2;
+        let netlink = self.netlink("adding a route")?;
+        let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(prefix, length)
+            .output_interface(self.0.index)
+            .build();
+        let metrics = vec![RouteMetric::Lock(MTU_LOCKED), RouteMetric::Mtu(mtu.into())];
+        route.attributes.push(RouteAttribute::Metrics(metrics));
+        let request = netlink.handle.route().add(route).replace();
+        request.execute().await.map_err(|e| self.step("adding an IPv6 route", to_io(e)))
     }
 
     /// Its MTU, in bytes.

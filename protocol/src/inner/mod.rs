@@ -4,6 +4,7 @@
 pub mod checksum;
 pub mod icmp;
 pub mod reset;
+pub mod siit;
 
 /// Bytes of an IPv4 header without options.
 const IPV4_LEN: usize = 20;

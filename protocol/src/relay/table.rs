@@ -351,19 +351,19 @@ impl Entry {
                 vec![DataUpdate::Switch { path, ends: [end(0), end(1)] }]
             }
             Peers::Switch { .. } => Vec::new(),
-            Peers::Translate { terminal, general, suite, .. } => {
+            Peers::Translate { terminal, general, real, suite } => {
                 let flow = Flow { source: terminal.0, destination: general.0 };
                 match fresh {
                     Some(key) => {
                         let keys = |from| Box::new(DataKeys::new(&key, path, epoch, *suite, from));
-                        vec![
-                            DataUpdate::Receive { flow, keys: keys(Role::Initiator) },
-                            DataUpdate::Send {
-                                flow: flow.reversed(),
-                                remote: from,
-                                keys: keys(Role::Responder),
-                            },
-                        ]
+                        let receive = DataUpdate::Receive { flow, keys: keys(Role::Initiator) };
+                        let send = DataUpdate::Send {
+                            flow: flow.reversed(),
+                            remote: from,
+                            keys: keys(Role::Responder),
+                        };
+                        let translate = real.is_ipv6().then_some(DataUpdate::Translate { path });
+                        [receive, send].into_iter().chain(translate).collect()
                     }
                     None if moved => vec![DataUpdate::Remote { flow: flow.reversed(), path, remote: from }],
                     None => Vec::new(),

@@ -16,6 +16,7 @@ use netlink_packet_netfilter::{
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
+use ntm_protocol::family::Family;
 
 /// `NFNL_SUBSYS_NFTABLES` of `linux/netfilter/nfnetlink.h`: whom a batch is for.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -41,37 +42,39 @@ impl Netlink {
         Ok(Self { socket, sequence: 0, received: Vec::with_capacity(RECEIVE) })
     }
 
-    /// Has nf_tables make `change` of the family `ip`, with `flags` (such as `NLM_F_CREATE`), as a transaction of its own.
-    pub(super) fn commit(&mut self, change: NfTablesMessage, flags: u16) -> io::Result<()> {
-        let family = NetfilterProtoFamily::Unspec;
-        let control =
-            |message| NetfilterMessage::new(NetfilterHeader::new(family, 0, NFNL_SUBSYS_NFTABLES), message);
+    /// Has nf_tables make `change` in `family`, with `flags` (such as `NLM_F_CREATE`), as a transaction of its own.
+    pub(super) fn commit(&mut self, family: Family, change: NfTablesMessage, flags: u16) -> io::Result<()> {
+        let control = |message| {
+            let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
+            NetfilterMessage::new(header, message)
+        };
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         self.append(&mut bytes, control(ControlMessage::BatchBegin), NLM_F_REQUEST);
-        self.append(&mut bytes, ip(change), NLM_F_REQUEST | NLM_F_ACK | flags);
+        self.append(&mut bytes, of(family, change), NLM_F_REQUEST | NLM_F_ACK | flags);
         self.append(&mut bytes, control(ControlMessage::BatchEnd), NLM_F_REQUEST);
         self.send(&bytes)?;
         // An error may concern any of the three; the only acknowledgement is the change's, and comes after the commit.
         self.answer(first, |_| Ok(()))
     }
 
-    /// Has conntrack do what `message` says.
-    pub(super) fn conntrack(&mut self, message: ConntrackMessage) -> io::Result<()> {
+    /// Has conntrack do what `message` says, in `family`.
+    pub(super) fn conntrack(&mut self, family: Family, message: ConntrackMessage) -> io::Result<()> {
         let mut bytes = Vec::new();
-        self.append(&mut bytes, ip(message), NLM_F_REQUEST | NLM_F_ACK);
+        self.append(&mut bytes, of(family, message), NLM_F_REQUEST | NLM_F_ACK);
         self.send(&bytes)?;
         self.answer(self.sequence, |_| Ok(()))
     }
 
-    /// Lists what `message` asks conntrack for.
+    /// Lists what `message` asks conntrack for, in `family`.
     pub(super) fn connections(
         &mut self,
+        family: Family,
         message: ConntrackMessage,
         mut each: impl FnMut(ConntrackMessage),
     ) -> io::Result<()> {
         let mut bytes = Vec::new();
-        self.append(&mut bytes, ip(message), NLM_F_REQUEST | NLM_F_DUMP);
+        self.append(&mut bytes, of(family, message), NLM_F_REQUEST | NLM_F_DUMP);
         self.send(&bytes)?;
         self.answer(self.sequence, |message| {
             if let NetfilterMessageInner::Conntrack(message) = message.inner {
@@ -127,6 +130,10 @@ impl Netlink {
     }
 }
 
-fn ip(message: impl Into<NetfilterMessageInner>) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0), message)
+fn of(family: Family, message: impl Into<NetfilterMessageInner>) -> NetfilterMessage {
+    let family = match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    };
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message)
 }

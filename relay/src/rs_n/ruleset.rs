@@ -9,12 +9,17 @@
 //! | `forward` | forward | lets through what is translated, and the way back |
 //! | `srcnat` | postrouting | VIP_MN → the relay's address; the port is Netfilter's choice (T5.1.2-a) |
 //!
+//! There is one table for IPv4, and one for IPv6 where general nodes have only that (T3.1-d): there each virtual address stands as the IPv6
+//! address that holds it. It has no helpers: none knows how to turn an address of one family in a payload into one of the other.
+//!
 //! The way back needs no rule: conntrack knows both translations and undoes them.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ntm_protocol::addr::VipRange;
+use ntm_protocol::family::Family;
+use ntm_protocol::inner::siit;
 
 /// The map VIP_GN → RIP_GN.
 pub const MAP: &str = "general";
@@ -63,10 +68,12 @@ impl Helper {
 pub struct Rules<'a> {
     /// The TUN's name; it holds no quotes.
     pub tun: &'a str,
+    /// The family that the table is for.
+    pub family: Family,
     /// The virtual range.
     pub vips: VipRange,
-    /// The relay's real address in IPv4; one that has none is spoken to in IPv6 alone.
-    pub address: Option<Ipv4Addr>,
+    /// The relay's real address in that family, if it has one.
+    pub address: Option<IpAddr>,
     /// The helpers that the kernel has.
     pub helpers: &'a [Helper],
     /// Whether this machine forwarded packets before: what goes neither from nor to the TUN is then its own business. Otherwise it
@@ -74,9 +81,25 @@ pub struct Rules<'a> {
     pub forwards: bool,
 }
 
-/// The name of the table, of the family `ip`, of the relay with this TUN. Whoever holds the TUN owns the table.
+/// The name of the table, in each family, of the relay with this TUN. Whoever holds the TUN owns the table.
 pub fn table(tun: &str) -> String {
     format!("ntm-relay-{tun}")
+}
+
+/// What nft calls `family`.
+pub fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+/// The virtual range `vips` as addresses of `family`.
+pub fn range(vips: VipRange, family: Family) -> String {
+    match family {
+        Family::V4 => vips.to_string(),
+        Family::V6 => format!("{}/{}", siit::embed(vips.base()), siit::PREFIX_LEN + vips.prefix()),
+    }
 }
 
 /// The input of `nft -c -f -` that succeeds where the kernel has `helper`.
@@ -86,11 +109,16 @@ pub fn probe(helper: Helper) -> String {
 
 /// The input of `nft -f -` that puts the table in place, instead of any former one of that name, in one transaction.
 pub fn ruleset(rules: &Rules<'_>) -> String {
-    let Rules { tun, vips, address, helpers, forwards } = rules;
+    let Rules { tun, family, vips, address, helpers, forwards } = rules;
+    let (ip, vips) = (name(*family), range(*vips, *family));
+    let kind = match family {
+        Family::V4 => "ipv4_addr",
+        Family::V6 => "ipv6_addr",
+    };
     let table = table(tun);
     // Making it first lets the deletion succeed where there is none.
-    let mut text = format!("table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n");
-    let _ = writeln!(text, "  map {MAP} {{ type ipv4_addr : ipv4_addr; comment \"VIP_GN : RIP_GN\"; }}");
+    let mut text = format!("table {ip} {table}\ndelete table {ip} {table}\ntable {ip} {table} {{\n");
+    let _ = writeln!(text, "  map {MAP} {{ type {kind} : {kind}; comment \"VIP_GN : RIP_GN\"; }}");
     for helper in *helpers {
         let _ = writeln!(text, "  {}", helper.object());
     }
@@ -101,9 +129,12 @@ pub fn ruleset(rules: &Rules<'_>) -> String {
         "guard",
         "type filter hook prerouting priority raw; policy accept;",
         &[
-            format!("iifname \"{tun}\" ip saddr != {vips} {}", drop("a terminal has a virtual address")),
-            format!("iifname \"{tun}\" ip daddr != {vips} {}", drop("a general node has one for terminals")),
-            format!("iifname != \"{tun}\" ip saddr {vips} {}", drop("nobody else has one")),
+            format!("iifname \"{tun}\" {ip} saddr != {vips} {}", drop("a terminal has a virtual address")),
+            format!(
+                "iifname \"{tun}\" {ip} daddr != {vips} {}",
+                drop("a general node has one for terminals")
+            ),
+            format!("iifname != \"{tun}\" {ip} saddr {vips} {}", drop("nobody else has one")),
         ],
     );
     // NAT makes room for what a helper changes when it sets a connection up: the helper must be known by then.
@@ -121,13 +152,13 @@ pub fn ruleset(rules: &Rules<'_>) -> String {
         &mut text,
         "dstnat",
         "type nat hook prerouting priority dstnat; policy accept;",
-        &[format!("iifname \"{tun}\" dnat to ip daddr map @{MAP}")],
+        &[format!("iifname \"{tun}\" dnat to {ip} daddr map @{MAP}")],
     );
     let mut input = vec![format!("iifname \"{tun}\" {}", drop("not for the relay itself"))];
     // What conntrack finds out of order is not translated back. It must not be answered by a reset: that would end a general node's
     // connection which the terminal still has.
     input.extend(address.map(|address| {
-        format!("ip daddr {address} meta l4proto tcp ct state invalid {}", drop("of no connection's order"))
+        format!("{ip} daddr {address} meta l4proto tcp ct state invalid {}", drop("of no connection's order"))
     }));
     chain(&mut text, "input", "type filter hook input priority filter; policy accept;", &input);
     let policy = if *forwards { "accept" } else { "drop" };
@@ -137,7 +168,7 @@ pub fn ruleset(rules: &Rules<'_>) -> String {
         &format!("type filter hook forward priority filter; policy {policy};"),
         &[
             // Were the TUN gone, the way to terminals would be the default route.
-            format!("oifname != \"{tun}\" ip daddr {vips} {}", drop("terminals are behind the TUN only")),
+            format!("oifname != \"{tun}\" {ip} daddr {vips} {}", drop("terminals are behind the TUN only")),
             format!("iifname \"{tun}\" oifname != \"{tun}\" ct status dnat accept"),
             format!("iifname \"{tun}\" {}", drop("not translated")),
             format!("oifname \"{tun}\" ct state established,related accept"),
@@ -148,7 +179,7 @@ pub fn ruleset(rules: &Rules<'_>) -> String {
         &mut text,
         "srcnat",
         "type nat hook postrouting priority srcnat; policy accept;",
-        &[format!("oifname != \"{tun}\" ip saddr {vips} masquerade")],
+        &[format!("oifname != \"{tun}\" {ip} saddr {vips} masquerade")],
     );
     text.push_str("}\n");
     text
@@ -166,10 +197,20 @@ fn chain(text: &mut String, name: &str, hook: &str, rules: &[String]) {
 mod tests {
     use super::*;
 
-    fn shown(helpers: &[Helper], forwards: bool) -> String {
+    fn of(family: Family, address: &str, helpers: &[Helper], forwards: bool) -> String {
         let vips = "198.18.0.0/15".parse().expect("a range");
-        let address = Ipv4Addr::new(203, 0, 113, 20);
-        ruleset(&Rules { tun: "ntm0", vips, address: Some(address), helpers, forwards })
+        let address = Some(address.parse().expect("an address"));
+        ruleset(&Rules { tun: "ntm0", family, vips, address, helpers, forwards })
+    }
+
+    fn shown(helpers: &[Helper], forwards: bool) -> String {
+        of(Family::V4, "203.0.113.20", helpers, forwards)
+    }
+
+    /// T3.1-d.
+    #[test]
+    fn the_rules_for_ipv6() {
+        insta::assert_snapshot!(of(Family::V6, "2001:db8::20", &[], false));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod appendix;
 mod daemon;
+mod ipv6;
 mod peers;
 mod process;
 mod table;

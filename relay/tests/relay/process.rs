@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::peers::{DC_NAME, KEY, RELAY_NAME};
-use crate::world::{DC, Namespace, PATIENCE, RELAY, steadily, until};
+use crate::world::{DC, Namespace, PATIENCE, RELAY, RELAY6, steadily, until};
 
 /// The daemon in a folder of its own, in the relay's namespace; killed when dropped.
 pub(crate) struct Daemon {
@@ -27,18 +28,25 @@ impl Daemon {
 
     /// Starts it with `line` in its configuration.
     pub(crate) fn start_with(namespace: &Namespace, line: &str) -> Self {
-        Self::spawn(namespace, Command::new(env!("CARGO_BIN_EXE_ntm-relay")), line)
+        Self::spawn(namespace, Command::new(env!("CARGO_BIN_EXE_ntm-relay")), line, &[RELAY.into()])
+    }
+
+    /// Starts it with an address of each family.
+    pub(crate) fn start_with_both(namespace: &Namespace) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_ntm-relay"));
+        Self::spawn(namespace, command, "", &[RELAY.into(), RELAY6.into()])
     }
 
     /// Starts it by `command`, to which its arguments are added.
     pub(crate) fn start_as(namespace: &Namespace, command: Command) -> Self {
-        Self::spawn(namespace, command, "")
+        Self::spawn(namespace, command, "", &[RELAY.into()])
     }
 
-    fn spawn(namespace: &Namespace, mut command: Command, line: &str) -> Self {
+    fn spawn(namespace: &Namespace, mut command: Command, line: &str, addresses: &[IpAddr]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
         let config = format!(
-            "name = 'rs1'\nfqdn = '{RELAY_NAME}'\naddress = '{RELAY}'\nkeys = 'keys.toml'\ncontrol = 'control'\n\
+            "name = 'rs1'\nfqdn = '{RELAY_NAME}'\naddress = {addresses:?}\nkeys = 'keys.toml'\ncontrol = 'control'\n\
              trace = 'trace'\n{line}\n[[coordinator]]\nfqdn = '{DC_NAME}'\naddress = '{DC}:4330'\n"
         );
         fs::write(folder.path().join("relay.toml"), config).expect("a configuration");

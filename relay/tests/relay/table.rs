@@ -15,7 +15,7 @@ fn open(namespace: &Namespace) -> RsN {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let vips = "198.18.0.0/15".parse().expect("a range");
         runtime
-            .block_on(RsN::open("ntm0", vips, Some(RELAY)))
+            .block_on(RsN::open("ntm0", vips, vec![RELAY.into()]))
             .unwrap_or_else(|failure| panic!("RS-N: {failure}"))
     })
 }
@@ -47,7 +47,7 @@ fn translations_are_elements_of_the_kernels_map() {
     rs_n.untranslate(Vip(first)).expect("no more");
     rs_n.untranslate(Vip(first)).expect("nothing to do");
     assert_eq!(elements(&world.relay), [(second, GENERAL[0])]);
-    assert!(rs_n.translations().iter().eq([(&second, &GENERAL[0])]));
+    assert!(rs_n.translations().iter().eq([(&second, &GENERAL[0].into())]));
     drop(rs_n);
     assert_eq!(world.relay.must("nft list tables"), "table ip another\n");
 }

@@ -1,7 +1,7 @@
 //! Packets through RS-N: a terminal's real sockets on one side, a general node's on the other (T4.2.3-a, T4.2.3-b, T5.4.1-a, T5.4.2-a).
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::thread;
 
@@ -47,12 +47,12 @@ impl Set {
     }
 }
 
-fn listen(namespace: &Namespace, address: impl Into<SocketAddr>) -> TcpListener {
+pub(crate) fn listen(namespace: &Namespace, address: impl Into<SocketAddr>) -> TcpListener {
     let address = address.into();
     namespace.run(|| TcpListener::bind(address)).unwrap_or_else(|error| panic!("{address}: {error}"))
 }
 
-fn connect(namespace: &Namespace, from: Ipv4Addr, to: impl Into<SocketAddr>) -> TcpStream {
+pub(crate) fn connect(namespace: &Namespace, from: Ipv4Addr, to: impl Into<SocketAddr>) -> TcpStream {
     let (from, to) = (SocketAddr::from((from, 0)), to.into());
     let stream = namespace.run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -63,7 +63,7 @@ fn connect(namespace: &Namespace, from: Ipv4Addr, to: impl Into<SocketAddr>) -> 
     patient(stream.unwrap_or_else(|error| panic!("connecting from {from} to {to}: {error}")))
 }
 
-fn patient(stream: TcpStream) -> TcpStream {
+pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_nodelay(true).expect("no delay");
     stream
@@ -71,25 +71,25 @@ fn patient(stream: TcpStream) -> TcpStream {
 
 /// Sends a line from one end, reads it at the other.
 #[track_caller]
-fn line(from: &mut TcpStream, to: &mut BufReader<TcpStream>, text: &str) {
+pub(crate) fn line(from: &mut TcpStream, to: &mut BufReader<TcpStream>, text: &str) {
     writeln!(from, "{text}").expect("sent");
     assert_eq!(read(to), text);
 }
 
 #[track_caller]
-fn read(from: &mut BufReader<TcpStream>) -> String {
+pub(crate) fn read(from: &mut BufReader<TcpStream>) -> String {
     let mut text = String::new();
     from.read_line(&mut text).expect("a line");
     text.trim_end().to_owned()
 }
 
-fn reader(stream: &TcpStream) -> BufReader<TcpStream> {
+pub(crate) fn reader(stream: &TcpStream) -> BufReader<TcpStream> {
     BufReader::new(stream.try_clone().expect("a handle"))
 }
 
 /// How many packets the rule with the comment `why` dropped.
-fn dropped(relay: &Namespace, why: &str) -> u64 {
-    let rules = relay.must("nft list table ip ntm-relay-ntm0");
+pub(crate) fn dropped(relay: &Namespace, family: &str, why: &str) -> u64 {
+    let rules = relay.must(&format!("nft list table {family} ntm-relay-ntm0"));
     let rule =
         rules.lines().find(|line| line.contains(why)).unwrap_or_else(|| panic!("no rule '{why}': {rules}"));
     let count = rule.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
@@ -120,8 +120,12 @@ fn udp_tcp_and_ping_reach_the_general_node_which_sees_the_relay_only() {
     let error = steadily(|| client.recv(&mut buffer)).expect_err("port unreachable");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 
-    // A megabyte each way: what has a wrong checksum would not arrive (T5.4.2-a).
-    let listener = listen(gn, (GENERAL[0], 80));
+    // What has a wrong checksum would not arrive (T5.4.2-a).
+    assert_eq!(megabyte_each_way(mn, listen(gn, (GENERAL[0], 80))), IpAddr::V4(RELAY));
+}
+
+/// A megabyte each way between the terminal `mn` and the general node that `listener` belongs to, at VIP_GN's port 80; whom that one sees.
+pub(crate) fn megabyte_each_way(mn: &Namespace, listener: TcpListener) -> IpAddr {
     let serving = thread::spawn(move || {
         let (stream, from) = listener.accept().expect("a connection");
         let mut stream = patient(stream);
@@ -140,7 +144,14 @@ fn udp_tcp_and_ping_reach_the_general_node_which_sees_the_relay_only() {
     stream.read_exact(&mut received).expect("all of it");
     writer.join().expect("written");
     assert!(received == sent, "it came back changed");
-    assert_eq!(serving.join().expect("served").ip(), IpAddr::V4(RELAY));
+    serving.join().expect("served").ip()
+}
+
+pub(crate) fn set_option(socket: &UdpSocket, (level, name): (libc::c_int, libc::c_int), value: libc::c_int) {
+    let size = std::mem::size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the option's value is an int that lives over the call, and its size is told.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    assert_eq!(set, 0);
 }
 
 /// Datagrams that no tunnel carries as they are: cut up, or answered such that the general node's kernel understands. Nothing is lost in
@@ -150,14 +161,7 @@ fn large_datagrams_arrive_or_are_answered() {
     let set = set();
     let server = set.world.others.udp((GENERAL[0], 7));
     let client = set.world.terminal.udp((VIP_MN, 40_000));
-    let discovery = |value: libc::c_int| {
-        let (level, name) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
-        let size = std::mem::size_of_val(&value) as libc::socklen_t;
-        // SAFETY: the option's value is an int that lives over the call, and its size is told.
-        let set =
-            unsafe { libc::setsockopt(server.as_raw_fd(), level, name, (&raw const value).cast(), size) };
-        assert_eq!(set, 0);
-    };
+    let discovery = |value| set_option(&server, (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), value);
     let mut buffer = vec![0; 1 << 16];
     // What the terminal's kernel cuts up already; on the way back the general node's kernel and the relay's do.
     discovery(libc::IP_PMTUDISC_DONT);
@@ -260,12 +264,12 @@ fn only_what_is_translated_passes() {
     let client = terminal.udp((VIP_MN, 40_000));
     let outsider = others.udp((GENERAL[1], 7));
     outsider.send_to(b"let me in", (VIP_MN, 40_000)).expect("sent");
-    until(|| dropped(relay, "no terminal asked for it") == 1);
+    until(|| dropped(relay, "ip", "no terminal asked for it") == 1);
     // And with a virtual source, straight from the terminal's real interface.
     others.must("ip addr add 198.18.0.9/32 dev net");
     let spoofer = others.udp(([198, 18, 0, 9], 7));
     spoofer.send_to(b"I am a terminal", (VIP_GN[0], 7)).expect("sent");
-    until(|| dropped(relay, "nobody else has one") == 1);
+    until(|| dropped(relay, "ip", "nobody else has one") == 1);
     client.set_nonblocking(true).expect("set");
     assert_eq!(steadily(|| client.recv(&mut [0; 64])).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }
@@ -282,7 +286,7 @@ fn a_tcp_connection_lives_through_a_restart() {
     daemon.end("KILL");
     // With the TUN gone, nothing for a terminal leaves by another way, and no reset reaches the general node.
     writeln!(server, "meanwhile").expect("sent");
-    until(|| dropped(&world.relay, "terminals are behind the TUN only") > 0);
+    until(|| dropped(&world.relay, "ip", "terminals are behind the TUN only") > 0);
     let _daemon = start(&world, &mut dc);
     let path = Path { epoch: 2, ..Path::new(1) };
     assert_eq!(dc.direct(path, path.translate(VIP_GN[0], GENERAL[0])), RelayAnswer::Ready);

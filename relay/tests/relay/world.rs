@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -16,6 +16,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The relay's real address.
 pub(crate) const RELAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
+/// The same in IPv6.
+pub(crate) const RELAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20);
+/// RIP_GN of a general node that has only IPv6.
+pub(crate) const GENERAL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x80);
 /// The DC's.
 pub(crate) const DC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// The terminal's.
@@ -133,6 +137,8 @@ impl World {
             node.must(&format!("ip addr add {address}/24 dev eth0"));
             node.must("ip link set eth0 up");
         }
+        others.must(&format!("ip addr add {GENERAL6}/64 dev net nodad"));
+        world.relay.must(&format!("ip addr add {RELAY6}/64 dev eth0 nodad"));
         world.relay.must("ip route add 192.0.2.0/24 dev eth0");
         world.relay.must(&format!("ip route add default via {DC}"));
         world.terminal.must(&format!("ip route add 192.0.2.0/24 via {RELAY}"));

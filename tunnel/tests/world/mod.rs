@@ -143,7 +143,7 @@ impl Node {
                 let mut bind = UdpConfig::port(PORT);
                 bind.offload = offload;
                 let udp = Udp::bind(&bind).expect("a socket");
-                let options = PlaneOptions { spin, answer: true };
+                let options = PlaneOptions { spin, answer: true, translate: false };
                 let mut plane = Plane::start(Some(tun), udp, egress, ingress, options).expect("a plane");
                 ready.send(()).expect("the test waits");
                 tokio::pin!(stopped);
