@@ -12,6 +12,7 @@
 //! * [`world`]: private namespaces, links, addresses, routes. [`daemons`]: the processes in it.
 //! * [`probe`]: whether each NAT is what the scenario says. [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
+//! * [`lab`]: a world that stays up, to type commands in.
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
 //! * [`disturbance`]: whether the machine disturbed what was measured.
 //! * [`first_packet`]: PURE. What an application's first packet by name waits for.
@@ -39,6 +40,7 @@ pub mod exit;
 pub mod first_packet;
 pub mod flow;
 pub mod judge;
+pub mod lab;
 pub mod matrix;
 pub mod measure;
 pub mod plan;

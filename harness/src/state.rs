@@ -1,5 +1,5 @@
-//! What the harness has to remember of itself beyond its own life: one small file for each run under way, so that `clean` can
-//! remove what a killed harness left, and nothing else.
+//! What the harness has to remember of itself beyond its own life: one small file for each run or lab under way, so that `clean` can
+//! remove what a killed harness left, and nothing else, and that a lab is found by its name.
 //!
 //! A process is named by its PID, its start time and the boot, so a later process of the same PID is never taken for it.
 
@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ impl Process {
     }
 
     /// Kills it, if it lives.
-    fn kill(&self) {
+    pub fn kill(&self) {
         if self.lives() {
             // It may end by itself just now.
             let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
@@ -60,9 +61,12 @@ struct State {
     harness: Process,
     world: Option<Process>,
     run: PathBuf,
+    /// The lab's name, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lab: Option<String>,
 }
 
-/// The state of this process's run.
+/// The state of this process's run or lab.
 pub struct Current {
     file: PathBuf,
     state: State,
@@ -80,12 +84,35 @@ pub fn folder() -> Result<PathBuf, Failure> {
 impl Current {
     /// Makes a run's folder, the first of `folders` that is free, and remembers that this process makes the run there.
     pub fn begin(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Failure> {
+        Self::begin_as(None, &folder()?, folders)
+    }
+
+    /// The same of the lab `name`, if there is none of that name.
+    pub fn begin_lab(name: &str, folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, Failure> {
         let states = folder()?;
+        fs::create_dir_all(&states).map_err(Failure::during(states.display()))?;
+        // Of two that begin at once, one waits here and then finds the other.
+        let lock = fs::File::open(&states).map_err(Failure::during(states.display()))?;
+        let _locked = Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, error)| Failure::error(format!("{}: {error}", states.display())))?;
+        if labs(&states).iter().any(|lab| lab.name == name) {
+            return Err(Failure::usage(format!(
+                "a lab called {name} is up already: end it with `harness down --lab {name}`, or name this one otherwise with --lab"
+            )));
+        }
+        Self::begin_as(Some(name.to_owned()), &states, folders)
+    }
+
+    fn begin_as(
+        lab: Option<String>,
+        states: &Path,
+        folders: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<Self, Failure> {
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let harness = Process::of(pid).ok_or_else(|| Failure::error("/proc does not show this process"))?;
-        fs::create_dir_all(&states).map_err(Failure::during(states.display()))?;
+        fs::create_dir_all(states).map_err(Failure::during(states.display()))?;
         let file = states.join(format!("{pid}-{}.json", harness.started));
-        let mut current = Self { file, state: State { harness, world: None, run: PathBuf::new() } };
+        let mut current = Self { file, state: State { harness, world: None, run: PathBuf::new(), lab } };
         for run in folders {
             // First the note, then the thing. A folder that is there already bears another's mark, or none.
             current.state.run = run;
@@ -111,6 +138,11 @@ impl Current {
         &self.state.run
     }
 
+    /// Where a lab's control socket is.
+    pub fn socket(&self) -> PathBuf {
+        socket(&self.file)
+    }
+
     /// Remembers the world's first process.
     pub fn world(&mut self, pid: i32) -> Result<(), Failure> {
         self.state.world = Process::of(pid);
@@ -121,12 +153,18 @@ impl Current {
     pub fn finish(self) -> Result<(), Failure> {
         let mark = self.state.run.join(MARK);
         fs::remove_file(&mark).map_err(Failure::during(mark.display()))?;
-        fs::remove_file(&self.file).map_err(Failure::during(self.file.display()))
+        self.forget()
     }
 
     /// The run came to nothing, and its folder goes.
     pub fn discard(self) -> Result<(), Failure> {
         fs::remove_dir_all(&self.state.run).map_err(Failure::during(self.state.run.display()))?;
+        self.forget()
+    }
+
+    /// Last: what is left to `clean` if this process ends before.
+    fn forget(&self) -> Result<(), Failure> {
+        remove_file(&self.socket())?;
         fs::remove_file(&self.file).map_err(Failure::during(self.file.display()))
     }
 
@@ -140,6 +178,43 @@ impl Current {
         };
         write().map_err(Failure::during(self.file.display()))
     }
+}
+
+fn socket(file: &Path) -> PathBuf {
+    file.with_extension("sock")
+}
+
+/// A lab that is up, or about to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lab {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// The process that keeps it.
+    pub keeper: Process,
+}
+
+/// The labs that the files in `folder` name and that live, by name.
+pub fn labs(folder: &Path) -> Vec<Lab> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut out: Vec<Lab> = entries
+        .filter_map(|entry| {
+            let file = entry.ok()?.path();
+            let state =
+                file.extension().is_some_and(|extension| extension == "json").then(|| read(&file))??;
+            let name = state.lab.filter(|_| state.harness.lives())?;
+            Some(Lab { name, folder: state.run, socket: socket(&file), keeper: state.harness })
+        })
+        .collect();
+    out.sort_by(|a, b| a.name.cmp(&b.name));
+    out
+}
+
+fn read(file: &Path) -> Option<State> {
+    serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
 }
 
 fn text(state: &State) -> String {
@@ -161,11 +236,10 @@ pub fn clean(folder: &Path) -> Result<Cleaned, Failure> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(out) };
     for entry in entries {
         let path = entry.map_err(Failure::during(folder.display()))?.path();
-        let read = || serde_json::from_str::<State>(&fs::read_to_string(&path).ok()?).ok();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => {}
-            // Cut short while it was written: its owner is gone if no such process lives, and it names nothing.
-            Some("part") => {
+            // Cut short while it was written, or a socket whose file is gone: its owner is gone if no such process lives, and it names nothing.
+            Some("part" | "sock") => {
                 if owner(&path).is_none_or(|owner| !owner) {
                     remove_file(&path)?;
                 }
@@ -173,7 +247,7 @@ pub fn clean(folder: &Path) -> Result<Cleaned, Failure> {
             }
             _ => continue,
         }
-        let Some(state) = read() else { continue };
+        let Some(state) = read(&path) else { continue };
         if state.harness.lives() {
             out.running.push(state.run);
             continue;
@@ -193,6 +267,7 @@ pub fn clean(folder: &Path) -> Result<Cleaned, Failure> {
                 out.removed.push(state.run.clone());
             }
         }
+        remove_file(&socket(&path))?;
         remove_file(&path)?;
     }
     Ok(out)
@@ -240,6 +315,7 @@ mod tests {
             harness: harness.clone(),
             world: None,
             run: run.to_owned(),
+            lab: Some(format!("lab-{}", harness.started)),
         };
         let (ours, foreign, alive) = (folder("ours"), folder("foreign"), folder("alive"));
         for (run, process) in [(&ours, &dead), (&alive, &me)] {
@@ -251,6 +327,12 @@ mod tests {
         put(&states, "3.json", &state(&me, &alive));
         fs::write(states.join("1-1.part"), "{").unwrap();
         fs::write(states.join("notes.txt"), "someone else's").unwrap();
+
+        fs::write(states.join("1.sock"), "").unwrap();
+        fs::write(states.join("1-2.sock"), "").unwrap();
+        // A lab is known as long as its process lives.
+        let [lab] = &labs(&states)[..] else { panic!("one lab lives") };
+        assert_eq!((&lab.folder, &lab.socket, &lab.keeper), (&alive, &states.join("3.sock"), &me));
 
         let cleaned = clean(&states).unwrap();
         assert_eq!(cleaned, Cleaned { removed: vec![ours.clone()], running: vec![alive.clone()] });

@@ -68,71 +68,83 @@ pub async fn play(
     orders: &mpsc::Sender<Order>,
     done: &mut Vec<Handover>,
 ) -> Result<(), Failure> {
-    // Addresses that are no more as planned.
     let mut addresses = Addresses::default();
     for action in actions {
         tokio::time::sleep_until(start + action.time).await;
-        match &action.kind {
-            ActionKind::Handover { node, from, to, gap, overlap } => {
-                let node = node.get_ref();
-                let old = interface(plan, &addresses, node, from.get_ref())?;
-                let new = interface(plan, &addresses, node, to.get_ref())?;
-                let (left, joined) = if overlap.is_zero() {
-                    let left = trace.note(node, "left", about(&old));
-                    world.leave(node, &old).await?;
-                    tokio::time::sleep(*gap).await;
-                    trace.note(node, "link-up", about(&new));
-                    world.join(node, &new).await?;
-                    (left, trace.note(node, "joined", about(&new)))
-                } else {
-                    trace.note(node, "link-up", about(&new));
-                    world.join(node, &new).await?;
-                    let joined = trace.note(node, "joined", about(&new));
-                    tokio::time::sleep(*overlap).await;
-                    let left = trace.note(node, "left", about(&old));
-                    world.leave(node, &old).await?;
-                    (left, joined)
-                };
-                let (from, to) = (old.name, new.name);
-                done.push(Handover { node: node.clone(), from, to, gap: *gap, left, joined });
-            }
-            ActionKind::Address { node, interface: name, address } => {
-                let (node, name) = (node.get_ref(), name.get_ref());
-                let mut changed = interface(plan, &addresses, node, name)?;
-                trace.note(node, "left", about(&changed));
-                world.readdress(node, &changed, *address.get_ref()).await?;
-                changed.address = (*address.get_ref()).into();
-                trace.note(node, "joined", about(&changed));
-                addresses.insert((node.clone(), name.clone()), changed.address);
-            }
-            ActionKind::Interface { node, name, up } => {
-                let node = node.get_ref();
-                let interface = interface(plan, &addresses, node, name.get_ref())?;
-                if *up {
-                    world.join(node, &interface).await?;
-                    trace.note(node, "joined", about(&interface));
-                } else {
-                    trace.note(node, "left", about(&interface));
-                    world.leave(node, &interface).await?;
-                }
-            }
-            ActionKind::Link { name, shape } => {
-                for (node, interface, at) in plan.on_link(name.get_ref()) {
-                    world.shape(node, interface, &at, shape).await?;
-                }
-                trace.note(name.get_ref(), "link", json!({ "up": shape.up, "down": shape.down }));
-            }
-            ActionKind::Kill { node } => {
-                order(orders, node.get_ref(), OrderKind::Kill).await?;
-                trace.note(node.get_ref(), "killed", json!({}));
-            }
-            ActionKind::Start { node } => {
-                trace.note(node.get_ref(), "started", json!({}));
-                order(orders, node.get_ref(), OrderKind::Start).await?;
-            }
-        }
+        done.extend(act(&action.kind, plan, &mut addresses, world, trace, orders).await?);
     }
     Ok(())
+}
+
+/// Does one action now; a handover is told. `addresses` are those that are no more as planned, and is kept so.
+pub async fn act(
+    action: &ActionKind,
+    plan: &Plan,
+    addresses: &mut Addresses,
+    world: &mut World,
+    trace: &Trace,
+    orders: &mpsc::Sender<Order>,
+) -> Result<Option<Handover>, Failure> {
+    match action {
+        ActionKind::Handover { node, from, to, gap, overlap } => {
+            let node = node.get_ref();
+            let old = interface(plan, addresses, node, from.get_ref())?;
+            let new = interface(plan, addresses, node, to.get_ref())?;
+            let (left, joined) = if overlap.is_zero() {
+                let left = trace.note(node, "left", about(&old));
+                world.leave(node, &old).await?;
+                tokio::time::sleep(*gap).await;
+                trace.note(node, "link-up", about(&new));
+                world.join(node, &new).await?;
+                (left, trace.note(node, "joined", about(&new)))
+            } else {
+                trace.note(node, "link-up", about(&new));
+                world.join(node, &new).await?;
+                let joined = trace.note(node, "joined", about(&new));
+                tokio::time::sleep(*overlap).await;
+                let left = trace.note(node, "left", about(&old));
+                world.leave(node, &old).await?;
+                (left, joined)
+            };
+            let (from, to) = (old.name, new.name);
+            return Ok(Some(Handover { node: node.clone(), from, to, gap: *gap, left, joined }));
+        }
+        ActionKind::Address { node, interface: name, address } => {
+            let (node, name) = (node.get_ref(), name.get_ref());
+            let mut changed = interface(plan, addresses, node, name)?;
+            trace.note(node, "left", about(&changed));
+            world.readdress(node, &changed, *address.get_ref()).await?;
+            changed.address = (*address.get_ref()).into();
+            trace.note(node, "joined", about(&changed));
+            addresses.insert((node.clone(), name.clone()), changed.address);
+        }
+        ActionKind::Interface { node, name, up } => {
+            let node = node.get_ref();
+            let interface = interface(plan, addresses, node, name.get_ref())?;
+            if *up {
+                world.join(node, &interface).await?;
+                trace.note(node, "joined", about(&interface));
+            } else {
+                trace.note(node, "left", about(&interface));
+                world.leave(node, &interface).await?;
+            }
+        }
+        ActionKind::Link { name, shape } => {
+            for (node, interface, at) in plan.on_link(name.get_ref()) {
+                world.shape(node, interface, &at, shape).await?;
+            }
+            trace.note(name.get_ref(), "link", json!({ "up": shape.up, "down": shape.down }));
+        }
+        ActionKind::Kill { node } => {
+            order(orders, node.get_ref(), OrderKind::Kill).await?;
+            trace.note(node.get_ref(), "killed", json!({}));
+        }
+        ActionKind::Start { node } => {
+            trace.note(node.get_ref(), "started", json!({}));
+            order(orders, node.get_ref(), OrderKind::Start).await?;
+        }
+    }
+    Ok(None)
 }
 
 async fn order(orders: &mpsc::Sender<Order>, node: &str, kind: OrderKind) -> Result<(), Failure> {

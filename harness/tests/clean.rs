@@ -3,12 +3,10 @@
 
 mod common;
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{Home, code, signal};
+use common::{Home, code, eventually, processes, signal};
 use nix::sys::signal::Signal;
 
 const SCENARIO: &str = r#"
@@ -32,29 +30,6 @@ fn output(program: &str, arguments: &[&str]) -> String {
     let output =
         Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Processes with an argument below `home`, whichever user namespace or PID namespace they are in.
-fn processes(home: &Path) -> Vec<String> {
-    let needle = home.to_str().expect("a path").to_owned();
-    let entries = fs::read_dir("/proc").expect("/proc");
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let line = fs::read(path.join("cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            line.contains(&needle).then(|| format!("{} {line}", path.display()))
-        })
-        .collect()
-}
-
-/// Waits for what the kernel does by and by after a kill.
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

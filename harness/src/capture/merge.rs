@@ -99,7 +99,8 @@ impl Source {
     }
 }
 
-fn resolution(names: &[(IpAddr, String)]) -> NameResolutionBlock<'_> {
+/// The block that names addresses.
+pub(super) fn resolution(names: &[(IpAddr, String)]) -> NameResolutionBlock<'_> {
     let record = |(address, name): &'_ (IpAddr, String)| {
         let names = vec![Cow::Owned(name.clone())];
         match address {

@@ -2,11 +2,15 @@
 //! pcapng for people.
 //!
 //! `socket` receives, [`packet`] understands, [`point`] holds one interface's thread and file, [`merge`] makes one file of all.
+//! [`tap`] has all interfaces of a node as packets come, which [`line`](mod@line) tells in words and [`stream`] as pcapng.
 
+pub mod line;
 pub mod merge;
 pub mod packet;
 pub mod point;
 mod socket;
+pub mod stream;
+pub mod tap;
 
 pub(crate) use socket::timestamp;
 

@@ -100,6 +100,15 @@ fn ip(bytes: &[u8]) -> Option<Ip> {
     }
 }
 
+/// The number of the protocol that an IP packet carries, and what follows its header; nothing of a later fragment.
+pub fn payload(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let header = ip(bytes)?;
+    // Behind the packet an Ethernet frame may be padded.
+    let end = if header.total == 0 { bytes.len() } else { header.total.min(bytes.len()) };
+    let inner = bytes.get(header.header..end)?;
+    (!header.is_later_fragment).then_some((header.protocol, inner))
+}
+
 /// Reads an IP packet of which the first bytes are `bytes`; `None` if it is none.
 pub fn parse(t: u64, outgoing: bool, bytes: &[u8]) -> Option<Packet> {
     let Ip { source, destination, protocol, header, total, is_later_fragment } = ip(bytes)?;

@@ -27,7 +27,7 @@ const WHOLE: usize = 14 + 700;
 const SNAP: usize = 14 + packet::NEEDED;
 /// The flags of a packet's block in the file, where the node received it and where it sent it.
 pub const INBOUND: u32 = 1;
-const OUTBOUND: u32 = 2;
+pub(super) const OUTBOUND: u32 = 2;
 /// So many packets of one point are kept in memory (about 300 MB); the file goes on.
 const MOST: usize = 6_000_000;
 /// How soon a point notices that it shall end.
@@ -40,6 +40,27 @@ pub enum Framing {
     Ethernet,
     /// The IP packet itself: a TUN device.
     Ip,
+}
+
+impl Framing {
+    /// The IP packet in `frame`; none of other frames.
+    pub fn ip(self, frame: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Ip => Some(frame),
+            Self::Ethernet if matches!(frame.get(12..14), Some(&[0x08, 0x00] | &[0x86, 0xdd])) => {
+                frame.get(14..)
+            }
+            Self::Ethernet => None,
+        }
+    }
+
+    /// As capture files call it.
+    pub(super) fn link_type(self) -> DataLink {
+        match self {
+            Self::Ethernet => DataLink::ETHERNET,
+            Self::Ip => DataLink::RAW,
+        }
+    }
 }
 
 /// A running capture.
@@ -86,10 +107,7 @@ type Writer = PcapNgWriter<BufWriter<File>>;
 fn begin(node: &str, interface: &str, framing: Framing, file: &Path) -> io::Result<Writer> {
     let mut writer = PcapNgWriter::new(BufWriter::new(File::create(file)?)).map_err(io::Error::other)?;
     let description = InterfaceDescriptionBlock {
-        linktype: match framing {
-            Framing::Ethernet => DataLink::ETHERNET,
-            Framing::Ip => DataLink::RAW,
-        },
+        linktype: framing.link_type(),
         snaplen: WHOLE as u32,
         options: vec![
             InterfaceDescriptionOption::IfName(Cow::Owned(format!("{node} {interface}"))),
@@ -153,15 +171,9 @@ fn keep(
         options: vec![EnhancedPacketOption::Flags(if raw.outgoing { OUTBOUND } else { INBOUND })],
     };
     writer.write_pcapng_block(block).map_err(io::Error::other)?;
-    let bytes = match framing {
-        Framing::Ip => Some(raw.bytes),
-        // Only IPv4 and IPv6 frames go on.
-        Framing::Ethernet if matches!(raw.bytes.get(12..14), Some(&[0x08, 0x00] | &[0x86, 0xdd])) => {
-            raw.bytes.get(14..)
-        }
-        Framing::Ethernet => None,
-    };
-    let packet = bytes.and_then(|bytes| packet::parse(raw.wall.wrapping_sub(offset), raw.outgoing, bytes));
+    let packet = framing
+        .ip(raw.bytes)
+        .and_then(|bytes| packet::parse(raw.wall.wrapping_sub(offset), raw.outgoing, bytes));
     if let Some(packet) = packet {
         if out.packets.len() < MOST {
             out.packets.push(packet);

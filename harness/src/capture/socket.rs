@@ -24,6 +24,10 @@ pub(super) struct Raw<'a> {
     pub(super) wall: u64,
     /// Whether this node sent it.
     pub(super) outgoing: bool,
+    /// The index of its interface.
+    pub(super) interface: u32,
+    /// Whether it begins with an Ethernet header; else with that of IP.
+    pub(super) has_link: bool,
     /// Its length on the wire.
     pub(super) length: usize,
     /// Its first bytes, from the link's header on.
@@ -55,7 +59,7 @@ impl<const SNAP: usize> Batch<SNAP> {
 }
 
 impl PacketSocket {
-    /// Opens a socket for all packets of the interface `index` of the namespace that the thread is in.
+    /// Opens a socket for all packets of the interface `index` of the namespace that the thread is in; of every interface, if it is 0.
     pub(super) fn open(index: u32) -> io::Result<Self> {
         // Without a protocol nothing is received until the socket is bound to its interface.
         let fd = socket(
@@ -126,6 +130,8 @@ impl PacketSocket {
             take(Raw {
                 wall: timestamp(&header.msg_hdr).unwrap_or_else(crate::clock::wall),
                 outgoing: batch.from[n].sll_pkttype == libc::PACKET_OUTGOING,
+                interface: batch.from[n].sll_ifindex as u32,
+                has_link: batch.from[n].sll_hatype != libc::ARPHRD_NONE,
                 length,
                 bytes: &batch.data[n][..length.min(SNAP)],
             });

@@ -195,6 +195,11 @@ impl Daemons {
         self.running.iter().filter_map(of).collect()
     }
 
+    /// Knows nothing any more of the daemon of `node`, which has ended.
+    pub fn forget(&mut self, node: &str) {
+        self.running.retain(|running| running.node != node);
+    }
+
     /// The names of the nodes with a daemon.
     pub fn nodes(&self) -> Vec<String> {
         self.running.iter().map(|running| running.node.clone()).collect()

@@ -102,6 +102,19 @@ impl Topology {
         Self { internet: plan.internet.to_string(), routers: routers.collect(), hosts: hosts.collect() }
     }
 
+    /// Every real address with the name of the host or router that has it.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, String)> + use<'_> {
+        let hosts = self.hosts.iter().flat_map(|host| {
+            let addresses = host.interfaces.iter().flat_map(|one| &one.addresses);
+            addresses.map(move |address| (*address, host.name.clone()))
+        });
+        let routers = self
+            .routers
+            .iter()
+            .flat_map(|router| router.outer.iter().map(move |at| (*at, router.name.clone())));
+        hosts.chain(routers)
+    }
+
     /// The host called `name`.
     pub fn host(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|host| host.name == name)

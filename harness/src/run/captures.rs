@@ -75,14 +75,6 @@ fn names(world: &Topology, trace: &[Json]) -> Vec<(IpAddr, String)> {
             }
         }
     }
-    let hosts = world.hosts.iter().flat_map(|host| {
-        let addresses = host.interfaces.iter().flat_map(|one| &one.addresses);
-        addresses.map(move |address| (*address, host.name.clone()))
-    });
-    let routers = world
-        .routers
-        .iter()
-        .flat_map(|router| router.outer.iter().map(move |address| (*address, router.name.clone())));
-    out.extend(hosts.chain(routers));
+    out.extend(world.addresses());
     out.into_iter().collect()
 }

@@ -179,7 +179,8 @@ fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-fn binaries(given: Option<&Path>) -> Result<PathBuf, Failure> {
+/// Where the daemons' binaries are: `given`, else beside this program.
+pub fn binaries(given: Option<&Path>) -> Result<PathBuf, Failure> {
     let own = std::env::current_exe().map_err(Failure::during("the harness does not find itself"))?;
     let beside = own.parent().unwrap_or(Path::new("/"));
     let folder = given.unwrap_or(beside);

@@ -22,22 +22,24 @@ use crate::disturbance::{self, watch::Watch};
 use crate::exit::{Exit, Failure};
 use crate::flow::shared::Shared;
 use crate::flow::{self, Place, Quantities, Server};
-use crate::plan::VIRTUAL;
 use crate::plan::config::{self, Folders, SharedKey, TUN};
+use crate::plan::{Plan, VIRTUAL};
 use crate::probe::{self, Probes};
 use crate::report::{environment, events};
 use crate::scenario::model::Role;
 use crate::timeline::{self, Order, OrderKind};
 use crate::trace::Trace;
-use crate::world::build::World;
+use crate::world::build::{World, impaired_later};
 use crate::world::enter::{SOCKETS, release_signals};
 use crate::world::space::Space;
 use crate::{capture, clock, doctor, transitions};
 
 /// The run's folders.
-struct Paths {
-    daemons: Folders,
-    logs: PathBuf,
+pub(crate) struct Paths {
+    /// Configurations, traces and control sockets.
+    pub(crate) daemons: Folders,
+    /// What daemons print.
+    pub(crate) logs: PathBuf,
     flows: PathBuf,
     captures: PathBuf,
 }
@@ -77,10 +79,10 @@ pub fn inside(job: &Job) -> u8 {
 }
 
 /// Says on stderr how far the run is.
-struct Progress<'a>(&'a Job);
+pub(crate) struct Progress<'a>(pub(crate) &'a Job);
 
 impl Progress<'_> {
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         if !self.0.quiet {
             eprintln!("[{:6.2} s] {what}", clock::now().since(self.0.started).as_secs_f64());
         }
@@ -90,23 +92,15 @@ impl Progress<'_> {
 async fn session(job: &Job) -> Result<Exit, Failure> {
     let progress = Progress(job);
     doctor::require_kernel(&job.plan)?;
-    let paths = Paths::make(&job.folder)?;
     let machine = std::thread::spawn(environment::describe);
     let mut interrupted = Interrupts::listen()?;
     let bounds = &job.scenario.disturbance;
     let watch = Watch::start(bounds.window).map_err(Failure::during("the machine cannot be watched"))?;
-    let mut lab = Lab {
-        job,
-        paths,
-        trace: Trace::default(),
-        daemons: Daemons::default(),
-        configs: BTreeMap::new(),
-        points: Vec::new(),
-    };
+    let mut lab = Lab::new(job, true)?;
     let mut record = Record { origin: job.started, ..Record::default() };
 
     let mut world = tokio::select! {
-        world = World::build(&job.plan, &job.scenario) => world?,
+        world = World::build(&job.plan, job.scenario.seed, impaired_later(&job.scenario)) => world?,
         () = interrupted.next() => return Ok(Exit::Interrupted),
     };
     progress.say("the world is built");
@@ -161,20 +155,20 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
 }
 
 /// SIGINT and SIGTERM.
-struct Interrupts {
+pub(crate) struct Interrupts {
     int: tokio::signal::unix::Signal,
     term: tokio::signal::unix::Signal,
 }
 
 impl Interrupts {
-    fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, Failure> {
         let of = |kind| signal(kind).map_err(Failure::during("signals cannot be handled"));
         let all = Self { int: of(SignalKind::interrupt())?, term: of(SignalKind::terminate())? };
         release_signals()?;
         Ok(all)
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.int.recv() => {}
             _ = self.term.recv() => {}
@@ -183,21 +177,37 @@ impl Interrupts {
 }
 
 /// What a session holds besides its world.
-struct Lab<'a> {
+pub(crate) struct Lab<'a> {
     job: &'a Job,
-    paths: Paths,
-    trace: Trace,
-    daemons: Daemons,
+    pub(crate) paths: Paths,
+    pub(crate) trace: Trace,
+    pub(crate) daemons: Daemons,
     /// What each node's daemon was started with.
-    configs: BTreeMap<String, config::Daemon>,
+    pub(crate) configs: BTreeMap<String, config::Daemon>,
     points: Vec<Point>,
+    /// Whether every interface is captured.
+    captures: bool,
 }
 
-type Prepared = Vec<(Place, Server)>;
+/// Each flow's place and server.
+pub(crate) type Prepared = Vec<(Place, Server)>;
 
-impl Lab<'_> {
+impl<'a> Lab<'a> {
+    /// Nothing yet, and the run's folders.
+    pub(crate) fn new(job: &'a Job, captures: bool) -> Result<Self, Failure> {
+        Ok(Self {
+            job,
+            paths: Paths::make(&job.folder)?,
+            trace: Trace::default(),
+            daemons: Daemons::default(),
+            configs: BTreeMap::new(),
+            points: Vec::new(),
+            captures,
+        })
+    }
+
     /// Starts the routers and probes them, and then everything else, with links as the scenario has them.
-    async fn set_up(&mut self, world: &World, record: &mut Record) -> Result<Prepared, Failure> {
+    pub(crate) async fn set_up(&mut self, world: &World, record: &mut Record) -> Result<Prepared, Failure> {
         let plan = &self.job.plan;
         let keys = keys(plan)?;
         if self.job.key_log {
@@ -311,6 +321,9 @@ impl Lab<'_> {
         interface: &str,
         framing: Framing,
     ) -> Result<(), Failure> {
+        if !self.captures {
+            return Ok(());
+        }
         let space = world.space(node)?;
         let index = space.net()?.index(interface).await?;
         let file = self.paths.captures.join(format!("{node}.{interface}.pcapng"));
@@ -364,32 +377,20 @@ impl Lab<'_> {
         });
         let flows = try_join_all(clients);
         let (orders, mut ordered) = mpsc::channel(1);
-        let spaces = plan.hosts.iter().map(|host| Ok((host.name.clone(), world.space(&host.name)?.clone())));
-        let spaces: BTreeMap<String, Arc<Space>> = match spaces.collect::<Result<_, Failure>>() {
+        let spaces = match spaces(world, plan) {
             Ok(spaces) => spaces,
             Err(failure) => return Ending::Broken(failure),
         };
         let actions = timeline::play(&scenario.actions, plan, world, trace, begin, &orders, handovers);
         let daemons = &mut self.daemons;
-        let (configs, binaries, paths) = (&self.configs, &self.job.binaries, &self.paths);
+        let hands = Hands { configs: &self.configs, spaces: &spaces, job: self.job, paths: &self.paths };
         // Holds the daemons: does what the timeline orders, and hears of a death.
         let death = async {
             loop {
-                let Order { node, kind, done } = tokio::select! {
+                tokio::select! {
                     death = daemons.death() => return death,
-                    Some(order) = ordered.recv() => order,
+                    Some(order) = ordered.recv() => hands.obey(order, daemons).await,
                 };
-                let result = match (kind, configs.get(&node), spaces.get(&node)) {
-                    (OrderKind::Kill, ..) => daemons.kill(&node).await,
-                    (OrderKind::Start, Some(config), Some(space)) => {
-                        let start =
-                            daemons::start(config.clone(), binaries, space, &paths.daemons, &paths.logs);
-                        start.await.map(|started| daemons.watch(started))
-                    }
-                    (OrderKind::Start, ..) => Err(Failure::error(format!("`{node}` has no daemon"))),
-                };
-                // Who ordered it is gone when the run ends.
-                let _ = done.send(result);
             }
         };
         let all = async { tokio::try_join!(flows, actions).map(|_| ()) };
@@ -437,6 +438,40 @@ impl Lab<'_> {
     }
 }
 
+/// Each host's place, by name.
+pub(crate) type Spaces = BTreeMap<String, Arc<Space>>;
+
+/// The places of a world's hosts.
+pub(crate) fn spaces(world: &World, plan: &Plan) -> Result<Spaces, Failure> {
+    plan.hosts.iter().map(|host| Ok((host.name.clone(), world.space(&host.name)?.clone()))).collect()
+}
+
+/// What it takes to do something to a daemon during a run.
+pub(crate) struct Hands<'a> {
+    pub(crate) configs: &'a BTreeMap<String, config::Daemon>,
+    pub(crate) spaces: &'a Spaces,
+    pub(crate) job: &'a Job,
+    pub(crate) paths: &'a Paths,
+}
+
+impl Hands<'_> {
+    /// Does what the timeline orders, and says so.
+    pub(crate) async fn obey(&self, order: Order, daemons: &mut Daemons) {
+        let Order { node, kind, done } = order;
+        let result = match (kind, self.configs.get(&node), self.spaces.get(&node)) {
+            (OrderKind::Kill, ..) => daemons.kill(&node).await,
+            (OrderKind::Start, Some(config), Some(space)) => {
+                let (binaries, paths) = (&self.job.binaries, self.paths);
+                let start = daemons::start(config.clone(), binaries, space, &paths.daemons, &paths.logs);
+                start.await.map(|started| daemons.watch(started))
+            }
+            (OrderKind::Start, ..) => Err(Failure::error(format!("`{node}` has no daemon"))),
+        };
+        // Who ordered it is gone when the run ends.
+        let _ = done.send(result);
+    }
+}
+
 /// Writes a file that its owner alone can read.
 fn secret(file: &Path, text: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
@@ -444,7 +479,7 @@ fn secret(file: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Fresh keys from the kernel for every pair that shares one.
-fn keys(plan: &crate::plan::Plan) -> Result<Vec<SharedKey>, Failure> {
+fn keys(plan: &Plan) -> Result<Vec<SharedKey>, Failure> {
     let mut source = fs::File::open("/dev/urandom").map_err(Failure::during("/dev/urandom"))?;
     let made: io::Result<Vec<SharedKey>> = config::pairs(plan)
         .into_iter()

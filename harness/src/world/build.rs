@@ -82,9 +82,9 @@ pub struct World {
 const SECOND: u32 = 1024;
 
 impl World {
-    /// Builds `plan`, which is that of `scenario`. Needs a tokio runtime of one thread. Its links do nothing to packets until
-    /// [`shape_all`](Self::shape_all).
-    pub async fn build(plan: &Plan, scenario: &Scenario) -> Result<Self, Failure> {
+    /// Builds `plan`. Needs a tokio runtime of one thread. Its links do nothing to packets until [`shape_all`](Self::shape_all). Those
+    /// named in `later` may get delay, jitter or loss at any time; `seed` decides what a link does to each packet.
+    pub async fn build(plan: &Plan, seed: u64, later: BTreeSet<String>) -> Result<Self, Failure> {
         let (core, wire, spaces) = spaces(plan)?;
         let impairment = Impairment::detect(&wire).await?;
         let lines = match impairment {
@@ -92,7 +92,7 @@ impl World {
             Impairment::Line => {
                 wire.sysctl(WITHOUT_IPV6)?;
                 wire.sysctl(COMMON)?;
-                Some(Lines::new(wire, scenario.seed)?)
+                Some(Lines::new(wire, seed)?)
             }
         };
         let mut nets = BTreeMap::new();
@@ -101,7 +101,6 @@ impl World {
         }
         let core_net = core.net()?;
         let spaces = spaces.into_iter().map(|(name, space)| (name, Arc::new(space))).collect();
-        let later = impaired_later(scenario);
         let v6 = if plan.internet6.is_some() { WITH_IPV6 } else { WITHOUT_IPV6 };
         let (parameters, preferred) = ([v6, COMMON].concat(), BTreeMap::new());
         let mut world = Self { core, spaces, nets, impairment, lines, later, preferred, parameters };
@@ -385,7 +384,7 @@ fn port_name(node: &str, interface: &str) -> String {
 }
 
 /// The names of links that the timeline gives delay, jitter or loss.
-fn impaired_later(scenario: &Scenario) -> BTreeSet<String> {
+pub fn impaired_later(scenario: &Scenario) -> BTreeSet<String> {
     let later = scenario.actions.iter().filter_map(|action| match &action.kind {
         ActionKind::Link { name, shape } if impairs(shape) => Some(name.get_ref().clone()),
         _ => None,

@@ -71,6 +71,11 @@ impl Space {
         self.netns.file()
     }
 
+    /// The mount namespace, as a file.
+    pub fn mounts(&self) -> &File {
+        &self.mounts
+    }
+
     /// Runs `work` on this thread inside the network namespace. Must not wait for anything.
     pub fn within<T>(&self, work: impl FnOnce() -> T) -> Result<T, Failure> {
         self.netns
@@ -121,7 +126,7 @@ impl Space {
 }
 
 /// The PATH with the folders of administration, which an ordinary user's may lack.
-fn programs() -> std::ffi::OsString {
+pub fn programs() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     path.push(":/usr/sbin:/sbin");
     path

@@ -33,7 +33,7 @@ impl Home {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         command.args(arguments).env("XDG_STATE_HOME", self.path().join("state")).stdin(Stdio::null());
-        if arguments.first() == Some(&"run") {
+        if matches!(arguments.first(), Some(&"run" | &"up")) {
             command.arg("--out").arg(self.path().join("runs"));
         }
         command
@@ -90,6 +90,29 @@ pub(crate) fn code(output: &Output) -> i32 {
 
 pub(crate) fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).expect("a PID")), signal).expect("it lives");
+}
+
+/// Processes with an argument below `home`, whichever user namespace or PID namespace they are in.
+pub(crate) fn processes(home: &Path) -> Vec<String> {
+    let needle = home.to_str().expect("a path").to_owned();
+    let entries = fs::read_dir("/proc").expect("/proc");
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let line = fs::read(path.join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(&needle).then(|| format!("{} {line}", path.display()))
+        })
+        .collect()
+}
+
+/// Waits for what the kernel does by and by after a kill.
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The address transitions of a run as its folder has them, without what differs from run to run.
