@@ -271,7 +271,7 @@ fn every_statistic_stands_in_the_reference() {
 
 #[test]
 fn every_example_is_right() {
-    for name in ["scenarios.md", "tutorial.md"] {
+    for name in ["scenarios.md", "tutorial.md", "tutorial-research.md"] {
         let document = read(&project().join("docs").join(name));
         let whole = blocks(&document, "toml scenario");
         assert!(!whole.is_empty(), "{name} has no whole scenario");
@@ -289,16 +289,42 @@ fn the_fragments_of_the_reference_are_one_scenario_together() {
     assert!(scenario.flows.len() >= 4 && scenario.actions.len() >= 3, "a fragment is not found");
 }
 
-#[test]
-fn links_lead_somewhere() {
+/// Every document of the project.
+fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> = fs::read_dir(project().join("docs"))
         .expect("docs")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .collect();
     documents.push(project().join("README.md"));
+    documents
+}
+
+#[test]
+fn every_command_shown_is_one_that_the_harness_understands() {
+    let mut seen = 0;
+    for path in documents() {
+        let commands = blocks(&read(&path), "sh").join("\n");
+        for line in commands.lines().filter_map(|line| line.trim().strip_prefix("./run ")) {
+            // What the shell takes for itself.
+            let own = line.split(['#', '|', '>', '&']).next().unwrap_or_default();
+            let mut arguments: Vec<&str> = own.split_whitespace().collect();
+            // As `run` does.
+            if arguments.first().is_some_and(|first| first.ends_with(".toml") || first.contains('/')) {
+                arguments.insert(0, "run");
+            }
+            let understood = ntm_harness::cli::understands(arguments);
+            assert_eq!(understood, Ok(()), "{}: ./run {line}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "only {seen} commands were found");
+}
+
+#[test]
+fn links_lead_somewhere() {
     let mut followed = 0;
-    for path in documents {
+    for path in documents() {
         let text = read(&path);
         for link in text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)) {
             let file = link.split('#').next().unwrap_or_default();
