@@ -79,6 +79,31 @@ fn what_is_measured_holds_and_a_run_adds_little_to_its_scenario() {
     );
 }
 
+/// `reference` keeps what people look at, and no captures, logs or keys.
+#[test]
+fn reference_results_are_kept() {
+    let home = Home::new();
+    let text = "schema = 1\nname = \"tiny\"\nabout = \"One ping\"\nseed = 1\n[node]\na = { role = \"general\", at = \"internet\" }\n\
+        b = { role = \"general\", at = \"internet\", name = \"b.test\" }\n\
+        [[flow]]\nid = \"echo\"\nping = { from = \"a\", to = \"b.test\", count = 1 }\n\
+        [[table]]\ntitle = \"One\"\ncolumns = [\"answers\"]\nrows = [[\"=flow.echo.received\"]]\n";
+    let (file, out) = (home.scenario("tiny", text), home.path().join("reports"));
+    let mut command = home.command(&["reference", "--quiet", "--out"]);
+    let run = command.arg(&out).arg(&file).output().expect("the harness runs");
+    assert_eq!(code(&run), 0, "{run:?}");
+    let kept = |name: &str| std::fs::read_to_string(out.join("tiny").join(name)).unwrap_or_default();
+    assert!(kept("report.json").contains("\"folder\": \"reports/tiny\""), "{}", kept("report.json"));
+    for name in ["report.html", "summary.md", "env.json"] {
+        assert!(!kept(name).is_empty(), "{name}");
+    }
+    assert_eq!(std::fs::read_dir(out.join("tiny")).expect("a folder").count(), 4);
+    let index = std::fs::read_to_string(out.join("README.md")).expect("an index");
+    assert!(
+        index.contains("## tiny: held") && index.contains("| answers |") && index.contains("Made on: "),
+        "{index}"
+    );
+}
+
 #[test]
 fn what_does_not_hold_is_exit_1_with_its_sentence() {
     let home = Home::new();
