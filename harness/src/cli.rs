@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -455,7 +456,7 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             }
             Ok(match keeper::up(&options)? {
                 Ok(about) => {
-                    print!("{}{}", show::about(&about), keeper::hints(&about));
+                    say(&(show::about(&about) + &keeper::hints(&about)));
                     Exit::Held
                 }
                 Err(exit) => exit,
@@ -470,8 +471,8 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             let lab = lab.find()?;
             let moved: Moved = Talk::to(&lab)?.ask(&Request::Handover { node, to, gap, overlap })?;
             match format {
-                Format::Text => print!("{}", show::moved(&moved, &Talk::to(&lab)?.ask(&Request::About)?)),
-                Format::Json => println!("{}", serde_json::to_string_pretty(&moved).unwrap_or_default()),
+                Format::Text => say(&show::moved(&moved, &Talk::to(&lab)?.ask(&Request::About)?)),
+                Format::Json => say(&(serde_json::to_string_pretty(&moved).unwrap_or_default() + "\n")),
             }
             Ok(Exit::Held)
         }
@@ -495,8 +496,8 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Status { lab, format } => {
             let status: Status = Talk::to(&lab.find()?)?.ask(&Request::Status)?;
             match format {
-                Format::Text => print!("{}", show::status(&status)),
-                Format::Json => println!("{}", serde_json::to_string_pretty(&status).unwrap_or_default()),
+                Format::Text => say(&show::status(&status)),
+                Format::Json => say(&(serde_json::to_string_pretty(&status).unwrap_or_default() + "\n")),
             }
             Ok(Exit::Held)
         }
@@ -507,6 +508,11 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Clean => clean(),
         Command::ProbeWorld => doctor::probe_world(),
     }
+}
+
+/// Prints `text`. Who reads it, as `head` does, may have seen enough before its end.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Has something happen in a lab; on return it has.

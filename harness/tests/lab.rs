@@ -126,10 +126,12 @@ fn a_terminal_is_followed_from_its_first_ping_through_a_move_to_the_end() {
         assert!(seen.contains(part), "{part} is not in\n{seen}");
     }
 
-    // It moves below a ping.
-    let flood = lab.begin(&["exec", "mn", "--", "ping", "-c", "150", "-i", "0.02", "-q", "www.example.test"]);
+    // It moves below a ping, once the ping flows.
     let file = lab.0.path().join("mn.pcapng");
     let mut packets = lab.capture(&["mn", "-w", file.to_str().expect("a path")]);
+    let flood = lab.begin(&["exec", "mn", "--", "ping", "-c", "150", "-i", "0.02", "-q", "www.example.test"]);
+    let on_wlan0 = || fs::read(&file).is_ok_and(|bytes| bytes.windows(8).any(|part| part == b"mn wlan0"));
+    eventually("no packet passes wlan0", on_wlan0);
     let moved = lab.done(&["handover", "mn", "wlan1", "--gap", "50ms"]);
     for part in [
         "mn moved from wlan0 to wlan1",
@@ -265,6 +267,28 @@ fn two_labs_at_once_have_names_and_a_killed_one_leaves_nothing() {
     assert!(cleaned.contains("removed") && cleaned.contains("left alone"), "{cleaned}");
     assert!(lab.done(&["down", "--all"]).contains("the lab other is down"));
     lab.nothing_is_left();
+}
+
+#[test]
+fn a_lab_plays_its_timeline_only_if_told_to() {
+    let home = Home::new();
+    let played = "[[at]]\ntime = \"50ms\"\ninterface = { node = \"b\", name = \"eth0\", state = \"down\" }\n";
+    let file = home.scenario("small", &[SMALL, played].concat());
+    let (lab, up) = Lab::up(&file, &["--play"]);
+    assert_eq!(code(&up), 0, "{up:?}");
+    let up_at_b = || {
+        let status: Value = serde_json::from_str(&lab.done(&["status", "--format", "json"])).expect("JSON");
+        status["up"]["b"].as_array().map(Vec::len)
+    };
+    eventually("b goes down", || up_at_b() == Some(0));
+    lab.done(&["interface", "b", "eth0", "up"]);
+    assert_eq!(up_at_b(), Some(1));
+    lab.done(&["down"]);
+    let again = lab.0.command(&["up"]).arg(&file).output().expect("the harness runs");
+    assert_eq!(code(&again), 0, "{again:?}");
+    // Four times as long as it would take.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(up_at_b(), Some(1));
 }
 
 #[test]
