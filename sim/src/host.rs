@@ -86,19 +86,26 @@ pub(crate) struct Outgoing {
     pub(crate) to: SocketAddr,
     /// The address that it leaves from; the preferred one without it.
     pub(crate) local: Option<IpAddr>,
+    /// The address that a translation wrote into it as its source; without it, the one that it leaves from.
+    pub(crate) source: Option<IpAddr>,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Outgoing {
     /// A datagram of NTMobile.
     fn ntm(to: SocketAddr, bytes: Vec<u8>) -> Self {
-        Self { protocol: Protocol::Udp, port: NTM_PORT, to, local: None, bytes }
+        Self { protocol: Protocol::Udp, port: NTM_PORT, to, local: None, source: None, bytes }
     }
 
     /// A datagram as it is; the host's own address becomes its source.
     fn plain(datagram: Datagram) -> Self {
         let Datagram { protocol, source, destination, payload } = datagram;
-        Self { protocol, port: source.port(), to: destination, local: None, bytes: payload }
+        Self { protocol, port: source.port(), to: destination, local: None, source: None, bytes: payload }
+    }
+
+    /// A datagram that was translated, with the source that it has.
+    fn translated(datagram: Datagram) -> Self {
+        Self { source: Some(datagram.source.ip()), ..Self::plain(datagram) }
     }
 }
 
@@ -264,7 +271,7 @@ impl Host {
                 Verdict::Deliver(at) | Verdict::Translate(at) => {
                     let inner = Packet::parse(&bytes[at]);
                     let left = inner.and_then(|packet| masquerade.leave(packet, now));
-                    output.sent.extend(left.map(Outgoing::plain));
+                    output.sent.extend(left.map(Outgoing::translated));
                 }
                 Verdict::Forward(to) => output.sent.push(Outgoing::ntm(to, datagram.payload)),
                 Verdict::Control => relay.handle_datagram(from, bytes, now),

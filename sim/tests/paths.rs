@@ -34,6 +34,7 @@ fn both_global_is_direct() {
     assert_eq!([lab.route(mn), lab.route(cn)], [RouteName::Direct; 2]);
 }
 
+/// T3.2.2-c: what the peer's DC answers holds its real address beside the one that the NAT shows.
 #[test]
 fn behind_one_nat_the_real_addresses_serve() {
     let mut lab = Lab::new(3);
@@ -48,7 +49,8 @@ fn behind_one_nat_the_real_addresses_serve() {
     }
 }
 
-/// T4.1.2-b: RS-S first; then direct exactly where the NATs allow it, by the NAT library's oracle.
+/// T4.1.2-b: RS-S first; then direct exactly where the NATs allow it, by the NAT library's oracle. T3.2.2-c: each end is told what the
+/// other's NAT shows, though another DC saw it.
 #[test]
 fn routes_are_optimised_where_the_nats_allow_it() {
     let classic = [

@@ -44,7 +44,30 @@ fn an_unused_entry_ends_after_its_lifetime() {
     assert_eq!(ended.expect("the trace says so").t, used + lifetime);
 }
 
-/// TA-b: what each message fills, and that a handover fills temporary key, common key and tunnel anew while the rest stays.
+/// TA-c: the moment at which each field was filled stays, while the entry is used on; it is that of the message which filled it.
+#[test]
+fn the_moments_of_the_fields_stay_while_the_entry_is_used() {
+    let (mut lab, _, talk) = talking();
+    lab.world.run_for(secs(30));
+    lab.assert_flowing(talk);
+    let at = |such: fn(&TableChange) -> bool| {
+        let changes = lab.world.trace().iter().filter(
+            |it| matches!(&it.what, What::RelayTable { change, .. } if such(change)),
+        );
+        changes.map(|it| it.t).collect::<Vec<_>>()
+    };
+    let made = at(|change| matches!(change, TableChange::Made));
+    let filled = at(|change| matches!(change, TableChange::Tunnel { .. }));
+    assert_eq!((made.len(), filled.len()), (1, 1));
+    let row = lab.world.at_relay(lab.rs).expect("it runs").table().rows().remove(0);
+    let tunnel = &row.tunnels[0];
+    assert_eq!((row.made, tunnel.temp_key), (made[0], made[0]));
+    assert_eq!((tunnel.common_key, tunnel.tunnel_filled), (Some(filled[0]), Some(filled[0])));
+    assert!(row.used > filled[0] + secs(20), "keep-alives use it: {row:?}");
+}
+
+/// TA-b: what each message fills, and that a handover fills temporary key, common key and tunnel anew while the rest stays:
+/// among it MN's virtual address (T3.1-b).
 #[test]
 fn a_handover_fills_anew_what_changes() {
     let (mut lab, mn, talk) = talking();

@@ -94,6 +94,14 @@ fn each_field_is_shown_with_the_moment_of_the_message_that_filled_it() {
     assert_eq!([&tunnel["common_key"], &tunnel["tunnel_filled"]], [&second, &second], "{shown:#}");
     assert_eq!(tunnel["tunnel"], json!(format!("{TERMINAL}:5002")));
 
+    // Directed anew: the temporary key is another, and what the Tunnel Request filled was filled when it was.
+    let anew = Path { epoch: 2, ..translated };
+    assert_eq!(dc.direct(anew, anew.translate(VIP_GN[0], GENERAL[0])), RelayAnswer::Ready);
+    let shown = table();
+    let (tunnel, renewed) = (&shown[0]["tunnels"][0], changed(&daemon, translated, "renewed").remove(0));
+    assert_eq!([&tunnel["temp_key"], &shown[0]["used"]], [&renewed, &renewed], "{shown:#}");
+    assert_eq!([&shown[0]["made"], &tunnel["tunnel_filled"], &tunnel["common_key"]], [&made(translated), &first, &first]);
+
     let text = daemon.ask("status").to_string();
     let keys = [translated, switched]
         .into_iter()

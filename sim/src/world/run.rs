@@ -152,13 +152,13 @@ impl World {
         }
     }
 
-    fn send(&mut self, id: HostId, Outgoing { protocol, port, to, local, bytes }: Outgoing) {
+    fn send(&mut self, id: HostId, Outgoing { protocol, port, to, local, source, bytes }: Outgoing) {
         // Where there is no address of the destination's family there is no way out.
         let of_family = |interface: &&Interface| interface.address.is_ipv4() == to.is_ipv4();
         let mut interfaces = self.hosts[id.0].interfaces.iter().filter(of_family);
         let kept = interfaces.clone().find(|interface| Some(interface.address) == local);
         let Some(Interface { network, address, .. }) = kept.or(interfaces.next()).copied() else { return };
-        let source = SocketAddr::new(address, port);
+        let source = SocketAddr::new(source.unwrap_or(address), port);
         let datagram = Datagram { protocol, source, destination: to, payload: bytes };
         self.capture(id, Point::Real(address), true, &datagram);
         let (len, now) = (datagram.wire_len(), self.now);
