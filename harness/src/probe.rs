@@ -13,6 +13,7 @@ use std::task::Poll;
 use futures::future::try_join_all;
 use ntm_nat::Axes;
 use ntm_nat::probe::{Findings, Mismatch, Prober, Responder, Setup, Transmit, Unprobeable};
+use ntm_protocol::addr::NTM_PORT;
 use serde::Serialize;
 use serde_json::Value as Json;
 use tokio::io::ReadBuf;
@@ -29,8 +30,8 @@ use crate::world::build::World;
 use crate::world::probing::Grounds;
 use crate::world::space::Space;
 
-/// The server's ports.
-const PORTS: [u16; 2] = [3478, 3479];
+/// The server's ports. One is that of NTMobile: a router that treated it otherwise than others would be no NAT as there are (T3.1-f).
+const PORTS: [u16; 2] = [3478, NTM_PORT];
 
 /// What is known of a router that is what it was declared to be.
 #[derive(Debug, Clone, Serialize)]
