@@ -195,6 +195,12 @@ fn handover() {
     assert!(report["seconds"].as_f64().is_some_and(|seconds| seconds < 9.0 + 3.0), "{report:#}");
 }
 
+/// T4.1.2-seq: a path that ended because nobody used it is directed anew when somebody wants it.
+#[test]
+fn unused_path() {
+    holds("unused-path");
+}
+
 #[test]
 fn handover_rs_s() {
     holds("handover-rs-s");

@@ -176,6 +176,8 @@ struct TerminalConfig<'a> {
     tun: &'a str,
     vips: String,
     dns_listen: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifetime: Option<String>,
     coordinator: CoordinatorRef,
 }
 
@@ -281,6 +283,7 @@ fn daemon(
                 tun: TUN,
                 vips: VIRTUAL.to_string(),
                 dns_listen: "127.0.0.53:53",
+                lifetime: terminal.lifetime.map(|time| format!("{}ms", time.as_millis())),
                 coordinator: coordinator(plan, terminal.coordinator.get_ref())?,
             };
             ("ntm-terminal", text(&config)?)

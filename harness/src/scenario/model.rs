@@ -211,6 +211,8 @@ pub struct Coordinator {
 pub struct Terminal {
     /// Its coordinator.
     pub coordinator: Spanned<String>,
+    /// How long a path stays that nobody uses; the daemon's own default where nothing is said.
+    pub lifetime: Option<Duration>,
 }
 
 /// How a coordinator may pick a relay.

@@ -216,7 +216,7 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
     table.need("role");
     let Some(word) = table.choice("role", ROLES) else {
         // What the other keys mean depends on the role: without one they are taken as they are.
-        for key in ["zone", "vips", "name", "coordinator", "suite", "keepalive", "relay_selection"] {
+        for key in ["zone", "vips", "name", "coordinator", "suite", "keepalive", "relay_selection", "lifetime"] {
             table.get(key);
         }
         return None;
@@ -271,7 +271,11 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
         }
         RoleWord::General => Role::General { name: table.from_str("name") },
         RoleWord::Terminal => {
-            Role::Terminal(Terminal { coordinator: table.text("coordinator").or_else(only)? })
+            let lifetime = table.duration("lifetime");
+            if let (Some(Duration::ZERO), Some(value)) = (lifetime, table.get("lifetime")) {
+                table.problem(value.span(), "a path must live for some time, as in \"300s\"");
+            }
+            Role::Terminal(Terminal { coordinator: table.text("coordinator").or_else(only)?, lifetime })
         }
     })
 }

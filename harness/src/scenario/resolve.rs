@@ -255,18 +255,18 @@ impl Resolve<'_> {
         }
     }
 
-    /// T3.1-a: no two coordinators hand out one address.
+    /// T3.1-a: no two coordinators hand out one address. Told at both, for either may be the wrong one.
     fn ranges(&self) {
         let coordinators: Vec<_> = self.coordinators().into_iter().collect();
-        for (index, (name, dc)) in coordinators.iter().enumerate() {
-            for (other, earlier) in &coordinators[..index] {
-                if dc.vips.get_ref().overlaps(earlier.vips.get_ref()) {
+        for (name, dc) in &coordinators {
+            for (other, theirs) in coordinators.iter().filter(|(other, _)| other != name) {
+                if dc.vips.get_ref().overlaps(theirs.vips.get_ref()) {
                     self.note(
                         dc.vips.span(),
                         format!(
                             "`{name}` and `{other}` hand out the same virtual addresses: {} overlaps {} (T3.1-a)",
                             dc.vips.get_ref(),
-                            earlier.vips.get_ref()
+                            theirs.vips.get_ref()
                         ),
                     );
                 }

@@ -132,10 +132,18 @@ fn add(built: &mut Built, host: &HostPlan) -> Result<HostId, Failure> {
 
 /// What a node that starts next is configured with.
 pub fn configure(settings: &mut Settings, role: &Role) {
-    let Role::Coordinator(dc) = role else { return };
-    settings.keep_alive = dc.keepalive.unwrap_or(Settings::default().keep_alive);
-    settings.suite = dc.suite.and_then(word::<Suite>).unwrap_or_default();
-    settings.selection = dc.relay_selection.and_then(word::<Selection>).unwrap_or_default();
+    let default = Settings::default();
+    match role {
+        Role::Coordinator(dc) => {
+            settings.keep_alive = dc.keepalive.unwrap_or(default.keep_alive);
+            settings.suite = dc.suite.and_then(word::<Suite>).unwrap_or_default();
+            settings.selection = dc.relay_selection.and_then(word::<Selection>).unwrap_or_default();
+        }
+        // The simulator has one setting for a terminal's paths and a relay's entries.
+        Role::Terminal(terminal) => settings.lifetime = terminal.lifetime.unwrap_or(default.lifetime),
+        Role::Relay { .. } => settings.lifetime = default.lifetime,
+        Role::Dns { .. } | Role::General { .. } => {}
+    }
 }
 
 /// A value from its word in configurations.
