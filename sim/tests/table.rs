@@ -51,9 +51,11 @@ fn the_moments_of_the_fields_stay_while_the_entry_is_used() {
     lab.world.run_for(secs(30));
     lab.assert_flowing(talk);
     let at = |such: fn(&TableChange) -> bool| {
-        let changes = lab.world.trace().iter().filter(
-            |it| matches!(&it.what, What::RelayTable { change, .. } if such(change)),
-        );
+        let changes = lab
+            .world
+            .trace()
+            .iter()
+            .filter(|it| matches!(&it.what, What::RelayTable { change, .. } if such(change)));
         changes.map(|it| it.t).collect::<Vec<_>>()
     };
     let made = at(|change| matches!(change, TableChange::Made));

@@ -216,7 +216,9 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
     table.need("role");
     let Some(word) = table.choice("role", ROLES) else {
         // What the other keys mean depends on the role: without one they are taken as they are.
-        for key in ["zone", "vips", "name", "coordinator", "suite", "keepalive", "relay_selection", "lifetime"] {
+        for key in
+            ["zone", "vips", "name", "coordinator", "suite", "keepalive", "relay_selection", "lifetime"]
+        {
             table.get(key);
         }
         return None;

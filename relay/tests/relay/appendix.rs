@@ -100,7 +100,10 @@ fn each_field_is_shown_with_the_moment_of_the_message_that_filled_it() {
     let shown = table();
     let (tunnel, renewed) = (&shown[0]["tunnels"][0], changed(&daemon, translated, "renewed").remove(0));
     assert_eq!([&tunnel["temp_key"], &shown[0]["used"]], [&renewed, &renewed], "{shown:#}");
-    assert_eq!([&shown[0]["made"], &tunnel["tunnel_filled"], &tunnel["common_key"]], [&made(translated), &first, &first]);
+    assert_eq!(
+        [&shown[0]["made"], &tunnel["tunnel_filled"], &tunnel["common_key"]],
+        [&made(translated), &first, &first]
+    );
 
     let text = daemon.ask("status").to_string();
     let keys = [translated, switched]
