@@ -49,8 +49,6 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// Cells in emulation mostly wait: so many for each processor keep it busy without being late.
-const CELLS_PER_PROCESSOR: usize = 4;
 
 /// Runs all cells; 0 if every expectation held in every cell and the worlds agree, 1 if not. `started` is when the harness was.
 pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
@@ -103,8 +101,9 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
         let jobs = options.jobs.unwrap_or(match engine {
             // Rounds are there to measure, which nothing else should disturb.
             Engine::Emulation if bench.matrix.rounds.is_some() => 1,
-            Engine::Emulation => processors * CELLS_PER_PROCESSOR,
-            Engine::Simulation => processors,
+            // They mostly wait, and more would be done sooner: but whole worlds come and go, for which the kernel has one lock. Daemons that
+            // wait for it in each other's way are late to start and to end.
+            Engine::Emulation | Engine::Simulation => processors,
         });
         let progress = |finished: usize, id: &str, what: &str| {
             if !options.quiet {

@@ -113,7 +113,7 @@ impl Browser {
             let event = self.read();
             self.note(&event);
         }
-        self.until("document.documentElement?.dataset.ready === 'yes' && document.querySelector('#messages .rows .row, #messages > p, #rounds')");
+        self.until("document.documentElement?.dataset.ready === 'yes'");
     }
 
     /// What the expression is worth on the page.

@@ -185,4 +185,5 @@ quantities();
 theRest();
 clock.set(HANDOVERS[0]?.joined ?? SPAN[1]);
 if (location.hash && !/^#[mn]\d+$/.test(location.hash)) byId(location.hash.slice(1))?.scrollIntoView();
-document.documentElement.dataset.ready = "yes";
+// In the frame in which the plots and the ladder were made, behind them.
+requestAnimationFrame(() => { document.documentElement.dataset.ready = "yes"; });
