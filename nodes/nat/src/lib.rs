@@ -4,6 +4,7 @@
 //!
 //! * [`behaviour`]: the axes — mapping, filtering, hairpinning, port choice, timeouts — and the classic names for them.
 //! * [`flow`]: what a NAT sees of a packet.
+//! * [`forward`]: ports that lead to one inner host, whoever sends to them.
 //! * [`translator`]: the NAT as a machine.
 //! * [`direct`]: whether two hosts behind two NATs can speak directly.
 //! * [`probe`]: finds out from inside how a router really behaves.
@@ -16,6 +17,7 @@ pub mod behaviour;
 pub mod direct;
 mod duration;
 pub mod flow;
+pub mod forward;
 mod names;
 pub mod probe;
 #[cfg(feature = "router")]
@@ -27,5 +29,6 @@ pub use behaviour::{
 };
 pub use direct::direct_possible;
 pub use flow::{Flow, Protocol, Segment};
+pub use forward::Forward;
 pub use names::UnknownName;
-pub use translator::{Forward, Mapping, Refusal, Scope, Side, Translated, Translator};
+pub use translator::{Mapping, Refusal, Scope, Side, Translated, Translator};

@@ -20,7 +20,7 @@ use ntm_daemon::config::{self, ConfigError};
 use serde::Deserialize;
 
 use crate::behaviour::{Allocation, Behaviour};
-use crate::translator::{Forward, check_forwards};
+use crate::forward::{Forward, check_forwards};
 
 /// A checked configuration; its paths are as they are to be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

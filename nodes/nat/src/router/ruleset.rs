@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::behaviour::{Allocation, Axes, Behaviour, Dependence};
 use crate::duration;
 use crate::flow::Protocol;
-use crate::translator::Forward;
+use crate::forward::Forward;
 
 /// The name of the table, of the family `ip`. It is the router's own: one router in a network namespace.
 pub const TABLE: &str = "ntm-nat";

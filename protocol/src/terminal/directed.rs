@@ -1,0 +1,177 @@
+//! Paths as they are directed, and what becomes of them.
+
+use std::net::SocketAddr;
+
+use super::path::{Path, Signal};
+use super::queries::Errand;
+use super::unused::Ended;
+use super::{Event, Terminal};
+use crate::addr::{Fqdn, NodeId, PathId};
+use crate::data::DataUpdate;
+use crate::observe::{RouteName, What};
+use crate::time::Instant;
+use crate::wire::{DnsError, Reason, Refusal, RequestId, RouteDirection, RouteResponse};
+
+impl Terminal {
+    /// A Route Direction came: the answer to a request of this terminal, or the DC's word that a peer calls (T3.2.3-a).
+    pub(super) fn directed(
+        &mut self,
+        direction: RouteDirection,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let own_vip = self.vip.ok_or(Refusal::new("type", Reason::Unexpected))?;
+        if direction.target != NodeId::of(&self.fqdn) {
+            return Err(Refusal::new("target", Reason::Stranger));
+        }
+        let (id, request, answers, peer) =
+            (direction.path, direction.request, direction.answers, direction.peer.clone());
+        if let Some(answers) = answers {
+            // An answer that came twice, or to a request that is wanted no more: nothing is to do.
+            if self.requests.answered(answers, now).is_none() {
+                return Ok(());
+            }
+            self.renewals.clear(id);
+        }
+        // The peer mends a path that this end gave up, and another stands: that one serves, and the peer will find so.
+        if answers.is_none()
+            && direction.epoch.number() != 0
+            && !self.paths.contains_key(&id)
+            && self.paths.values().any(|path| path.peer_vip == direction.peer_vip && path.stands())
+        {
+            let response = RouteResponse { request, accepted: false }.into();
+            self.mail.send(&mut self.registrar.session, from, &response, 1, now);
+            return Ok(());
+        }
+        let pace = self.pace();
+        let taken = match self.paths.get_mut(&id) {
+            Some(path) => path.redirect(direction, pace, now, &mut self.mail),
+            None => Path::directed(direction, own_vip, pace, now, &mut self.mail)
+                .map(|path| self.adopt(path, now)),
+        };
+        match answers {
+            Some(_) => {
+                if let Some(wish) = self.wishes.get_mut(&peer) {
+                    wish.path = Some(id);
+                }
+            }
+            None => {
+                let response = RouteResponse { request, accepted: taken.is_ok() }.into();
+                self.mail.send(&mut self.registrar.session, from, &response, 1, now);
+            }
+        }
+        taken?;
+        self.heed(id, now);
+        for (from, datagram) in self.early.take(id, now) {
+            self.handle_datagram(from, &datagram, now);
+        }
+        Ok(())
+    }
+
+    /// Takes in a new path. A relay translates one path for each pair of terminal and general node, so it ended the one before: a second
+    /// name of the general node led to it.
+    fn adopt(&mut self, mut path: Path, now: Instant) {
+        let replaced: Vec<PathId> = self
+            .paths
+            .values()
+            .filter(|old| path.is_translated() && old.is_translated() && old.peer_vip == path.peer_vip)
+            .map(|old| old.id)
+            .collect();
+        if let Some(ended) = self.unused.take(path.peer_vip) {
+            path.replace(ended.names);
+        }
+        for old in replaced.into_iter().filter_map(|id| self.paths.remove(&id)) {
+            self.renewals.clear(old.id);
+            let its = |(_, (errand, _)): &(RequestId, &(Errand, _))| *errand == Errand::Renewal(old.id);
+            let asked: Vec<RequestId> = self.requests.iter().filter(its).map(|(id, _)| id).collect();
+            asked.into_iter().for_each(|id| drop(self.requests.answered(id, now)));
+            self.events.push_back(Event::Data(DataUpdate::Forget { path: old.id }));
+            self.wishes
+                .values_mut()
+                .filter(|wish| wish.path == Some(old.id))
+                .for_each(|wish| wish.path = Some(path.id));
+            path.replace(old.names());
+        }
+        self.paths.insert(path.id, path);
+    }
+
+    /// Packets flow again: a way stands in the new network, or there is none to wait for.
+    pub(super) fn resume(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            self.events.push_back(Event::Data(DataUpdate::Resume));
+        }
+    }
+
+    /// Acts on what a path signals.
+    pub(super) fn heed(&mut self, id: PathId, now: Instant) {
+        while let Some(signal) = self.paths.get_mut(&id).and_then(Path::poll_signal) {
+            match signal {
+                Signal::Data(update) => self.events.push_back(Event::Data(update)),
+                Signal::Stands => {
+                    self.resume();
+                    if let Some(vip) = self.paths.get(&id).map(|path| path.peer_vip) {
+                        self.answer_path(id, Ok(vip), now);
+                    }
+                }
+                // Both ends called each other: the other path serves.
+                Signal::Broken if self.has_rival(id) => self.end(id, now),
+                // While unregistered there is nobody to ask; registration has every path directed anew.
+                Signal::Broken if self.is_registered() => {
+                    if let Some(relay) = self.paths.get(&id).and_then(Path::silent_relay) {
+                        self.measure.doubt(relay, now, &mut self.mail);
+                    }
+                    self.request(Errand::Renewal(id), now);
+                }
+                Signal::Broken => {}
+                Signal::Failed => self.end(id, now),
+                Signal::Lost => self.lose(id, now),
+                Signal::Unused => self.end_unused(id, now),
+            }
+        }
+    }
+
+    /// No way leads on a path through a relay that must stay: applications are told, and who waits for its name gets a new one.
+    pub(super) fn lose(&mut self, id: PathId, now: Instant) {
+        if !self.paths.get_mut(&id).is_some_and(|path| path.lose(now, &mut self.mail)) {
+            return;
+        }
+        self.heed(id, now);
+        let waiting: Vec<Fqdn> = self
+            .wishes
+            .iter_mut()
+            .filter(|(_, wish)| wish.path == Some(id))
+            .map(|(name, wish)| {
+                wish.path = None;
+                name.clone()
+            })
+            .collect();
+        waiting.into_iter().for_each(|name| self.request(Errand::Name(name), now));
+    }
+
+    /// Whether another path to the same peer stands.
+    fn has_rival(&self, id: PathId) -> bool {
+        let peer = self.paths.get(&id).map(|path| path.peer_vip);
+        self.paths.values().any(|path| path.id != id && Some(path.peer_vip) == peer && path.stands())
+    }
+
+    /// Nobody used the path: no keep-alives hold it open any more, and the relay's entry ends in its time. It can come back.
+    fn end_unused(&mut self, id: PathId, now: Instant) {
+        let Some(path) = self.paths.get(&id) else { return };
+        // What is lost for good does not come back.
+        if path.is_lost() {
+            return self.end(id, now);
+        }
+        self.unused.keep(Ended { names: path.names(), renewal: path.renewal() });
+        let (route, reason, epoch) =
+            (RouteName::None, "nobody used it for its lifetime".into(), path.epoch());
+        self.mail.journal.note(now, What::PathChanged { path: id, route, remote: None, epoch, reason });
+        self.end(id, now);
+    }
+
+    fn end(&mut self, id: PathId, now: Instant) {
+        self.paths.remove(&id);
+        self.renewals.clear(id);
+        self.events.push_back(Event::Data(DataUpdate::Forget { path: id }));
+        self.answer_path(id, Err(DnsError::ServFail), now);
+    }
+}
