@@ -3,6 +3,7 @@
 //! `cargo bench -p ntm-protocol --bench packets`. Only ratios within one run mean anything on a machine that does other things besides.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
@@ -19,8 +20,8 @@ const SUITES: [Suite; 2] = [Suite::None, Suite::Aes128Cbc];
 /// Inner packets of a batch: what one read of the TUN brings at most.
 const BATCH: usize = 44;
 
-fn keys(suite: Suite) -> Box<DataKeys> {
-    Box::new(DataKeys::new(&SharedKey::new([9; 32]), PathId([5; 16]), 0, suite, Role::Initiator))
+fn keys(suite: Suite) -> Arc<DataKeys> {
+    Arc::new(DataKeys::new(&SharedKey::new([9; 32]), PathId([5; 16]), 0, suite, Role::Initiator))
 }
 
 fn flow() -> Flow {

@@ -60,7 +60,7 @@ pub enum DataUpdate {
         /// Where the datagrams go.
         remote: SocketAddr,
         /// Fresh keys: never handed out before.
-        keys: Box<DataKeys>,
+        keys: Arc<DataKeys>,
     },
     /// Packets of `flow` go on `path` and to another address, under the keys that it has.
     Remote {
@@ -93,7 +93,7 @@ pub enum DataUpdate {
         /// The inner packets' addresses.
         flow: Flow,
         /// Fresh keys.
-        keys: Box<DataKeys>,
+        keys: Arc<DataKeys>,
     },
     /// Datagrams of `path` are passed on: those from the initiator to the second address, those from the responder to
     /// the first (RS-S, T4.1.3-a).
@@ -231,7 +231,7 @@ impl Outbound {
                 sendings.insert(
                     0,
                     Sending {
-                        keys: Arc::new((**keys).clone()),
+                        keys: Arc::clone(keys),
                         next: 1,
                         way: Way::from(*remote),
                         lost: false,
@@ -380,8 +380,7 @@ impl Inbound {
     pub fn apply(&mut self, update: &DataUpdate) {
         match update {
             DataUpdate::Receive { flow, keys } => {
-                let keys = Arc::new((**keys).clone());
-                let opening = Opening { keys: Arc::clone(&keys), window: ReplayWindow::default() };
+                let opening = Opening { keys: Arc::clone(keys), window: ReplayWindow::default() };
                 match self.paths.get_mut(&keys.path()) {
                     Some(Inlet::Open { flow: known, epochs, .. }) if known == flow => {
                         epochs.retain(|old| old.keys.epoch() != keys.epoch());
@@ -527,8 +526,8 @@ mod tests {
 
     const PATH: PathId = PathId([1; 16]);
 
-    fn keys(epoch: u8, from: Role) -> Box<DataKeys> {
-        Box::new(DataKeys::new(&SharedKey::new([epoch; 32]), PATH, epoch, Suite::Aes128Cbc, from))
+    fn keys(epoch: u8, from: Role) -> Arc<DataKeys> {
+        Arc::new(DataKeys::new(&SharedKey::new([epoch; 32]), PATH, epoch, Suite::Aes128Cbc, from))
     }
 
     fn flow() -> Flow {
@@ -681,7 +680,7 @@ mod tests {
         let at = |n: u8| SocketAddr::from(([192, 0, 2, n], 4330));
         let other = PathId([2; 16]);
         let keys = |path| {
-            Box::new(DataKeys::new(&SharedKey::new([1; 32]), path, 0, Suite::Aes128Cbc, Role::Initiator))
+            Arc::new(DataKeys::new(&SharedKey::new([1; 32]), path, 0, Suite::Aes128Cbc, Role::Initiator))
         };
         let used = |out: &mut Outbound| {
             let (mut buffer, inner) = ([0; 200], packet(flow(), 20));

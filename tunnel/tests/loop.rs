@@ -7,6 +7,7 @@ mod world;
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ntm_protocol::addr::PathId;
@@ -240,7 +241,7 @@ fn programs_speak_through_the_tunnel_while_the_threads_spin() {
 
 /// The real tables, with the keys that a DC would have directed.
 fn tables(side: usize, suite: Suite) -> (Outbound, Inbound) {
-    let keys = |from| Box::new(DataKeys::new(&SharedKey::new([7; 32]), PathId([1; 16]), 0, suite, from));
+    let keys = |from| Arc::new(DataKeys::new(&SharedKey::new([7; 32]), PathId([1; 16]), 0, suite, from));
     let roles =
         if side == 0 { [Role::Initiator, Role::Responder] } else { [Role::Responder, Role::Initiator] };
     let flow = Flow { source: vip(side), destination: vip(1 - side) };

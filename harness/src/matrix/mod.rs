@@ -49,7 +49,6 @@ pub struct Options {
     pub quiet: bool,
 }
 
-
 /// Runs all cells; 0 if every expectation held in every cell and the worlds agree, 1 if not. `started` is when the harness was.
 pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     let source = find::open(&options.file).map_err(Failure::usage)?;

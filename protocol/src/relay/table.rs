@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use serde::Serialize;
@@ -355,7 +356,7 @@ impl Entry {
                 let flow = Flow { source: terminal.0, destination: general.0 };
                 match fresh {
                     Some(key) => {
-                        let keys = |from| Box::new(DataKeys::new(&key, path, epoch, *suite, from));
+                        let keys = |from| Arc::new(DataKeys::new(&key, path, epoch, *suite, from));
                         let receive = DataUpdate::Receive { flow, keys: keys(Role::Initiator) };
                         let send = DataUpdate::Send {
                             flow: flow.reversed(),

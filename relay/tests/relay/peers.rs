@@ -1,6 +1,7 @@
 //! Those whom a relay speaks to: a DC, and a terminal whose virtual interface is real.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ntm_protocol::addr::{Fqdn, NodeId, PathId, Vip};
@@ -212,7 +213,7 @@ impl Terminal {
         assert!(tunnel_response(&mut session, &datagram).peer_ready);
         let flow = Flow { source: VIP_MN, destination: general };
         let key = path.common_key(Role::Initiator);
-        let keys = |from| Box::new(DataKeys::new(&key, path.id, path.epoch, Suite::Aes128Cbc, from));
+        let keys = |from| Arc::new(DataKeys::new(&key, path.id, path.epoch, Suite::Aes128Cbc, from));
         self.plane.update(DataUpdate::Receive { flow: flow.reversed(), keys: keys(Role::Responder) });
         self.plane.update(DataUpdate::Send { flow, remote: RELAY_PORT, keys: keys(Role::Initiator) });
     }

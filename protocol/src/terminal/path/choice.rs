@@ -1,6 +1,7 @@
 //! Which way packets take: directly where both directions are proved, else through the relay (T4.1.2-b); and why.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::direct::Direct;
 use super::{Path, Signal};
@@ -56,7 +57,7 @@ impl Path {
             DataUpdate::Remote { flow, path: self.id, remote }
         } else {
             let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
-            DataUpdate::Send { flow, remote, keys: Box::new(keys) }
+            DataUpdate::Send { flow, remote, keys: Arc::new(keys) }
         };
         let fresh = matches!(update, DataUpdate::Send { .. });
         self.signals.push_back(Signal::Data(update));

@@ -13,6 +13,7 @@ mod leg;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
@@ -218,7 +219,7 @@ impl Path {
         let keys = DataKeys::new(&self.data_key, path, epoch, suite, role.other());
         self.signals.push_back(Signal::Data(DataUpdate::Receive {
             flow: self.flow().reversed(),
-            keys: Box::new(keys),
+            keys: Arc::new(keys),
         }));
         self.watch();
         // Who is called may be asked as soon as the peer or the relay has answered its Tunnel Request, and before it has looked at that
