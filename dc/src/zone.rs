@@ -11,7 +11,7 @@ use anyhow::Context;
 use hickory_proto::rr::Name;
 use ntm_daemon::trace::TraceSink;
 use ntm_dns::answer::Zones;
-use ntm_dns::server::DnsServer;
+use ntm_dns::server::{DnsServer, Traced};
 use ntm_dns::zone::Zone;
 use ntm_protocol::addr::Fqdn;
 use ntm_protocol::coordinator::lookup::DC_RECORD;
@@ -55,9 +55,10 @@ pub async fn serve<'a>(
     let zone = Zone::parse(&origin, &text, Path::new("the DC's own zone"))?;
     let mut zones = Zones::default();
     zones.add(zone);
-    // The DC's trace is its machine's: what it answers to others' questions is counted, and not traced.
-    let trace = TraceSink::open(None)?;
-    DnsServer::start(&config.name, zones, &config.address.with_port(config.dns_port), trace).await
+    // What it answers to others' questions is counted, and not traced: the trace's answers are those that the DC itself got.
+    let trace = TraceSink::open(config.trace.as_deref())?;
+    let listen = config.address.with_port(config.dns_port);
+    DnsServer::start(&config.name, zones, &listen, trace, Traced::Refusals).await
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use hickory_proto::rr::Record;
 use hickory_proto::rr::rdata::NS;
 use ntm_daemon::trace::TraceSink;
 use ntm_dns::answer::Zones;
-use ntm_dns::server::{Counts, DnsServer};
+use ntm_dns::server::{Counts, DnsServer, Traced};
 use ntm_dns::zone;
 use tokio::net::UdpSocket;
 
@@ -101,7 +101,7 @@ async fn serve(at: SocketAddr, zones: &[(&str, &str)]) -> anyhow::Result<DnsServ
     for (origin, text) in zones {
         all.add(zone_of(origin, text));
     }
-    DnsServer::start("test", all, &[at], TraceSink::open(None)?).await
+    DnsServer::start("test", all, &[at], TraceSink::open(None)?, Traced::Refusals).await
 }
 
 /// What an odd server answers to a question.

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use hickory_proto::rr::Name;
 use ntm_daemon::trace::TraceSink;
 use ntm_dns::answer::Zones;
-use ntm_dns::server::DnsServer;
+use ntm_dns::server::{DnsServer, Traced};
 use ntm_dns::zone::Zone;
 use tokio::sync::oneshot;
 
@@ -145,5 +145,5 @@ async fn serve(last: u8, origin: &str, text: &str) -> DnsServer {
     zones.add(Zone::parse(&origin, &text, Path::new("a test's zone")).expect("a zone"));
     let at = SocketAddr::new(loopback(last), 53);
     let trace = TraceSink::open(None).expect("no trace");
-    DnsServer::start("names", zones, &[at], trace).await.expect("a name server")
+    DnsServer::start("names", zones, &[at], trace, Traced::Refusals).await.expect("a name server")
 }

@@ -211,16 +211,24 @@ fn t5_3_b_garbage_at_the_dns_port_leaves_it_answering() {
         assert_eq!(answer.response_code == ResponseCode::NoError, right, "{answer}");
     }
 
-    // What is a DNS message is counted: the question by UDP and TCP, the copy that is not given, and the message of zeros.
+    // Counted among answers: the question by UDP and TCP, the copy that is not given, and the message of zeros.
     let after = dc.await_status(|status| {
         status["dns"]["by_code"] == json!({ "NOERROR": 2, "REFUSED": 1, "FORMERR": 1 })
     });
     assert_eq!((&after["dns"]["by_type"]["TXT"], &after["dns"]["by_type"]["AXFR"]), (&json!(2), &json!(1)));
+    assert_eq!(after["dns"]["refused"], json!({ "short": 2, "answer": 4, "malformed": 1 }));
     for key in ["terminals", "relays", "received", "sent", "refused", "trace_lost"] {
         assert_eq!(after[key], before[key], "{key}");
     }
     assert_eq!(dc.files.store_bytes(), store, "nothing was written");
-    assert_eq!(dc.files.trace().len(), start, "nothing was traced");
+    let traced = dc.files.trace().split_off(start);
+    assert_eq!(traced.len(), 7, "{traced:?}");
+    for line in traced {
+        assert!(
+            line["what"] == "refused" && line["field"] == "dns message" && line["reason"].is_string(),
+            "{line}"
+        );
+    }
     mn.keep_alive(2);
 }
 

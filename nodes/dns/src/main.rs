@@ -7,7 +7,7 @@ use ntm_daemon::program::{self, Failure, Program};
 use ntm_daemon::trace::TraceSink;
 use ntm_daemon::{control, notify, signals};
 use ntm_dns::config::Config;
-use ntm_dns::server::{Counts, DnsServer};
+use ntm_dns::server::{Counts, DnsServer, Traced};
 use serde::Serialize;
 
 const PROGRAM: Program = Program {
@@ -34,7 +34,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let mut requests = control::Server::open(config.control.as_deref())?;
     let stop = signals::termination()?;
     tokio::pin!(stop);
-    let mut server = DnsServer::start(&config.name, config.zones, &config.listen, trace).await?;
+    let mut server =
+        DnsServer::start(&config.name, config.zones, &config.listen, trace, Traced::Everything).await?;
     notify::ready(&format!("{} serves {} on {:?}", config.name, zones.join(" "), server.addresses()));
     loop {
         tokio::select! {

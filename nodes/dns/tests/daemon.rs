@@ -139,6 +139,7 @@ fn questions_are_answered_by_udp_and_tcp_and_counted() {
     let expected = serde_json::json!({ "ok": { "name": "tld", "zones": ["test."], "answered": {
         "by_type": { "A": 2, "NS": 1, "TXT": 1 },
         "by_code": { "NOERROR": 2, "NXDOMAIN": 1, "REFUSED": 1 },
+        "refused": {},
     } } });
     assert_eq!(status, expected);
 
@@ -193,7 +194,35 @@ fn what_is_no_ordinary_question_is_refused() {
     for length in [0, 1, 11, 12, 40] {
         garbage.send_to(&vec![0xff; length], daemon.address).expect("sent");
     }
+    let question = bytes(&query("test.", RecordType::NS));
+    let cut = &question[..question.len() - 1];
+    let told = daemon.udp(cut);
+    assert_eq!((told.id, told.response_code), (4711, ResponseCode::FormErr));
+    assert_eq!(daemon.tcp(cut).response_code, ResponseCode::FormErr);
+    // An answer, and a message that ends too soon, end their connections.
+    for bytes in [&[0, 12, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], b"GET / HTTP/1.0\r\n\r\n"] {
+        let mut stream = TcpStream::connect(daemon.address).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(bytes).expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("half closed");
+        assert_eq!(stream.read(&mut [0; 1]).expect("an end"), 0);
+    }
     assert_eq!(daemon.ask("test.", RecordType::NS).response_code, ResponseCode::NoError);
+
+    // All of that is counted, and traced with the reason.
+    let counted = daemon.status()["ok"]["answered"]["refused"].clone();
+    assert_eq!(counted, serde_json::json!({ "short": 3, "answer": 3, "malformed": 2, "cut-short": 1 }));
+    let trace = fs::read_to_string(daemon.folder.path().join("trace")).expect("the trace");
+    let lines = trace.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let refused: Vec<serde_json::Value> =
+        lines.filter(|line: &serde_json::Value| line["what"] == "refused").collect();
+    assert_eq!(refused.len(), 9, "{trace}");
+    let from = garbage.local_addr().expect("its address").to_string();
+    assert_eq!(
+        (refused[0]["node"].as_str(), refused[0]["from"].as_str()),
+        (Some("tld"), Some(from.as_str()))
+    );
+    assert!(refused[0]["reason"].as_str().expect("a reason").starts_with("short: "), "{}", refused[0]);
 }
 
 #[test]
