@@ -238,13 +238,13 @@ mod tests {
             json!({"t": 31 * MS, "node": "mn", "what": "answer", "name": name, "vip": "198.18.128.1"}),
         ]);
         let open = |t| seen(t, "mn", Point::Application, true, Body::Open { length: 84, carried: vec![1] });
-        let key = crate::transitions::sighting::Key {
+        let key = crate::capture::sealed::Key {
             path: ntm_protocol::addr::PathId([1; 16]),
             back: false,
             epoch: 0,
             sequence: 0,
         };
-        let sealed = Body::Sealed { key, length: 84, inner: None, datagram: Vec::new() };
+        let sealed = Body::Sealed { key, length: 84, inner: None };
         let mut sightings = vec![
             control(11 * MS + MS / 2, "mn", true, Kind::DirectionRequest, 5),
             control(14 * MS + MS / 2, "dc", false, Kind::DirectionRequest, 5),

@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn recording(packets: Vec<Packet>) -> Recording {
-        Recording { packets, lost: 0 }
+        Recording { packets, ..Recording::default() }
     }
 
     const OPEN: Content = Content::Tcp { opens: true, data: 0 };

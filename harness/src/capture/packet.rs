@@ -137,6 +137,39 @@ pub fn parse(t: u64, outgoing: bool, bytes: &[u8]) -> Option<Packet> {
     })
 }
 
+/// A whole IP packet that is no fragment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole<'a> {
+    /// Its source.
+    pub source: IpAddr,
+    /// Its destination.
+    pub destination: IpAddr,
+    /// What it carries, by IANA's number.
+    pub protocol: u8,
+    /// What follows its header.
+    pub transport: &'a [u8],
+}
+
+impl<'a> Whole<'a> {
+    /// What a UDP datagram from or to `port` carries; `None` if this is none.
+    pub fn between(&self, port: u16) -> Option<&'a [u8]> {
+        let is = |at: usize| self.transport.get(at..at + 2).is_some_and(|pair| *pair == port.to_be_bytes());
+        self.transport.get(8..).filter(|_| self.protocol == 17 && (is(0) || is(2)))
+    }
+}
+
+/// Reads an IP packet that `bytes` are all of; `None` where they are not, or it is a fragment.
+pub fn whole(bytes: &[u8]) -> Option<Whole<'_>> {
+    let short = |at: usize| Some(usize::from(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?])));
+    let Ip { source, destination, protocol, header, total, .. } = ip(bytes)?;
+    let is_fragment = match bytes[0] >> 4 {
+        4 => short(6)? & 0x3fff != 0,
+        _ => header > 40,
+    };
+    let transport = bytes.get(header..).filter(|_| total == bytes.len() && !is_fragment)?;
+    Some(Whole { source, destination, protocol, transport })
+}
+
 fn udp(source: u16, destination: u16, data: &[u8], length: usize) -> Content {
     if source != NTM_PORT && destination != NTM_PORT {
         return Content::Udp(length as u32);

@@ -17,7 +17,8 @@ use pcap_file::pcapng::blocks::interface_description::{
 };
 use pcap_file::pcapng::{PcapNgBlock, PcapNgWriter};
 
-use super::packet::{self, Packet};
+use super::packet::{self, Content, NtmKind, Packet};
+use super::sealed::{self, Seal};
 use super::socket::{Batch, PacketSocket, Raw};
 use crate::clock;
 
@@ -25,6 +26,8 @@ use crate::clock;
 const WHOLE: usize = 14 + 700;
 /// So much of a longer one: all headers, and of a tunnelled packet the outer ones and the NTM header.
 const SNAP: usize = 14 + packet::NEEDED;
+/// So much is read at a real interface: all of the longest frame, for the digests of data packets.
+const LONGEST: usize = 14 + 65_535;
 /// The flags of a packet's block in the file, where the node received it and where it sent it.
 pub const INBOUND: u32 = 1;
 pub(super) const OUTBOUND: u32 = 2;
@@ -78,6 +81,8 @@ pub struct Point {
 pub struct Recording {
     /// IP packets in the order of time.
     pub packets: Vec<Packet>,
+    /// Data packets that passed a real interface whole, in the order of time.
+    pub seals: Vec<Seal>,
     /// Packets that are in neither memory nor file, or only in the file.
     pub lost: u64,
 }
@@ -89,9 +94,11 @@ impl Point {
         let writer = begin(node, interface, framing, file)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name(format!("capture {node}"))
-            .spawn(move || record(&socket, framing, writer, &stopped))?;
+        let thread =
+            std::thread::Builder::new().name(format!("capture {node}")).spawn(move || match framing {
+                Framing::Ethernet => record::<LONGEST>(&socket, framing, writer, &stopped),
+                Framing::Ip => record::<WHOLE>(&socket, framing, writer, &stopped),
+            })?;
         Ok(Self { node: node.to_owned(), interface: interface.to_owned(), stop, thread })
     }
 
@@ -118,14 +125,14 @@ fn begin(node: &str, interface: &str, framing: Framing, file: &Path) -> io::Resu
     Ok(writer)
 }
 
-fn record(
+fn record<const READ: usize>(
     socket: &PacketSocket,
     framing: Framing,
     mut writer: Writer,
     stop: &AtomicBool,
 ) -> io::Result<Recording> {
     let mut out = Recording::default();
-    let mut batch = Batch::<WHOLE>::new();
+    let mut batch = Batch::<READ>::new();
     loop {
         let last = stop.load(Ordering::Acquire);
         let mut ready = [PollFd::new(std::os::fd::AsFd::as_fd(socket), PollFlags::POLLIN)];
@@ -171,15 +178,17 @@ fn keep(
         options: vec![EnhancedPacketOption::Flags(if raw.outgoing { OUTBOUND } else { INBOUND })],
     };
     writer.write_pcapng_block(block).map_err(io::Error::other)?;
-    let packet = framing
-        .ip(raw.bytes)
-        .and_then(|bytes| packet::parse(raw.wall.wrapping_sub(offset), raw.outgoing, bytes));
-    if let Some(packet) = packet {
-        if out.packets.len() < MOST {
-            out.packets.push(packet);
-        } else {
-            out.lost += 1;
-        }
+    let bytes = framing.ip(raw.bytes).unwrap_or_default();
+    let Some(packet) = packet::parse(raw.wall.wrapping_sub(offset), raw.outgoing, bytes) else {
+        return Ok(());
+    };
+    if out.packets.len() >= MOST || out.seals.len() >= MOST {
+        out.lost += 1;
+        return Ok(());
     }
+    if framing == Framing::Ethernet && packet.content == Content::Ntm(NtmKind::Data) {
+        out.seals.extend(sealed::seals(packet.t, bytes));
+    }
+    out.packets.push(packet);
     Ok(())
 }

@@ -36,7 +36,7 @@ pub(super) struct Raw<'a> {
 
 /// Buffers that batches are read into.
 pub(super) struct Batch<const SNAP: usize> {
-    data: Box<[[u8; SNAP]; BATCH]>,
+    data: Box<[[u8; SNAP]]>,
     control: Box<[Aligned; BATCH]>,
     from: Box<[libc::sockaddr_ll; BATCH]>,
 }
@@ -51,7 +51,8 @@ impl<const SNAP: usize> Batch<SNAP> {
         // SAFETY: a sockaddr_ll is integers and arrays of them; all zero is a value of it.
         let empty: libc::sockaddr_ll = unsafe { mem::zeroed() };
         Self {
-            data: Box::new([[0; SNAP]; BATCH]),
+            // Too large for a stack. What no packet fills takes no memory.
+            data: vec![[0; SNAP]; BATCH].into_boxed_slice(),
             control: Box::new([Aligned([0; CONTROL]); BATCH]),
             from: Box::new([empty; BATCH]),
         }

@@ -206,10 +206,12 @@ mod tests {
                 packet(20, false, gn, mn),
                 packet(99, false, gn, mn),
             ],
-            lost: 0,
+            ..Recording::default()
         };
-        let server =
-            Recording { packets: vec![packet(6, false, "203.0.113.20:16004", "203.0.113.80:6000")], lost: 0 };
+        let server = Recording {
+            packets: vec![packet(6, false, "203.0.113.20:16004", "203.0.113.80:6000")],
+            ..Recording::default()
+        };
         let measured = media(1, &client, &server, (1, 50), Some(10));
         for (name, expected) in
             [("rtp_sent", 1.0), ("rtp_received", 2.0), ("rtp_received_after", 1.0), ("server_rtp_sent", 0.0)]

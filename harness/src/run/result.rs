@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 use super::session::{named, recording};
 use super::{Job, Print};
 use super::{captures, curves, relays};
+use crate::capture::sealed::Seal;
 use crate::clock;
 use crate::disturbance::{self, Disturbance};
 use crate::exit::{Exit, Failure};
@@ -56,6 +57,8 @@ pub struct Record {
     pub recordings: Recordings,
     /// The same with all that whole packets tell, in the order of time.
     pub sightings: Vec<Sighting>,
+    /// Every data packet at every real interface and a router's outer side, sorted.
+    pub seals: Vec<Seal>,
     /// The harness's own observations.
     pub own: Vec<Json>,
     /// Seconds of a processor that each node's daemon used, where one process lasted throughout.
@@ -147,7 +150,7 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
     let (measured, unmeasured) = split(&quantities);
     let relay_table = relay_table::of(&record.status, record.start);
     let names = Names::of(&job.plan, &observations);
-    let transitions = transitions::of(&record.sightings, &observations, &names, record.start);
+    let transitions = transitions::of(&record.sightings, &record.seals, &observations, &names, record.start);
     let report = Report {
         schema: 1,
         engine: job.engine,

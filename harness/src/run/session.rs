@@ -130,13 +130,15 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         }
     }
     progress.say("ending");
-    let (recordings, lost, mut problems) = lab.end_captures();
+    let (mut recordings, lost, mut problems) = lab.end_captures();
     let status = lab.status(&record.probes).await;
     lab.rule_sets(&world).await?;
     let achieved = world.achieved();
     record.disturbances.extend(achieved.iter().flat_map(|links| disturbance::late(links, bounds)));
     let links = achieved.map(|links| json!(links));
     problems.extend(lab.daemons.end().await);
+    recordings.values_mut().for_each(|recording| record.seals.append(&mut recording.seals));
+    record.seals.sort_unstable();
     record.recordings = recordings;
     record.sightings = transitions::read::run(&lab.paths.captures, &job.plan)
         .map_err(Failure::during("the captures cannot be read"))?;

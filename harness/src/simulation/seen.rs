@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::build::Built;
 use crate::capture::packet;
+use crate::capture::sealed::{self, Seal};
 use crate::exit::Failure;
 use crate::measure::Recordings;
 use crate::plan::config::TUN;
@@ -24,7 +25,7 @@ pub fn read(plan: &Plan, built: &Built, record: &mut Record) -> Result<(), Failu
         events::sorted(record.own.iter().cloned().chain(trace.map_err(Failure::during("the trace"))?));
     record.end = built.world.now().as_nanos();
     record.recordings = recordings(plan, built);
-    record.sightings = sightings(built);
+    (record.sightings, record.seals) = sightings(built);
     record.status = status(built).map_err(Failure::during("a node's status"))?;
     Ok(())
 }
@@ -50,7 +51,8 @@ fn recordings(plan: &Plan, built: &Built) -> Recordings {
 /// A packet in its order, with when, where, at what place, whether outgoing.
 type Seen<'a> = ((usize, bool), Instant, &'a str, sighting::Point, bool, &'a Datagram);
 
-fn sightings(built: &Built) -> Vec<Sighting> {
+/// What whole packets tell, in the order of time, and the data packets among them, sorted.
+fn sightings(built: &Built) -> (Vec<Sighting>, Vec<Seal>) {
     let world = &built.world;
     let at_hosts = world.captured().iter().enumerate().map(|(number, it)| -> Seen<'_> {
         let is_virtual = it.point == Point::Virtual;
@@ -62,10 +64,16 @@ fn sightings(built: &Built) -> Vec<Sighting> {
     });
     let mut all: Vec<_> = at_hosts.chain(outside).collect();
     all.sort_by_key(|(order, ..)| *order);
-    let read = |(_, at, node, place, outgoing, packet): Seen<'_>| {
-        Sighting::read(at.as_nanos(), node, place, outgoing, &packet.bytes().unwrap_or_default())
-    };
-    all.into_iter().flat_map(read).collect()
+    let (mut sightings, mut seals) = (Vec::new(), Vec::new());
+    for (_, at, node, place, outgoing, packet) in all {
+        let (t, bytes) = (at.as_nanos(), packet.bytes().unwrap_or_default());
+        sightings.extend(Sighting::read(t, node, place, outgoing, &bytes));
+        if place != sighting::Point::Application {
+            seals.extend(sealed::seals(t, &bytes));
+        }
+    }
+    seals.sort_unstable();
+    (sightings, seals)
 }
 
 /// The name of the interface where a packet was seen.

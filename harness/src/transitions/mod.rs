@@ -1,8 +1,8 @@
 //! The address transitions of Figs. 4.2 and 4.4: what stands in the headers of a packet at every hop of its way, taken from captures.
 //! PURE: sightings and trace in, tables out.
 //!
-//! A data packet is followed by its Path ID, direction, epoch and sequence number through every capture point; so it is seen whether
-//! header, ciphertext and MAC stay byte for byte the same (T4.1.3-a). What is in it is told by the terminal's virtual interface, where
+//! A data packet is followed by its Path ID, direction, epoch and sequence number through every capture point; by the digests made there it
+//! is seen whether header, ciphertext and MAC stay byte for byte the same (T4.1.3-a). What is in it is told by the terminal's virtual interface, where
 //! a packet that was alone in its time cannot be taken for another; and by what it carries that packet is found wherever it travels in
 //! the open, translated (RS-N) or not (the other terminal).
 //!
@@ -21,8 +21,9 @@ use ntm_protocol::observe::{Observation, RouteName, What};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::capture::sealed::{Key, Seal};
 use names::Names;
-use sighting::{Body, Key, Point, Sighting};
+use sighting::{Body, Point, Sighting};
 
 /// How a path's packets travelled between its two ends, from one change of the path to the next.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -62,10 +63,17 @@ pub struct Hop {
 /// So many packets of a way are tried until one is found that can be followed from end to end.
 const TRIES: usize = 500;
 
-/// The transitions of every path and way of a run; `sightings` and `trace` are of one clock and in the order of time, `start` is when time
-/// began there.
-pub fn of(sightings: &[Sighting], trace: &[Observation], names: &Names, start: u64) -> Vec<Transition> {
+/// The transitions of every path and way of a run; `sightings` and `trace` are of one clock and in the order of time, `seals` are of the same
+/// clock and sorted, `start` is when time began there.
+pub fn of(
+    sightings: &[Sighting],
+    seals: &[Seal],
+    trace: &[Observation],
+    names: &Names,
+    start: u64,
+) -> Vec<Transition> {
     let captures = Captures::new(sightings);
+    let compared = compare(seals);
     let mut out: Vec<Transition> = Vec::new();
     for way in captures.ways(trace) {
         let keys = captures.ways_packets(&way);
@@ -85,9 +93,9 @@ pub fn of(sightings: &[Sighting], trace: &[Observation], names: &Names, start: u
             compared: 0,
             changed: 0,
         };
-        for same in keys.iter().filter_map(|key| captures.is_same_everywhere(key)) {
+        for packet in compared.iter().filter(|it| it.path == way.path && (way.from..way.to).contains(&it.t)) {
             transition.compared += 1;
-            transition.changed += usize::from(!same);
+            transition.changed += usize::from(packet.changed);
         }
         // A path that is directed anew and leads where it led is one way still.
         match out.last_mut() {
@@ -99,6 +107,25 @@ pub fn of(sightings: &[Sighting], trace: &[Observation], names: &Names, start: u
         }
     }
     out
+}
+
+/// A data packet that was seen at two places or more.
+struct Compared {
+    path: PathId,
+    /// When it was first seen.
+    t: u64,
+    /// Whether its bytes were not the same everywhere.
+    changed: bool,
+}
+
+fn compare(seals: &[Seal]) -> Vec<Compared> {
+    let places = seals.chunk_by(|one, other| one.key == other.key).filter(|places| places.len() > 1);
+    let compared = places.map(|places| Compared {
+        path: places[0].key.path,
+        t: places[0].t,
+        changed: places.iter().any(|it| it.digest != places[0].digest),
+    });
+    compared.collect()
 }
 
 /// A path between two of its changes.
@@ -180,16 +207,6 @@ impl<'a> Captures<'a> {
         keys.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// Whether the datagram had the same bytes wherever it was seen; nothing where that was one place only.
-    fn is_same_everywhere(&self, key: &Key) -> Option<bool> {
-        let bytes = |sighting: &&'a Sighting| match &sighting.body {
-            Body::Sealed { datagram, .. } => datagram.as_slice(),
-            Body::Control(_) | Body::Open { .. } => &[],
-        };
-        let seen = self.sealed.get(key).filter(|seen| seen.len() > 1)?;
-        Some(seen.iter().map(bytes).all(|one| one == bytes(&seen[0])))
-    }
-
     /// Every sighting of a data packet and of what it carries, from one application to the other; nothing where that cannot be told.
     fn follow(&self, key: &Key, names: &Names) -> Option<Vec<&'a Sighting>> {
         let sealed = self.sealed.get(key)?;
@@ -263,4 +280,32 @@ fn hops(seen: &[&Sighting], ends: [&str; 2], names: &Names) -> Vec<Hop> {
         Hop { at: names.place(&it.node, it.point, ends, towards), outer, original, readable }
     };
     seen.iter().map(hop).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T4.1.3-a: what was seen once is compared with nothing; what was another anywhere has changed; and it counts where it was first seen.
+    #[test]
+    fn a_packet_that_was_another_anywhere_has_changed() {
+        let seal = |path: u8, sequence, t, digest| Seal {
+            key: Key { path: PathId([path; 16]), back: false, epoch: 0, sequence },
+            t,
+            digest,
+        };
+        let mut seals = vec![
+            seal(1, 7, 12, 5),
+            seal(2, 7, 10, 6),
+            seal(1, 7, 11, 5),
+            seal(1, 8, 20, 1),
+            seal(1, 7, 13, 5),
+            seal(1, 9, 32, 3),
+            seal(1, 9, 30, 3),
+            seal(1, 9, 31, 4),
+        ];
+        seals.sort_unstable();
+        let compared: Vec<_> = compare(&seals).iter().map(|it| (it.path.0[0], it.t, it.changed)).collect();
+        assert_eq!(compared, [(1, 11, false), (1, 30, true)]);
+    }
 }
