@@ -127,7 +127,11 @@ pub enum Worse {
 /// Which way the quantity `name` gets worse. What the scenario sets, and what only tells about the machine, does neither.
 pub fn worse(name: &str) -> Worse {
     match name.rsplit('.').next().unwrap_or_default() {
-        "mbits" | "received" => Worse::Lower,
+        "mbits" | "received" | "out_arrived" | "in_arrived" => Worse::Lower,
+        "out_lost" | "in_lost" | "out_interruption_ms" | "in_interruption_ms" => Worse::Higher,
+        "out_delay_p50_ms" | "in_delay_p50_ms" | "out_longest_stall_ms" | "in_longest_stall_ms" => {
+            Worse::Higher
+        }
         "lost" | "longest_stall_ms" | "interruption_ms" | "control_ms" | "resolve_ms" => Worse::Higher,
         "rtt_min_ms" | "rtt_avg_ms" | "rtt_max_ms" => Worse::Higher,
         "time_ms" | "first_byte_ms" => Worse::Higher,

@@ -96,6 +96,9 @@ sip = { from = "e", to = "e.test", ? = 1 }
 id = "u"
 udp = { from = "e", to = "e.test", ? = 1 }
 [[flow]]
+id = "p"
+probe = { from = "e", to = "e.test", duration = "1s", ? = 1 }
+[[flow]]
 id = "d"
 exec = { node = "e", command = "true", ? = 1 }
 [[at]]
@@ -220,6 +223,7 @@ handover = { node = "a", from = "eth0", to = "eth1" }
         r#"ftp = { from = "a", to = "b.test", mode = "active" }"#,
         r#"sip = { from = "a", to = "b.test" }"#,
         r#"udp = { from = "a", to = "b.test" }"#,
+        r#"probe = { from = "a", to = "b.test", duration = "1s" }"#,
         r#"exec = { node = "a", command = "true" }"#,
     ];
     let mut rows = BTreeSet::new();

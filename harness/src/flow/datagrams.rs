@@ -302,7 +302,7 @@ fn quantities(client: &Counts, server: &Counts) -> Quantities {
 }
 
 /// The address that an application on the flow's node gets for `name`.
-async fn resolve(id: &str, name: &str, place: &Place) -> Result<Option<IpAddr>, Failure> {
+pub(super) async fn resolve(id: &str, name: &str, place: &Place) -> Result<Option<IpAddr>, Failure> {
     let mut asking =
         Process::start(&format!("{id}.name"), &place.from, "getent", &place.folder, |command| {
             command.args(["ahostsv4", name]);

@@ -1,7 +1,7 @@
 //! Traffic between nodes: real programs, started in the nodes' namespaces, and what they say they measured.
 //!
 //! A flow has a server, started before time begins and awaited until it listens, and a client, started at its time. Each kind
-//! is a module: [`iperf3`], [`ping`], [`http`], [`ftp`], [`sip`], [`datagrams`], [`exec`]. What only packets can tell is added afterwards by
+//! is a module: [`iperf3`], [`ping`], [`http`], [`ftp`], [`sip`], [`datagrams`], [`probes`], [`exec`]. What only packets can tell is added afterwards by
 //! [`measure`](crate::measure).
 
 pub mod datagrams;
@@ -11,6 +11,7 @@ pub mod ftp;
 pub mod http;
 pub mod iperf3;
 pub mod ping;
+pub mod probes;
 pub mod process;
 pub mod shared;
 pub mod sip;
@@ -82,6 +83,8 @@ pub enum Server {
     Ftp(ftp::Server),
     /// The end that answers datagrams.
     Datagrams(datagrams::Server),
+    /// The called end of probes.
+    Probes(probes::Server),
 }
 
 /// The server's port of the flow numbered `index`.
@@ -98,7 +101,8 @@ pub fn ends<'a>(flow: &'a Flow, plan: &'a Plan) -> (&'a str, Option<&'a str>) {
         | FlowKind::Http { ends, .. }
         | FlowKind::Ftp { ends, .. }
         | FlowKind::Sip { ends, .. }
-        | FlowKind::Udp { ends, .. } => {
+        | FlowKind::Udp { ends, .. }
+        | FlowKind::Probe { ends, .. } => {
             (ends.from.get_ref(), plan.host_named(ends.to.get_ref()).map(|host| host.name.as_str()))
         }
     }
@@ -118,6 +122,7 @@ pub async fn prepare(flow: &Flow, place: &Place, seed: u64) -> Result<Server, Fa
         FlowKind::Udp { size, reply, whole, listen: true, .. } => {
             datagrams::Server::start(to, place, *size, *reply, *whole).map(Server::Datagrams)
         }
+        FlowKind::Probe { .. } => probes::Server::start(to, place).map(Server::Probes),
         FlowKind::Udp { .. } | FlowKind::Ping { .. } | FlowKind::Exec { .. } => Ok(Server::None),
     }
 }
@@ -164,10 +169,15 @@ pub async fn run(flow: &Flow, place: &Place, server: Server) -> Result<Quantitie
             let server = if let Server::Datagrams(server) = &server { Some(server) } else { None };
             datagrams::run(id, &datagrams, place, server).await
         }
-        (FlowKind::Exec { command, timeout, .. }, _) => exec::run(id, command, *timeout, place).await,
-        (FlowKind::Iperf3 { .. } | FlowKind::Http { .. } | FlowKind::Ftp { .. }, _) => {
-            Err(Failure::error(format!("flow `{id}` has no server of its kind")))
+        (FlowKind::Probe { ends, duration, interval, size }, Server::Probes(server)) => {
+            let probes = probes::Probes { duration: *duration, interval: *interval, size: *size };
+            probes::run(id, ends.to.get_ref().as_str(), probes, place, server).await
         }
+        (FlowKind::Exec { command, timeout, .. }, _) => exec::run(id, command, *timeout, place).await,
+        (
+            FlowKind::Iperf3 { .. } | FlowKind::Http { .. } | FlowKind::Ftp { .. } | FlowKind::Probe { .. },
+            _,
+        ) => Err(Failure::error(format!("flow `{id}` has no server of its kind"))),
     }
 }
 

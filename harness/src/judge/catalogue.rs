@@ -94,6 +94,27 @@ const UDP: &[Entry] = &[
     ("virtual", Kind::Truth, "that address is virtual"),
 ];
 
+const PROBE: &[Entry] = &[
+    ("out_sent", Kind::Number, "probes from `from` to `to`"),
+    ("out_arrived", Kind::Number, "of these, those that came, each once"),
+    ("out_lost", Kind::Number, "of these, those that did not"),
+    ("out_reordered", Kind::Number, "of these, those that came behind a later one"),
+    ("out_duplicated", Kind::Number, "probes that came once more"),
+    ("out_delay_p50_ms", Kind::Number, "the median of their times under way"),
+    ("out_delay_p95_ms", Kind::Number, "the time under way that a twentieth exceeded"),
+    ("out_longest_stall_ms", Kind::Number, "the longest time in which none came"),
+    ("in_sent", Kind::Number, "probes from `to` to `from`, which begin when the first of the others comes"),
+    ("in_arrived", Kind::Number, "of these, those that came, each once"),
+    ("in_lost", Kind::Number, "of these, those that did not"),
+    ("in_reordered", Kind::Number, "of these, those that came behind a later one"),
+    ("in_duplicated", Kind::Number, "probes that came once more"),
+    ("in_delay_p50_ms", Kind::Number, "the median of their times under way"),
+    ("in_delay_p95_ms", Kind::Number, "the time under way that a twentieth exceeded"),
+    ("in_longest_stall_ms", Kind::Number, "the longest time in which none came"),
+    ("remote_address", Kind::Text, "the address that the name was resolved to"),
+    ("virtual", Kind::Truth, "that address is virtual"),
+];
+
 const EXEC: &[Entry] = &[
     ("exit", Kind::Number, "the command's exit code"),
     ("stdout", Kind::Text, "what it printed, without white space at the end"),
@@ -124,6 +145,36 @@ const HANDOVER: &[Entry] = &[
     ("control_ms", Kind::Number, "from the new address to the first data packet on the new network"),
     ("gap_ms", Kind::Number, "from leaving the old network to the new address, as it was"),
 ];
+
+/// Of a handover of a node that a `probe` flow begins or ends at.
+const PROBED: &[Entry] = &[
+    (
+        "out_interruption_ms",
+        Kind::Number,
+        "the longest time in which its peer got no probe of the node that moved, without the gap",
+    ),
+    ("out_lost", Kind::Number, "probes from the node that moved that were lost by it"),
+    ("out_reordered", Kind::Number, "of those that came, those that came behind a later one"),
+    ("out_duplicated", Kind::Number, "probes that came once more"),
+    (
+        "in_interruption_ms",
+        Kind::Number,
+        "the longest time in which the node that moved got no probe of its peer, without the gap",
+    ),
+    ("in_lost", Kind::Number, "probes to the node that moved that were lost by it"),
+    ("in_reordered", Kind::Number, "of those that came, those that came behind a later one"),
+    ("in_duplicated", Kind::Number, "probes that came once more"),
+];
+
+/// The flow whose probes tell of handovers of `node`, the first in the file, and whether `node` is its client.
+pub fn probes_of<'a>(scenario: &'a Scenario, node: &str) -> Option<(&'a Flow, bool)> {
+    scenario.flows.iter().find_map(|flow| {
+        let FlowKind::Probe { ends, .. } = &flow.kind else { return None };
+        let is_client = ends.from.get_ref() == node;
+        let is_server = || scenario.node_named(ends.to.get_ref()).is_some_and(|(key, _)| key == node);
+        (is_client || is_server()).then_some((flow, is_client))
+    })
+}
 
 /// The entries of a router that translates, without its name.
 pub const NAT: &[Entry] = &[
@@ -237,6 +288,7 @@ pub fn of_flow(kind: &FlowKind) -> &'static [Entry] {
         FlowKind::Ftp { .. } => FTP,
         FlowKind::Sip { .. } => SIP,
         FlowKind::Udp { .. } => UDP,
+        FlowKind::Probe { .. } => PROBE,
         FlowKind::Exec { .. } => EXEC,
     }
 }
@@ -252,10 +304,13 @@ pub fn of(scenario: &Scenario) -> Catalogue {
             out.insert(format!("flow.{}.{name}", flow.id.get_ref()), (*kind, *about));
         }
     }
-    let handovers =
-        scenario.actions.iter().filter(|action| matches!(action.kind, ActionKind::Handover { .. })).count();
-    for number in 1..=handovers {
-        for (name, kind, about) in HANDOVER {
+    let movers = scenario.actions.iter().filter_map(|action| match &action.kind {
+        ActionKind::Handover { node, .. } => Some(node.get_ref()),
+        _ => None,
+    });
+    for (number, node) in (1..).zip(movers) {
+        let probed = probes_of(scenario, node).map_or(&[][..], |_| PROBED);
+        for (name, kind, about) in HANDOVER.iter().chain(probed) {
             if number == 1 {
                 out.insert(format!("handover.{name}"), (*kind, *about));
             }

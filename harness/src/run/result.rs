@@ -19,6 +19,7 @@ use crate::clock;
 use crate::disturbance::{self, Disturbance};
 use crate::exit::{Exit, Failure};
 use crate::first_packet::{self, FirstPacket};
+use crate::flow::probes::Ways;
 use crate::flow::{self, Quantities};
 use crate::judge::excuse::excuse;
 use crate::judge::expr::Value;
@@ -273,6 +274,10 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
             for (name, ..) in catalogue::of_flow(&flow.kind) {
                 out.insert(format!("flow.{id}.{name}"), Err(why.to_owned()));
             }
+            // What came until then is known.
+            if let (FlowKind::Probe { .. }, Ok(ways)) = (&flow.kind, Ways::load(id, &record.flows_folder)) {
+                out.extend(named(id, ways.quantities()));
+            }
             continue;
         };
         out.extend(named(id, measured.clone()));
@@ -325,6 +330,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
             out.insert(format!("handover.{}.{name}", index + 1), value);
         }
     }
+    out.extend(probed(job, record));
     for (from, to) in routes::pairs(&job.scenario) {
         let name = job.plan.host(&to).and_then(|host| host.fqdn.as_ref()).map_or("", Fqdn::as_str);
         let route = routes::in_use(record.status.get(&from), name).map(Value::Text);
@@ -350,6 +356,26 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
         first.map(since).ok_or_else(|| "no application got anything".to_owned()),
     );
     out.retain(|name, _| job.scenario.captures || !catalogue::from_packets(name));
+    out
+}
+
+/// What probes tell of the handovers of their nodes.
+fn probed(job: &Job, record: &Record) -> Quantities {
+    let mut out = Quantities::new();
+    for (index, done) in record.handovers.iter().enumerate() {
+        let Some((flow, is_client)) = catalogue::probes_of(&job.scenario, &done.node) else { continue };
+        let until = record.handovers.get(index + 1).map_or(u64::MAX, Handover::began);
+        // A flow that left nothing is as one without a probe.
+        let ways = Ways::load(flow.id.get_ref(), &record.flows_folder).unwrap_or_default();
+        let (away, home) = if is_client { (&ways.out, &ways.back) } else { (&ways.back, &ways.out) };
+        let both = away.handover(done, until, "out").into_iter().chain(home.handover(done, until, "in"));
+        for (name, value) in both {
+            if index == 0 {
+                out.insert(format!("handover.{name}"), value.clone());
+            }
+            out.insert(format!("handover.{}.{name}", index + 1), value);
+        }
+    }
     out
 }
 

@@ -307,6 +307,17 @@ pub enum FlowKind {
         /// Whether anybody answers.
         listen: bool,
     },
+    /// Numbered and timed datagrams in both directions at once.
+    Probe {
+        /// Ends.
+        ends: Ends,
+        /// How long each end sends.
+        duration: Duration,
+        /// Time between two of one end.
+        interval: Duration,
+        /// Payload of each, in bytes.
+        size: u64,
+    },
     /// Any command.
     Exec {
         /// Where it runs.
@@ -328,6 +339,7 @@ impl FlowKind {
             Self::Ftp { .. } => "ftp",
             Self::Sip { .. } => "sip",
             Self::Udp { .. } => "udp",
+            Self::Probe { .. } => "probe",
             Self::Exec { .. } => "exec",
         }
     }
@@ -340,7 +352,8 @@ impl FlowKind {
             | Self::Http { ends, .. }
             | Self::Ftp { ends, .. }
             | Self::Sip { ends, .. }
-            | Self::Udp { ends, .. } => Some(ends),
+            | Self::Udp { ends, .. }
+            | Self::Probe { ends, .. } => Some(ends),
             Self::Exec { .. } => None,
         }
     }
@@ -534,6 +547,7 @@ impl Scenario {
                     FlowKind::Sip { calls, duration, .. } => {
                         duration.saturating_mul(u32::try_from(*calls).unwrap_or(u32::MAX))
                     }
+                    FlowKind::Probe { duration, .. } => *duration,
                     FlowKind::Exec { timeout, .. } => *timeout,
                 }
         });

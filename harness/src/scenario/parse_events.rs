@@ -9,12 +9,12 @@ use super::parse::{link, need_duration};
 use super::read::{Table, Value};
 use super::source::{Problem, suggest};
 use super::units;
-use crate::flow::datagrams;
 use crate::flow::ftp::Mode;
+use crate::flow::{datagrams, probes};
 use crate::judge::{expr, sequence};
 
 /// The tagged tables of which an entry has exactly one.
-const FLOWS: &[&str] = &["iperf3", "ping", "http", "ftp", "sip", "udp", "exec"];
+const FLOWS: &[&str] = &["iperf3", "ping", "http", "ftp", "sip", "udp", "probe", "exec"];
 const ACTIONS: &[&str] = &["handover", "address", "interface", "link", "kill", "start"];
 
 /// `[[flow]]`
@@ -89,21 +89,35 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
         }
         "udp" => {
             let ends = ends(table);
-            let payload = |key| {
-                let size = table.parsed(key, units::bytes)?;
-                if !(datagrams::LEAST..=datagrams::MOST).contains(size.get_ref()) {
-                    let (least, most) = (datagrams::LEAST, datagrams::MOST);
-                    table.problem(size.span(), format!("a datagram here has {least} to {most} bytes"));
-                }
-                Some(size.into_inner())
-            };
-            let size = payload("size").unwrap_or(1000);
-            let reply = payload("reply").unwrap_or(size);
+            let bounds = (datagrams::LEAST, datagrams::MOST);
+            let size = payload(table, "size", bounds).unwrap_or(1000);
+            let reply = payload(table, "reply", bounds).unwrap_or(size);
             let count = table.integer("count", 1, 100_000).unwrap_or(5);
             let interval = table.duration("interval").unwrap_or(Duration::from_millis(100));
             let whole = table.flag("whole").unwrap_or(false);
             let listen = table.flag("listen").unwrap_or(true);
             FlowKind::Udp { ends: ends?, size, reply, count, interval, whole, listen }
+        }
+        "probe" => {
+            let ends = ends(table);
+            let duration = need_duration(table, "duration");
+            let interval = table.duration("interval").unwrap_or(Duration::from_millis(5));
+            let size = payload(table, "size", (probes::LEAST, probes::MOST)).unwrap_or(100);
+            if let Some(value) = table.get("interval")
+                && interval < Duration::from_micros(100)
+            {
+                table.problem(value.span(), "probes come every 100us or less often");
+            }
+            let count = probes::Probes { duration, interval, size }.count();
+            if let Some(value) = table.get("duration")
+                && count > probes::COUNT
+            {
+                table.problem(
+                    value.span(),
+                    format!("these are {count} probes; at most {} are sent", probes::COUNT),
+                );
+            }
+            FlowKind::Probe { ends: ends?, duration, interval, size }
         }
         _ => {
             let node = table.need_text("node");
@@ -123,6 +137,15 @@ fn congestion(name: &str) -> Result<String, String> {
     } else {
         Err(format!("{name:?} names no congestion control: write it as \"cubic\""))
     }
+}
+
+/// The size of a datagram's payload, within `bounds`.
+fn payload(table: &Table<'_, '_>, key: &str, (least, most): (u64, u64)) -> Option<u64> {
+    let size = table.parsed(key, units::bytes)?;
+    if !(least..=most).contains(size.get_ref()) {
+        table.problem(size.span(), format!("a datagram here has {least} to {most} bytes"));
+    }
+    Some(size.into_inner())
 }
 
 fn ends(table: &Table<'_, '_>) -> Option<Ends> {

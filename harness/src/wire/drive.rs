@@ -159,7 +159,7 @@ impl Driver {
                 tally.dropped.refused += 1;
                 return;
             };
-            let entered = before(now, came.and_then(|came| wall.checked_sub(came)));
+            let entered = clock::before(now, came.and_then(|came| wall.checked_sub(came)));
             let mut put = |at| {
                 let (packets, length) = (size.packets, size.bytes);
                 let frame = Frame { at, entered, direction, packets, length, bytes: Box::from(&*bytes) };
@@ -272,12 +272,4 @@ fn delivered(tally: &mut Achieved, frame: &Frame, now: Instant) {
     tally.last = Some(now);
     tally.delay.add(now.since(frame.entered));
     tally.lateness.add(now.since(frame.at));
-}
-
-/// `now` less `ago` nanoseconds. The kernel's timestamps are of a clock that can be set: more than a second is no age of a frame.
-fn before(now: Instant, ago: Option<u64>) -> Instant {
-    match ago {
-        Some(ago) if ago < 1_000_000_000 => Instant::from_nanos(now.as_nanos().saturating_sub(ago)),
-        _ => now,
-    }
 }
