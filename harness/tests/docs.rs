@@ -194,8 +194,11 @@ fn every_quantity_stands_in_the_reference_as_the_catalogue_has_it() {
 schema = 1
 name = "all"
 about = "one of each that is measured"
+[link.l]
+both = { delay = "1ms" }
 [router.r]
 nat = "none"
+link = "l"
 [router.s]
 nat = "symmetric"
 [node]
@@ -245,6 +248,8 @@ handover = { node = "a", from = "eth0", to = "eth1" }
                 .replace("path.t.u.", "path.TERMINAL.PEER.")
                 .replace("path.u.t.", "path.TERMINAL.PEER.")
                 .replace("relay.rs.", "relay.NAME.")
+                .replace("link.l.up.", "link.NAME.DIRECTION.")
+                .replace("link.l.down.", "link.NAME.DIRECTION.")
                 .replace("router.r.", "router.NAME.")
                 .replace("router.s.", "router.NAME.")
                 .replace("nat.s.", "nat.NAME.")

@@ -40,6 +40,12 @@ fn expectations_about_what_is_not_measured() {
     insta::assert_snapshot!(refusal("expectations.toml"));
 }
 
+/// Flows, handovers, NATs and links that are there, but of which this is not measured; and a flow to a name that nobody has.
+#[test]
+fn quantities_that_this_scenario_does_not_have() {
+    insta::assert_snapshot!(refusal("unmeasured.toml"));
+}
+
 #[test]
 fn what_is_no_toml() {
     insta::assert_snapshot!(refusal("syntax.toml"));

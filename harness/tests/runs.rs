@@ -239,3 +239,49 @@ fn a_run_that_takes_too_long_is_exit_124() {
     let run = home.run(&home.scenario("slow", &text), &[]);
     assert_eq!(code(&run), 124, "{run:?}");
 }
+
+/// A link that a transfer fills, and one that spoils what passes.
+const LINKS: &str = r#"
+schema = 1
+name   = "links"
+about  = "what links do is measured"
+[link.wifi]
+both = { rate = "150mbit", delay = "4ms" }
+[link.bad]
+up   = { delay = "12ms", reorder = "10%" }
+down = { delay = "5ms", loss = "10%", duplicate = "20%" }
+[node]
+a = { role = "general", at = "internet", link = "wifi" }
+b = { role = "general", at = "internet", name = "b.example.test" }
+c = { role = "general", at = "internet", link = "bad" }
+[[flow]]
+id = "bulk"
+iperf3 = { from = "a", to = "b.example.test", duration = "3s" }
+[[flow]]
+id = "both_ways"
+probe = { from = "c", to = "b.example.test", duration = "3s" }
+[[expect]]
+check = "link.wifi.up.delay_p50_ms > 3.7 and link.wifi.up.delay_p50_ms < 4.3 and link.wifi.down.delay_p50_ms > 3.7 and link.wifi.down.delay_p50_ms < 4.3"
+fail  = "4 ms are not 4 ms"
+[[expect]]
+check = "link.wifi.up.peak_mbits > 145 and link.wifi.up.peak_mbits < 152 and link.wifi.up.missed == 0 and link.wifi.up.total_p50_ms > link.wifi.up.delay_p50_ms"
+fail  = "the link did not carry what it can"
+[[expect]]
+check = "flow.both_ways.out_reordered > 30 and flow.both_ways.out_lost == 0 and flow.both_ways.out_duplicated == 0"
+fail  = "the way there"
+[[expect]]
+check = "flow.both_ways.in_lost > 20 and flow.both_ways.in_duplicated > 50 and link.bad.down.lost >= flow.both_ways.in_lost and link.bad.down.duplicated >= flow.both_ways.in_duplicated"
+fail  = "the way back"
+[[expect]]
+check = "flow.both_ways.in_delay_p50_ms > 4.7 and flow.both_ways.in_delay_p50_ms < 6"
+fail  = "probes and link do not say the same"
+"#;
+
+/// Where the kernel has no netem: a delay of 4 ms is one of 4 ms ± 0.3 ms at the median while the link carries 150 Mbit/s, and what is
+/// reordered, lost and doubled is seen at both ends.
+#[test]
+fn links_do_what_is_asked_and_it_is_measured() {
+    let home = Home::new();
+    let run = home.run(&home.scenario("links", LINKS), &[]);
+    assert_eq!(code(&run), 0, "{}", String::from_utf8_lossy(&run.stdout));
+}

@@ -176,6 +176,11 @@ impl Line {
         self.counts
     }
 
+    /// When all that was offered so far has been sent whole: from then on the packet offered last travels.
+    pub fn sent(&self) -> Instant {
+        if self.asked.rate.is_some() { self.free.max(self.now) } else { self.now }
+    }
+
     /// A packet of `len` bytes enters at `now`. A `now` before that of an earlier offer counts as that.
     pub fn offer(&mut self, len: usize, now: Instant) -> Verdict {
         self.now = self.now.max(now);

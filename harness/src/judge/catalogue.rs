@@ -1,7 +1,7 @@
 //! The quantities that a scenario's run will measure: what `check FILE` compares the names in expectations with, and what
 //! the measurements are entered under.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::expr::Kind;
 use super::routes;
@@ -186,6 +186,62 @@ pub const NAT: &[Entry] = &[
     ("udp_timeout_s", Kind::Number, "how long it keeps a UDP mapping"),
 ];
 
+/// Of each direction of a link that does more than limit a rate, without its name and direction.
+pub const LINK: &[Entry] = &[
+    (
+        "delay_p05_ms",
+        Kind::Number,
+        "the time from being sent whole to being delivered that a twentieth of the packets stayed under",
+    ),
+    ("delay_p50_ms", Kind::Number, "the median of this time: what the link's `delay` asks for"),
+    ("delay_p95_ms", Kind::Number, "the time that a twentieth exceeded"),
+    (
+        "total_p50_ms",
+        Kind::Number,
+        "the median of the time from entering to being delivered, with the waiting for the rate",
+    ),
+    ("total_p95_ms", Kind::Number, "the time that a twentieth exceeded"),
+    (
+        "late_p50_ms",
+        Kind::Number,
+        "the median of the time from when a packet was due to when it was delivered",
+    ),
+    ("late_p95_ms", Kind::Number, "the time that a twentieth exceeded"),
+    (
+        "mbits",
+        Kind::Number,
+        "the mean rate in Mbit/s from the first packet to the last, with Ethernet headers",
+    ),
+    ("peak_mbits", Kind::Number, "the rate of the busiest quarter of a second"),
+    ("packets", Kind::Number, "packets delivered"),
+    ("lost", Kind::Number, "packets lost, as the scenario asks"),
+    ("queue_dropped", Kind::Number, "packets for which there was no room before the rate"),
+    (
+        "missed",
+        Kind::Number,
+        "packets that the machine could not pass on: it was too slow, or they are of a kind that cannot pass",
+    ),
+    ("duplicated", Kind::Number, "packets delivered twice, as the scenario asks"),
+];
+
+/// The links that are measured: in use somewhere, and doing at some time more to packets than to limit their rate.
+pub fn links(scenario: &Scenario) -> Vec<&str> {
+    let of_nodes = scenario.nodes.values().flat_map(|node| &node.interfaces).map(|interface| &interface.link);
+    let of_routers = scenario.routers.values().map(|router| &router.link);
+    let used: BTreeSet<&str> =
+        of_nodes.chain(of_routers).flatten().map(|name| name.get_ref().as_str()).collect();
+    let later = |name: &str| {
+        scenario.actions.iter().any(|action| {
+            matches!(&action.kind, ActionKind::Link { name: its, shape } if its.get_ref() == name && shape.impairs())
+        })
+    };
+    let links = scenario
+        .links
+        .iter()
+        .filter(|(name, link)| used.contains(name.as_str()) && (link.impairs() || later(name)));
+    links.map(|(name, _)| name.as_str()).collect()
+}
+
 const PATH: &[(&str, &str)] = &[
     ("route", "the way that the terminal's packets took at the end: `direct`, `RS-S`, `RS-N` or `none`"),
     ("oracle", "the way that they should take, as the NATs on both sides decide it"),
@@ -347,6 +403,13 @@ pub fn of(scenario: &Scenario) -> Catalogue {
             if scenario.families(interface).v6() {
                 out.insert(format!("{there}.address6"), (Kind::Text, "its address there in IPv6"));
             }
+        }
+    }
+    for name in links(scenario) {
+        for way in ["up", "down"] {
+            out.extend(
+                LINK.iter().map(|(what, kind, about)| (format!("link.{name}.{way}.{what}"), (*kind, *about))),
+            );
         }
     }
     for (name, router) in &scenario.routers {

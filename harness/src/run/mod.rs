@@ -7,6 +7,7 @@
 pub mod both;
 mod captures;
 mod curves;
+mod links;
 mod relays;
 pub mod result;
 pub mod session;

@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use super::session::{named, recording};
 use super::{Job, Print};
-use super::{captures, curves, relays};
+use super::{captures, curves, links, relays};
 use crate::capture::sealed::Seal;
 use crate::clock;
 use crate::disturbance::{self, Disturbance};
@@ -36,6 +36,7 @@ use crate::timeline::Handover;
 use crate::transitions::names::Names;
 use crate::transitions::sighting::Sighting;
 use crate::transitions::{self, table};
+use crate::wire;
 
 /// Everything a session recorded.
 #[derive(Default)]
@@ -72,6 +73,8 @@ pub struct Record {
     pub trace: Vec<Json>,
     /// What every daemon said of itself at the end.
     pub status: Json,
+    /// What the links in user space did, where there are some.
+    pub links: Option<wire::Report>,
     /// Where the flows' output is.
     pub flows_folder: PathBuf,
     /// What a reader should know.
@@ -339,6 +342,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
         out.insert(format!("path.{from}.{to}.oracle"), Ok(Value::Text(oracle.to_owned())));
     }
     out.extend(relays::quantities(job, record));
+    out.extend(links::quantities(job, record));
     let since = |t: u64| Value::Number(t.saturating_sub(record.origin.as_nanos()) as f64 / 1e6);
     if record.ready > 0 {
         out.insert("run.ready_ms".into(), Ok(since(record.ready)));

@@ -133,9 +133,9 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let (mut recordings, lost, mut problems) = lab.end_captures();
     let status = lab.status(&record.probes).await;
     lab.rule_sets(&world).await?;
-    let achieved = world.achieved();
-    record.disturbances.extend(achieved.iter().flat_map(|links| disturbance::late(links, bounds)));
-    let links = achieved.map(|links| json!(links));
+    record.links = world.achieved();
+    let late = record.links.iter().flat_map(|links| disturbance::late(links, bounds));
+    record.disturbances.extend(late);
     problems.extend(lab.daemons.end().await);
     recordings.values_mut().for_each(|recording| record.seals.append(&mut recording.seals));
     record.seals.sort_unstable();
@@ -151,7 +151,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     record.status = status;
     record.flows_folder = lab.paths.flows.clone();
     let machine = machine.join().unwrap_or(Json::Null);
-    let links = links.map(|links| ("links.json", links));
+    let links = record.links.as_ref().map(|links| ("links.json", json!(links)));
     let files: Vec<_> = [("env.json", machine)].into_iter().chain(links).collect();
     result::conclude(job, &record, ending, &files)
 }

@@ -78,12 +78,24 @@ pub struct Shape {
     pub jitter: Duration,
     /// Share of packets lost, 0 to 1.
     pub loss: f64,
+    /// Share of packets that overtake those under way, 0 to 1.
+    pub reorder: f64,
+    /// Share of packets that come twice, 0 to 1.
+    pub duplicate: f64,
+}
+
+impl Link {
+    /// Whether either direction does more to packets than to limit their rate.
+    pub fn impairs(&self) -> bool {
+        self.up.impairs() || self.down.impairs()
+    }
 }
 
 impl Shape {
-    /// Whether packets are delayed, jittered or lost, which takes more than a rate limiter.
+    /// Whether packets are delayed, jittered, lost, reordered or doubled, which takes more than a rate limiter.
     pub fn impairs(&self) -> bool {
-        !self.delay.is_zero() || !self.jitter.is_zero() || self.loss > 0.0
+        let shares = [self.loss, self.reorder, self.duplicate];
+        !self.delay.is_zero() || !self.jitter.is_zero() || shares.iter().any(|share| *share > 0.0)
     }
 }
 

@@ -147,12 +147,21 @@ pub(super) fn link(table: &Table<'_, '_>) -> Link {
 
 fn shape(table: &Table<'_, '_>, key: &str) -> Option<Shape> {
     let inner = Table::of(format!("`{key}` of {}", table.what()), table.get(key)?, table.problems())?;
+    let share = |key| inner.parsed(key, units::share).map_or(0.0, Spanned::into_inner);
     let shape = Shape {
         rate: inner.parsed("rate", units::rate).map(Spanned::into_inner),
         delay: inner.duration("delay").unwrap_or_default(),
         jitter: inner.duration("jitter").unwrap_or_default(),
-        loss: inner.parsed("loss", units::share).map_or(0.0, Spanned::into_inner),
+        loss: share("loss"),
+        reorder: share("reorder"),
+        duplicate: share("duplicate"),
     };
+    if let Some(value) = inner.get("reorder")
+        && shape.reorder > 0.0
+        && shape.delay.is_zero()
+    {
+        inner.problem(value.span(), "without a `delay` nothing is under way that could be overtaken");
+    }
     inner.finish();
     Some(shape)
 }

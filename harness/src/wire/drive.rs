@@ -160,18 +160,19 @@ impl Driver {
                 return;
             };
             let entered = clock::before(now, came.and_then(|came| wall.checked_sub(came)));
-            let mut put = |at| {
+            let mut put = |at, sent| {
                 let (packets, length) = (size.packets, size.bytes);
-                let frame = Frame { at, entered, direction, packets, length, bytes: Box::from(&*bytes) };
+                let bytes = Box::from(&*bytes);
+                let frame = Frame { at, entered, sent, direction, packets, length, bytes };
                 if transit.push(frame).is_err() {
                     tally.dropped.memory += packets;
                 }
             };
             match line.offer(size.bytes, entered) {
                 Verdict::Deliver { at, copy } => {
-                    put(at);
+                    put(at, copy.is_none().then(|| line.sent()));
                     if let Some(copy) = copy {
-                        put(copy);
+                        put(copy, None);
                         tally.duplicated += size.packets;
                     }
                 }
@@ -270,6 +271,10 @@ fn delivered(tally: &mut Achieved, frame: &Frame, now: Instant) {
     tally.bytes += frame.length as u64;
     tally.first.get_or_insert(now);
     tally.last = Some(now);
+    tally.busiest.add(now, frame.length as u64);
     tally.delay.add(now.since(frame.entered));
+    if let Some(sent) = frame.sent {
+        tally.travel.add(now.since(sent));
+    }
     tally.lateness.add(now.since(frame.at));
 }

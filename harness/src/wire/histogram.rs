@@ -59,6 +59,17 @@ impl Histogram {
         self.most = self.most.max(nanos);
     }
 
+    /// Counts all that `other` did.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+        self.least = self.least.min(other.least);
+        self.most = self.most.max(other.most);
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.count

@@ -52,7 +52,7 @@ use self::socket::End;
 
 pub use self::frame::Trains;
 pub use self::histogram::{Histogram, Summary};
-pub use self::report::{Achieved, Dropped, LinkReport, Report};
+pub use self::report::{Achieved, Busiest, Dropped, LinkReport, Report};
 
 /// Where an inner end is.
 #[derive(Debug)]

@@ -51,10 +51,42 @@ pub struct Achieved {
     pub duplicated: u64,
     /// Packets that were not delivered.
     pub dropped: Dropped,
+    /// The most that was delivered in a short time.
+    pub busiest: Busiest,
     /// From entering to being delivered, for each frame: waiting, sending, travelling.
     pub delay: Histogram,
+    /// Of this, from being sent whole to being delivered, for each frame that came once: what the scenario calls the link's delay.
+    pub travel: Histogram,
     /// From the moment that was asked for to the end of the system call that delivered it, for each frame.
     pub lateness: Histogram,
+}
+
+/// The most bytes that were delivered in a quarter of a second, of those that follow on one another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Busiest {
+    /// The most so far.
+    pub bytes: u64,
+    /// The quarter at present, counted from the clock's zero, and what was delivered in it.
+    #[serde(skip)]
+    quarter: (u64, u64),
+}
+
+impl Busiest {
+    /// A quarter of a second, in nanoseconds.
+    const QUARTER: u64 = 250_000_000;
+
+    /// Counts `bytes` that were delivered at `now`.
+    pub fn add(&mut self, now: Instant, bytes: u64) {
+        let number = now.as_nanos() / Self::QUARTER;
+        let (at, sum) = self.quarter;
+        self.quarter = (number, if at == number { sum + bytes } else { bytes });
+        self.bytes = self.bytes.max(self.quarter.1);
+    }
+
+    /// In bits per second.
+    pub fn rate(&self) -> f64 {
+        self.bytes as f64 * 8e9 / Self::QUARTER as f64
+    }
 }
 
 /// Packets that were not delivered, by reason.
@@ -85,5 +117,58 @@ impl Achieved {
             }
             _ => 0.0,
         }
+    }
+
+    /// Takes note of what another link of the same kind did meanwhile. The busiest time is that of the busier one.
+    pub fn merge(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.first = self.first.into_iter().chain(other.first).min();
+        self.last = self.last.max(other.last);
+        self.duplicated += other.duplicated;
+        self.dropped.lost += other.dropped.lost;
+        self.dropped.queue += other.dropped.queue;
+        self.dropped.memory += other.dropped.memory;
+        self.dropped.down += other.dropped.down;
+        self.dropped.oversize += other.dropped.oversize;
+        self.dropped.refused += other.dropped.refused;
+        self.dropped.unread += other.dropped.unread;
+        if other.busiest.bytes > self.busiest.bytes {
+            self.busiest = other.busiest;
+        }
+        self.delay.merge(&other.delay);
+        self.travel.merge(&other.travel);
+        self.lateness.merge(&other.lateness);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_quarter_of_a_second_is_found() {
+        let mut busiest = Busiest::default();
+        for (ms, bytes) in [(0, 100), (249, 200), (250, 250), (1000, 40), (1100, 300)] {
+            busiest.add(Instant::from_nanos(ms * 1_000_000), bytes);
+        }
+        assert_eq!((busiest.bytes, busiest.rate()), (340, 340.0 * 8.0 * 4.0));
+    }
+
+    #[test]
+    fn two_links_of_a_kind_are_counted_together() {
+        let of = |ms: u64| {
+            let mut one =
+                Achieved { packets: 3, first: Some(Instant::from_nanos(ms)), ..Achieved::default() };
+            one.travel.add(Duration::from_millis(ms));
+            one
+        };
+        let mut both = of(4);
+        both.merge(&of(2));
+        assert_eq!((both.packets, both.travel.count(), both.first), (6, 2, Some(Instant::from_nanos(2))));
+        let mut nothing = Achieved::default();
+        nothing.merge(&of(4));
+        assert_eq!(nothing.first, Some(Instant::from_nanos(4)));
     }
 }

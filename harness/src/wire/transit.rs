@@ -15,6 +15,8 @@ pub(super) struct Frame {
     pub(super) at: Instant,
     /// When it entered.
     pub(super) entered: Instant,
+    /// When it was sent whole, behind those that waited before it. Not of one that comes twice.
+    pub(super) sent: Option<Instant>,
     /// Which direction it travels.
     pub(super) direction: usize,
     /// Packets in it, and their bytes on the wire.
@@ -161,7 +163,7 @@ mod tests {
 
     fn frame(due: u64, direction: usize, tag: u8) -> Frame {
         let (at, entered) = (at(due), at(0));
-        Frame { at, entered, direction, packets: 1, length: 1, bytes: Box::new([tag]) }
+        Frame { at, entered, sent: None, direction, packets: 1, length: 1, bytes: Box::new([tag]) }
     }
 
     #[test]

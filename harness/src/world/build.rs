@@ -234,7 +234,7 @@ impl World {
 
     /// Whether a link has delay, jitter or loss at any time of the run.
     fn is_impaired(&self, shape: &Link, name: Option<&str>) -> bool {
-        impairs(shape) || name.is_some_and(|name| self.later.contains(name))
+        shape.impairs() || name.is_some_and(|name| self.later.contains(name))
     }
 
     /// Brings an interface up as a laptop does: link, address, default route. It is preferred to those that are up already.
@@ -386,14 +386,10 @@ fn port_name(node: &str, interface: &str) -> String {
 /// The names of links that the timeline gives delay, jitter or loss.
 pub fn impaired_later(scenario: &Scenario) -> BTreeSet<String> {
     let later = scenario.actions.iter().filter_map(|action| match &action.kind {
-        ActionKind::Link { name, shape } if impairs(shape) => Some(name.get_ref().clone()),
+        ActionKind::Link { name, shape } if shape.impairs() => Some(name.get_ref().clone()),
         _ => None,
     });
     later.collect()
-}
-
-fn impairs(shape: &Link) -> bool {
-    shape.up.impairs() || shape.down.impairs()
 }
 
 /// Makes all namespaces, on as many threads as there are processors.

@@ -39,6 +39,8 @@ pub fn line(shape: &Shape) -> impair::Impairment {
         delay: shape.delay,
         jitter: shape.jitter,
         loss: shape.loss,
+        reorder: shape.reorder,
+        duplicate: shape.duplicate,
         ..impair::Impairment::default()
     }
 }
@@ -87,6 +89,11 @@ fn netem(shape: &Shape) -> Vec<String> {
     if shape.loss > 0.0 {
         words.extend(["loss".to_owned(), format!("{}%", shape.loss * 100.0)]);
     }
+    for (word, share) in [("duplicate", shape.duplicate), ("reorder", shape.reorder)] {
+        if share > 0.0 {
+            words.extend([word.to_owned(), format!("{}%", share * 100.0)]);
+        }
+    }
     words
 }
 
@@ -121,9 +128,13 @@ mod tests {
             "qdisc replace dev wlan0 root handle 1: tbf rate 150000000bit burst 18750 limit 937500"
         );
         assert_eq!(
-            shown(Shape { rate, delay, jitter: Duration::from_millis(1), loss: 0.01 }),
+            shown(Shape { rate, delay, jitter: Duration::from_millis(1), loss: 0.01, ..Shape::default() }),
             "qdisc replace dev wlan0 root handle 1: tbf rate 150000000bit burst 18750 limit 937500\n\
              qdisc replace dev wlan0 parent 1:1 handle 2: netem limit 1000 delay 3900us 1000us distribution normal loss 1%"
+        );
+        assert_eq!(
+            shown(Shape { delay, reorder: 0.05, duplicate: 0.25, ..Shape::default() }),
+            "qdisc replace dev wlan0 root handle 1: netem limit 1000 delay 3900us duplicate 25% reorder 5%"
         );
         assert_eq!(
             shown(Shape { delay, ..Shape::default() }),
