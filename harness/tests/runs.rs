@@ -250,13 +250,19 @@ both = { rate = "150mbit", delay = "4ms" }
 [link.bad]
 up   = { delay = "12ms", reorder = "10%" }
 down = { delay = "5ms", loss = "10%", duplicate = "20%" }
+[link.lossy]
+down = { delay = "5ms", loss = "5%" }
 [node]
 a = { role = "general", at = "internet", link = "wifi" }
 b = { role = "general", at = "internet", name = "b.example.test" }
 c = { role = "general", at = "internet", link = "bad" }
+d = { role = "general", at = "internet", link = "lossy" }
 [[flow]]
 id = "bulk"
 iperf3 = { from = "a", to = "b.example.test", duration = "3s" }
+[[flow]]
+id = "stream"
+iperf3 = { from = "d", to = "b.example.test", duration = "2s", udp = true, reverse = true, rate = "2mbit" }
 [[flow]]
 id = "both_ways"
 probe = { from = "c", to = "b.example.test", duration = "3s" }
@@ -272,6 +278,9 @@ fail  = "the way there"
 [[expect]]
 check = "flow.both_ways.in_lost > 20 and flow.both_ways.in_duplicated > 50 and link.bad.down.lost >= flow.both_ways.in_lost and link.bad.down.duplicated >= flow.both_ways.in_duplicated"
 fail  = "the way back"
+[[expect]]
+check = "flow.stream.completed and flow.stream.lost > 2 and flow.stream.received > 200 and flow.stream.mbits > 1.4"
+fail  = "datagrams at a rate"
 [[expect]]
 check = "flow.both_ways.in_delay_p50_ms > 4.7 and flow.both_ways.in_delay_p50_ms < 6"
 fail  = "probes and link do not say the same"

@@ -1,4 +1,4 @@
-//! A TCP transfer by iperf3, whose two ends both report in JSON.
+//! A transfer by iperf3, TCP's or UDP's, whose two ends both report in JSON.
 
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct Test<'a> {
     pub to: &'a str,
     /// How long.
     pub duration: Duration,
+    /// Whether it is datagrams at a steady rate instead of TCP.
+    pub udp: bool,
     /// Whether data flows towards the client.
     pub reverse: bool,
     /// At most this many bits per second.
@@ -70,6 +72,9 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
             "0.1",
             "--json",
         ]);
+        if test.udp {
+            command.arg("--udp");
+        }
         if test.reverse {
             command.arg("--reverse");
         }
@@ -94,8 +99,14 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
     let ends =
         Reports { client: json(&client.printed()), server: json(&server.printed()), reverse: test.reverse };
     let why = ends.error().unwrap_or_else(|| format!("iperf3 ended early{}", client.complaint()));
+    let complete = complete && ends.error().is_none();
+    if test.udp {
+        let mut out = datagrams(&ends, &why);
+        out.insert("completed".to_owned(), Ok(Value::Truth(complete)));
+        return Ok(out);
+    }
     let mut out = read(&ends, &why);
-    out.insert("completed".to_owned(), Ok(Value::Truth(complete && ends.error().is_none())));
+    out.insert("completed".to_owned(), Ok(Value::Truth(complete)));
     out.extend(seen(&sockets?, &why));
     Ok(out)
 }
@@ -192,12 +203,10 @@ impl Reports {
     }
 }
 
-fn read(ends: &Reports, why: &str) -> Quantities {
-    let mut out = unmeasured(&["connections", "bytes", "mbits", "retransmits", "bytes_at_end"], why);
+/// The bytes that the receiver got.
+fn received(ends: &Reports, why: &str) -> Quantities {
+    let mut out = unmeasured(&["bytes", "mbits", "bytes_at_end"], why);
     let mut set = |name: &str, value: f64| out.insert(name.to_owned(), Ok(Value::Number(value)));
-    if let Some(connected) = ends.server.pointer("/start/connected").and_then(Json::as_array) {
-        set("connections", connected.len() as f64);
-    }
     let intervals = ends.intervals();
     if let Some(last) = intervals.last() {
         let bytes: f64 = intervals.iter().map(|interval| interval.bytes).sum();
@@ -205,6 +214,38 @@ fn read(ends: &Reports, why: &str) -> Quantities {
         // Not by the intervals' own lengths: that of the first one may reach into the time that is not measured.
         set("mbits", bytes * 8.0 / (last.end - ends.omitted()) / 1e6);
         set("bytes_at_end", intervals.iter().filter(|i| i.start >= last.end - 1.001).map(|i| i.bytes).sum());
+    }
+    out
+}
+
+/// What the receiver tells of datagrams.
+fn datagrams(ends: &Reports, why: &str) -> Quantities {
+    let mut out = received(ends, why);
+    out.extend(unmeasured(&["sent", "received", "lost", "jitter_ms"], why));
+    let told = |name: &str| {
+        let sum = ends.receiver().pointer("/end/sum_received")?;
+        sum.get(name).and_then(Json::as_f64)
+    };
+    let mut set = |name: &str, value: f64| out.insert(name.to_owned(), Ok(Value::Number(value)));
+    // Of a transfer of which nothing came there is nothing to tell.
+    if let (Some(sent), Some(lost)) = (told("packets").filter(|sent| *sent > 0.0), told("lost_packets")) {
+        set("sent", sent);
+        set("lost", lost);
+        set("received", sent - lost);
+        if let Some(jitter) = told("jitter_ms") {
+            set("jitter_ms", jitter);
+        }
+    }
+    out
+}
+
+/// What the receiver tells of a TCP transfer, and the sender of what it sent again.
+fn read(ends: &Reports, why: &str) -> Quantities {
+    let mut out = received(ends, why);
+    out.extend(unmeasured(&["connections", "retransmits"], why));
+    let mut set = |name: &str, value: f64| out.insert(name.to_owned(), Ok(Value::Number(value)));
+    if let Some(connected) = ends.server.pointer("/start/connected").and_then(Json::as_array) {
+        set("connections", connected.len() as f64);
     }
     if let Some(count) = ends.client.pointer("/end/sum_sent/retransmits").and_then(Json::as_f64) {
         set("retransmits", count);
@@ -237,6 +278,26 @@ mod tests {
         assert_eq!(number("bytes_at_end"), Value::Number(10_000.0));
         assert_eq!(number("mbits"), Value::Number(0.08));
         assert_eq!(number("retransmits"), Value::Number(3.0));
+    }
+
+    #[test]
+    fn the_receiver_tells_of_datagrams() {
+        let sum = json!({"packets": 20, "lost_packets": 3, "jitter_ms": 0.25});
+        let interval = json!({"sum": {"start": 0, "end": 1, "bytes": 17000}});
+        let told = json!({"intervals": [interval], "end": {"sum_received": sum}});
+        for reverse in [false, true] {
+            let (client, server) =
+                if reverse { (told.clone(), json!({})) } else { (json!({}), told.clone()) };
+            let measured = datagrams(&Reports { client, server, reverse }, "why");
+            for (name, value) in
+                [("sent", 20.0), ("lost", 3.0), ("received", 17.0), ("jitter_ms", 0.25), ("bytes", 17000.0)]
+            {
+                assert_eq!(measured[name], Ok(Value::Number(value)), "{name}");
+            }
+        }
+        let nothing = json!({"end": {"sum_received": {"packets": 0, "lost_packets": 0, "jitter_ms": 0}}});
+        let measured = datagrams(&Reports { client: json!({}), server: nothing, reverse: false }, "why");
+        assert!(measured.values().all(|value| value == &Err("why".to_owned())), "{measured:?}");
     }
 
     /// As iperf3 3.12 tells it: the time begins anew, and the first measured interval is said to be twice as long as it is.

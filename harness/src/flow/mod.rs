@@ -132,12 +132,13 @@ pub async fn run(flow: &Flow, place: &Place, server: Server) -> Result<Quantitie
     let id = flow.id.get_ref();
     match (&flow.kind, server) {
         (
-            FlowKind::Iperf3 { ends, duration, reverse, rate, omit, congestion, window },
+            FlowKind::Iperf3 { ends, duration, udp, reverse, rate, omit, congestion, window },
             Server::Iperf3(server),
         ) => {
             let test = iperf3::Test {
                 to: ends.to.get_ref().as_str(),
                 duration: *duration,
+                udp: *udp,
                 reverse: *reverse,
                 rate: *rate,
                 omit: *omit,

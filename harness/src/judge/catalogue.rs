@@ -34,6 +34,22 @@ const IPERF3: &[Entry] = &[
     ("retransmits", Kind::Number, "TCP segments that the sender sent again"),
 ];
 
+const IPERF3_UDP: &[Entry] = &[
+    ("completed", Kind::Truth, "iperf3 ran to its end on both sides without an error"),
+    (
+        "outer_peer",
+        Kind::Text,
+        "where the client's terminal exchanged its data packets with, as its real interfaces saw it",
+    ),
+    ("bytes", Kind::Number, "bytes that the receiver got"),
+    ("bytes_at_end", Kind::Number, "of these, in the last second"),
+    ("mbits", Kind::Number, "the receiver's mean rate in Mbit/s"),
+    ("sent", Kind::Number, "datagrams, as the receiver tells from their numbers"),
+    ("received", Kind::Number, "of these, those that came"),
+    ("lost", Kind::Number, "of these, those that did not"),
+    ("jitter_ms", Kind::Number, "the receiver's jitter, as of RFC 1889"),
+];
+
 const PING: &[Entry] = &[
     ("sent", Kind::Number, "echo requests"),
     ("received", Kind::Number, "answers"),
@@ -294,6 +310,17 @@ pub fn from_packets(name: &str) -> bool {
 /// The ends of names of all numbers that a busy machine changes: rates, times, losses.
 const SENSITIVE: &[&str] = &[
     "mbits",
+    "peak_mbits",
+    "queue_dropped",
+    "missed",
+    "out_sent",
+    "out_arrived",
+    "out_lost",
+    "out_reordered",
+    "in_sent",
+    "in_arrived",
+    "in_lost",
+    "in_reordered",
     "bytes_before",
     "bytes_after",
     "bytes_at_end",
@@ -338,6 +365,7 @@ const RUN: &[Entry] = &[
 /// The entries of one kind of flow, without the flow's name.
 pub fn of_flow(kind: &FlowKind) -> &'static [Entry] {
     match kind {
+        FlowKind::Iperf3 { udp: true, .. } => IPERF3_UDP,
         FlowKind::Iperf3 { .. } => IPERF3,
         FlowKind::Ping { .. } => PING,
         FlowKind::Http { .. } => HTTP,

@@ -296,7 +296,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
                 out.extend(named(id, flow::sip::media(index, client, server, (from, to), moved)));
             }
         }
-        if let FlowKind::Iperf3 { reverse, .. } = &flow.kind {
+        if let FlowKind::Iperf3 { reverse, udp: false, .. } = &flow.kind {
             let (from, to) = flow::ends(flow, &job.plan);
             let seen =
                 |node: &str| recording(&record.recordings, node, application_interface(&job.plan, node));

@@ -247,12 +247,14 @@ pub struct Flow {
 /// What a flow is.
 #[derive(Debug, Clone)]
 pub enum FlowKind {
-    /// A TCP transfer by iperf3.
+    /// A transfer by iperf3, TCP's or UDP's.
     Iperf3 {
         /// Ends.
         ends: Ends,
         /// How long data flows.
         duration: Duration,
+        /// Whether it is datagrams at a steady rate instead of TCP.
+        udp: bool,
         /// Whether data flows from `to` to `from`.
         reverse: bool,
         /// At most this many bits per second.

@@ -54,7 +54,14 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             }
             let congestion = table.parsed("congestion", congestion).map(Spanned::into_inner);
             let window = table.parsed("window", units::bytes).map(Spanned::into_inner);
-            FlowKind::Iperf3 { ends: ends?, duration, reverse, rate, omit, congestion, window }
+            let udp = table.flag("udp").unwrap_or(false);
+            if let (true, Some(value), None) = (udp, table.get("udp"), rate) {
+                table.problem(value.span(), "datagrams are sent at a rate: give the `rate`");
+            }
+            if let (true, Some(value)) = (udp, table.get("congestion")) {
+                table.problem(value.span(), "UDP has no congestion control");
+            }
+            FlowKind::Iperf3 { ends: ends?, duration, udp, reverse, rate, omit, congestion, window }
         }
         "ping" => {
             let ends = ends(table);
