@@ -3,7 +3,7 @@
 //!
 //! # The map
 //!
-//! * [`cli`], [`exit`]: commands and exit codes. [`run`] is one run from file to verdict; [`doctor`] looks at the machine;
+//! * [`cli`], [`exit`], [`progress`]: commands, exit codes, how far long work is. [`run`] is one run from file to verdict; [`doctor`] looks at the machine;
 //!   [`state`] remembers what `clean` may remove.
 //! * [`matrix`]: a scenario in all its variations, once or in rounds. [`statistics`]: PURE. What several measurements amount to.
 //! * [`scenario`]: the file: schema, units, and every mistake with its line.
@@ -45,6 +45,7 @@ pub mod matrix;
 pub mod measure;
 pub mod plan;
 pub mod probe;
+pub mod progress;
 pub mod reference;
 pub mod report;
 pub mod run;

@@ -47,6 +47,11 @@ fn quantities_that_this_scenario_does_not_have() {
 }
 
 #[test]
+fn capture_points_and_names_that_are_not_there() {
+    insta::assert_snapshot!(refusal("points.toml"));
+}
+
+#[test]
 fn what_is_no_toml() {
     insta::assert_snapshot!(refusal("syntax.toml"));
 }

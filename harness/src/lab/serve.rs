@@ -28,10 +28,11 @@ use super::talk::{About, Daemon, Done, Moved, NAMESPACES, Request, Status};
 use crate::daemons::control;
 use crate::exit::{Exit, Failure};
 use crate::plan::config::{Daemon as Configured, Folders};
+use crate::progress::Progress;
 use crate::report::topology::Topology;
 use crate::run::Job;
 use crate::run::result::Record;
-use crate::run::session::{Hands, Interrupts, Lab as Session, Prepared, Progress, spaces};
+use crate::run::session::{Hands, Interrupts, Lab as Session, Prepared, spaces};
 use crate::scenario::model::ActionKind;
 use crate::timeline::{self, Addresses, Handover, Order};
 use crate::trace::Trace;
@@ -166,9 +167,11 @@ async fn set_up(job: &Job, session: &mut Session<'_>) -> Result<(World, Prepared
     // Any link may be changed by hand.
     let links = job.scenario.links.keys().cloned().collect();
     let world = World::build(&job.plan, job.scenario.seed, links).await?;
-    Progress(job).say("the world is built");
+    let progress = Progress::new(job.started, job.quiet);
+    progress.say("the world is built");
     let flows = session.set_up(&world, &mut Record::default()).await?;
-    Progress(job).say("all daemons are ready");
+    progress.say("all daemons are ready");
+    progress.end();
     Ok((world, flows))
 }
 

@@ -16,6 +16,7 @@ use ntm_protocol::time::Instant;
 
 use crate::engine::{Engine, Engines};
 use crate::exit::{Exit, Failure};
+use crate::progress::Progress;
 use crate::run::{Print, fit, folders};
 use crate::scenario::matrix::Matrix;
 use crate::scenario::model::Scenario;
@@ -104,15 +105,11 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
             // wait for it in each other's way are late to start and to end.
             Engine::Emulation | Engine::Simulation => processors,
         });
+        let (all, world) = (bench.cells.len(), engine.word());
+        let shown = Progress::new(started, options.quiet);
+        shown.counted(if bench.matrix.rounds.is_some() { "runs" } else { "cells" }, all);
         let progress = |finished: usize, id: &str, what: &str| {
-            if !options.quiet {
-                let seconds = clock::now().since(started).as_secs_f64();
-                eprintln!(
-                    "[{seconds:6.2} s] {engine} {finished}/{all} {id}: {what}",
-                    engine = engine.word(),
-                    all = bench.cells.len()
-                );
-            }
+            shown.part(finished, &format!("{world} {finished}/{all} {id}: {what}"));
         };
         bench.run(*engine, jobs, &stop, &mut done, progress)?;
     }

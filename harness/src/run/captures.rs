@@ -25,6 +25,7 @@ pub(super) fn join(
     files.sort();
     let parts: Vec<Part> = files
         .into_iter()
+        .filter(|file| is_kept(job, file))
         .filter(|file| file.extension().is_some_and(|extension| extension == "pcapng"))
         .map(|file| {
             let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -39,6 +40,13 @@ pub(super) fn join(
     let broken = merge::merge(&parts, &names(world, trace), &to).map_err(Failure::during(to.display()))?;
     fs::remove_dir_all(folder).map_err(Failure::during(folder.display()))?;
     Ok(broken)
+}
+
+/// Whether the scenario keeps what the capture point `file` is of.
+fn is_kept(job: &Job, file: &Path) -> bool {
+    let points = &job.scenario.points;
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    points.is_empty() || points.iter().any(|point| *point.get_ref() == stem)
 }
 
 /// What an interface is, for who reads the capture without the scenario.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use serde_json::{Value as Json, json};
@@ -25,6 +26,7 @@ use crate::flow::{self, Place, Quantities, Server};
 use crate::plan::config::{self, Folders, SharedKey, TUN};
 use crate::plan::{Plan, VIRTUAL};
 use crate::probe::{self, Probes};
+use crate::progress::Progress;
 use crate::report::{environment, events};
 use crate::scenario::model::Role;
 use crate::timeline::{self, Order, OrderKind};
@@ -78,19 +80,8 @@ pub fn inside(job: &Job) -> u8 {
     }
 }
 
-/// Says on stderr how far the run is.
-pub(crate) struct Progress<'a>(pub(crate) &'a Job);
-
-impl Progress<'_> {
-    pub(crate) fn say(&self, what: &str) {
-        if !self.0.quiet {
-            eprintln!("[{:6.2} s] {what}", clock::now().since(self.0.started).as_secs_f64());
-        }
-    }
-}
-
 async fn session(job: &Job) -> Result<Exit, Failure> {
-    let progress = Progress(job);
+    let progress = Progress::new(job.started, job.quiet);
     doctor::require_kernel(&job.plan)?;
     let machine = std::thread::spawn(environment::describe);
     let mut interrupted = Interrupts::listen()?;
@@ -101,23 +92,29 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
 
     let mut world = tokio::select! {
         world = World::build(&job.plan, job.scenario.seed, impaired_later(&job.scenario)) => world?,
-        () = interrupted.next() => return Ok(Exit::Interrupted),
+        () = interrupted.next() => {
+            // There was no world yet in which anything could be measured.
+            progress.end();
+            return result::conclude(job, &record, Ending::Interrupted, &[]);
+        }
     };
     progress.say("the world is built");
     let mut used = BTreeMap::new();
     let started = tokio::select! {
         started = lab.set_up(&world, &mut record) => started,
-        () = interrupted.next() => Err(Failure { exit: Exit::Interrupted, message: "interrupted during set-up".into() }),
+        () = interrupted.next() => Err(Failure { exit: Exit::Interrupted, message: String::new() }),
     };
     let ending = match started {
         Ok(flows) => {
             progress.say("all daemons are ready");
             record.ready = clock::now().as_nanos();
             used = lab.daemons.used();
-            lab.play(&mut world, flows, &mut record, &mut interrupted).await
+            progress.timed("flows and timeline", job.scenario.horizon());
+            lab.play(&mut world, flows, &mut record, &mut interrupted, &progress).await
         }
         // What this machine cannot do is not a result.
         Err(failure) if failure.exit == Exit::Unable => return Err(failure),
+        Err(failure) if failure.exit == Exit::Interrupted => Ending::Interrupted,
         Err(failure) => Ending::Broken(failure),
     };
     record.end = clock::now().as_nanos();
@@ -155,6 +152,9 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let files: Vec<_> = [("env.json", machine)].into_iter().chain(links).collect();
     result::conclude(job, &record, ending, &files)
 }
+
+/// The progress of flows and timeline.
+const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// SIGINT and SIGTERM.
 pub(crate) struct Interrupts {
@@ -360,6 +360,7 @@ impl<'a> Lab<'a> {
         prepared: Prepared,
         record: &mut Record,
         interrupted: &mut Interrupts,
+        progress: &Progress,
     ) -> Ending {
         let (scenario, plan) = (&self.job.scenario, &self.job.plan);
         let begin = tokio::time::Instant::now();
@@ -396,6 +397,12 @@ impl<'a> Lab<'a> {
             }
         };
         let all = async { tokio::try_join!(flows, actions).map(|_| ()) };
+        let shown = async {
+            loop {
+                tokio::time::sleep(SHOWN_EVERY).await;
+                progress.move_to(begin.elapsed());
+            }
+        };
         tokio::select! {
             ended = all => match ended {
                 Ok(()) => Ending::Complete,
@@ -404,6 +411,7 @@ impl<'a> Lab<'a> {
             death = death => Ending::Broken(Failure::error(death.message)),
             () = interrupted.next() => Ending::Interrupted,
             () = tokio::time::sleep(limit) => Ending::TimedOut(limit),
+            () = shown => Ending::Complete,
         }
     }
 

@@ -88,6 +88,10 @@ pub(super) fn rounds(matrix: &Matrix, catalogue: &Catalogue, problems: &Problems
 /// Names share long prefixes: first the flow or node must be right, then its quantity.
 fn nearest(name: &str, catalogue: &Catalogue) -> String {
     let (head, _) = name.rsplit_once('.').unwrap_or((name, ""));
+    let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    if first(name) == "handover" && !catalogue.keys().any(|known| first(known) == "handover") {
+        return "no [[at]] of this scenario has a `handover`".to_owned();
+    }
     let same_head: Vec<&str> = catalogue
         .keys()
         .filter(|known| known.rsplit_once('.').is_some_and(|(other, _)| other == head))

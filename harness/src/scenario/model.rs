@@ -32,6 +32,8 @@ pub struct Scenario {
     pub disturbance: Bounds,
     /// Whether packets are recorded.
     pub captures: bool,
+    /// The capture points that are kept; all where empty.
+    pub points: Vec<Spanned<String>>,
     /// The run ends with exit code 124 if it takes longer than this.
     pub timeout: Option<Duration>,
     /// The outer network.

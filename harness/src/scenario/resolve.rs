@@ -15,6 +15,7 @@ use super::read::Problems;
 use super::source::{Problem, suggest};
 use super::tables::TableSpec;
 use crate::judge::catalogue;
+use crate::plan::config::{OUTSIDE, TUN};
 
 /// Notes everything in the scenario that does not fit together.
 pub fn resolve(parsed: &Parsed, problems: &Problems) {
@@ -29,6 +30,7 @@ pub fn resolve(parsed: &Parsed, problems: &Problems) {
     check.flows();
     check.actions();
     check.expectations();
+    check.points();
 }
 
 struct Resolve<'a> {
@@ -490,6 +492,28 @@ impl Resolve<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// A capture point is an interface that there is.
+    fn points(&self) {
+        let of_node = |(name, node): (&String, &Node)| {
+            let tun = matches!(node.role, Role::Terminal(_)).then(|| format!("{name}.{TUN}"));
+            let real = node.interfaces.iter().map(|it| format!("{name}.{}", it.name.get_ref()));
+            real.chain(tun).collect::<Vec<_>>()
+        };
+        let routers = self.scenario.routers.keys().map(|name| format!("{name}.{OUTSIDE}"));
+        let known: Vec<String> = self.scenario.nodes.iter().flat_map(of_node).chain(routers).collect();
+        for point in &self.scenario.points {
+            if !known.contains(point.get_ref()) {
+                self.unknown(point, "capture point", known.iter().map(String::as_str));
+            }
+            if !self.scenario.captures {
+                self.note(
+                    point.span(),
+                    "nothing is captured: this scenario says captures = false".to_owned(),
+                );
             }
         }
     }

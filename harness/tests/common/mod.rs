@@ -70,8 +70,13 @@ impl Home {
 
     /// Returns when the first flow's program has made its output file: the run is in full swing.
     pub(crate) fn wait_until_begun(&self, run: &mut Child) {
+        self.wait_for(run, "flows/bulk.out");
+    }
+
+    /// Returns when a run has made `file` in its folder.
+    pub(crate) fn wait_for(&self, run: &mut Child, file: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.runs().iter().any(|run| run.join("flows/bulk.out").exists()) {
+        while !self.runs().iter().any(|run| run.join(file).exists()) {
             assert!(Instant::now() < deadline, "the run does not begin");
             assert!(run.try_wait().expect("its status").is_none(), "the run ended");
             std::thread::sleep(Duration::from_millis(5));
