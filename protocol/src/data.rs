@@ -50,6 +50,10 @@ impl Flow {
     }
 }
 
+/// The longest inner packet, in bytes, that travels whole in IPv6 outside (T3.1-d): 1500 less IPv6 40, UDP 8, NTM header 32 and MAC 16 are
+/// 1404, of which the suites' padding takes what is beyond a multiple of 16.
+pub const V6_MTU: u16 = 1392;
+
 /// A change of the data tables.
 #[derive(Clone)]
 pub enum DataUpdate {
@@ -70,6 +74,12 @@ pub enum DataUpdate {
         path: PathId,
         /// Where the datagrams go.
         remote: SocketAddr,
+    },
+    /// Packets of `path` travel over IPv6 behind the address that they go to now: none longer than [`V6_MTU`] is sent. A
+    /// [`Send`](Self::Send) or [`Remote`](Self::Remote) of the path ends that.
+    Narrow {
+        /// The path.
+        path: PathId,
     },
     /// Packets of `path` keep to the interface that has this address, until keys of another epoch take over; without one they go as the
     /// system routes them. So the old network carries them while the path is being directed anew in another.
@@ -154,6 +164,7 @@ impl std::fmt::Debug for DataUpdate {
                 write!(f, "Send {flow:?} to {remote} in epoch {}", keys.epoch())
             }
             Self::Remote { flow, path, remote } => write!(f, "Remote {flow:?} of {path} to {remote}"),
+            Self::Narrow { path } => write!(f, "Narrow {path}"),
             Self::Keep { path, local: Some(local) } => write!(f, "Keep {path} to {local}"),
             Self::Keep { path, local: None } => write!(f, "Keep {path} to no address"),
             Self::Watch { path, .. } => write!(f, "Watch {path}"),
@@ -174,7 +185,14 @@ struct Sending {
     way: Way,
     /// Whether the path is lost.
     lost: bool,
+    /// The longest inner packet.
+    mtu: u16,
     usage: Option<Usage>,
+}
+
+/// The longest inner packet to `remote`.
+fn mtu_to(remote: SocketAddr) -> u16 {
+    if remote.is_ipv6() { V6_MTU } else { u16::MAX }
 }
 
 /// How a datagram leaves.
@@ -219,6 +237,11 @@ pub enum NotSent {
     Lost(Flow),
     /// It is larger than the buffer.
     TooLarge,
+    /// It is longer than the path's MTU: it is to be cut up, or its sender told (RFC 1191).
+    TooBig {
+        /// The MTU, in bytes.
+        mtu: u16,
+    },
 }
 
 impl Outbound {
@@ -235,6 +258,7 @@ impl Outbound {
                         next: 1,
                         way: Way::from(*remote),
                         lost: false,
+                        mtu: mtu_to(*remote),
                         usage: None,
                     },
                 );
@@ -242,9 +266,13 @@ impl Outbound {
             DataUpdate::Remote { flow, path, remote } => {
                 let sendings = self.flows.get_mut(flow).map_or(&mut [][..], Vec::as_mut_slice);
                 if let Some(at) = sendings.iter().position(|sending| sending.keys.path() == *path) {
-                    (sendings[at].way.remote, sendings[at].lost) = (*remote, false);
+                    let sending = &mut sendings[at];
+                    (sending.way.remote, sending.lost, sending.mtu) = (*remote, false, mtu_to(*remote));
                     sendings[..=at].rotate_right(1);
                 }
+            }
+            DataUpdate::Narrow { path } => {
+                self.of(*path).for_each(|sending| sending.mtu = V6_MTU);
             }
             DataUpdate::Keep { path, local } => {
                 self.of(*path).for_each(|sending| sending.way.local = *local);
@@ -288,6 +316,9 @@ impl Outbound {
         let Some([sending, ..]) = sendings else { return Err(NotSent::NoPath(flow)) };
         if sending.lost {
             return Err(NotSent::Lost(flow));
+        }
+        if inner.len() > usize::from(sending.mtu) {
+            return Err(NotSent::TooBig { mtu: sending.mtu });
         }
         let room = out.get_mut(HEADER_LEN..HEADER_LEN + inner.len()).ok_or(NotSent::TooLarge)?;
         room.copy_from_slice(inner);
@@ -419,6 +450,7 @@ impl Inbound {
             DataUpdate::Send { .. }
             | DataUpdate::Remote { .. }
             | DataUpdate::Keep { .. }
+            | DataUpdate::Narrow { .. }
             | DataUpdate::Lose { .. }
             | DataUpdate::Pause
             | DataUpdate::Resume => {}
@@ -717,6 +749,33 @@ mod tests {
         out.apply(&DataUpdate::Lose { path: PATH });
         out.apply(&DataUpdate::Send { flow: flow(), remote: first, keys: keys(1, Role::Initiator) });
         assert_eq!(sent(&mut out), Ok(first));
+    }
+
+    /// T3.1-d: over IPv6 outside, be it only behind the relay, what would not travel whole is refused, with what would.
+    #[test]
+    fn over_ipv6_outside_packets_are_shorter() {
+        let (mut out, _) = ends(0);
+        let longest = |out: &mut Outbound| {
+            (1300..=1424).rev().find(|length| out.seal(&packet(flow(), length - 20), &mut [0; 1600]).is_ok())
+        };
+        let remote =
+            |address: &str| DataUpdate::Remote { flow: flow(), path: PATH, remote: address.parse().unwrap() };
+        assert_eq!(longest(&mut out), Some(1424));
+        out.apply(&DataUpdate::Narrow { path: PATH });
+        assert_eq!(longest(&mut out), Some(1392));
+        out.apply(&remote("192.0.2.9:4330"));
+        assert_eq!(longest(&mut out), Some(1424));
+        out.apply(&remote("[2001:db8::9]:4330"));
+        assert_eq!(longest(&mut out), Some(1392));
+        let refused = out.seal(&packet(flow(), 1393 - 20), &mut [0; 1600]);
+        assert_eq!(refused, Err(NotSent::TooBig { mtu: V6_MTU }));
+        for suite in [Suite::None, Suite::Aes128Cbc] {
+            assert!(40 + 8 + sealed_len(suite, V6_MTU.into()) <= 1500, "it travels whole");
+        }
+        assert!(
+            40 + 8 + sealed_len(Suite::Aes128Cbc, usize::from(V6_MTU) + 16) > 1500,
+            "a longer one would not"
+        );
     }
 
     #[test]

@@ -64,7 +64,11 @@ counters! {
     drop_no_path,
     /// Dropped from the TUN: the path to the destination is lost.
     drop_lost,
-    /// Answers to applications whose packets had no way.
+    /// Packets from the TUN that were cut up, for they were longer than their path's MTU.
+    cut_up,
+    /// Dropped from the TUN: longer than the path's MTU, and not to be cut up; its sender is told.
+    drop_too_big,
+    /// Answers to the senders of packets that were not sent.
     answers,
     /// Dropped from the TUN: no well-formed IPv4 packet.
     drop_malformed,

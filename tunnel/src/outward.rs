@@ -3,9 +3,9 @@
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
-use ntm_protocol::data::NotSent;
+use ntm_protocol::data::{NotSent, V6_MTU};
 use ntm_protocol::inner::icmp::{self, Unreachable};
-use ntm_protocol::inner::{reset, siit};
+use ntm_protocol::inner::{fragments, reset, siit};
 
 use crate::counters::Counters;
 use crate::outlet::Outlet;
@@ -42,8 +42,12 @@ struct Sealer<E> {
     table: E,
     outlet: Outlet,
     notify: Notify,
-    /// Where applications are told of packets that have no way.
-    answers: Option<Tun>,
+    /// Where senders are told of packets that are not sent.
+    tun: Tun,
+    /// Whether they are told, too, of those that have no way.
+    answer: bool,
+    /// Whether the packet in hand came as one of IPv6.
+    from_v6: bool,
     buffer: Box<[u8]>,
     used: usize,
     /// Where the datagrams of the batch stand, which are yet to be sealed.
@@ -62,9 +66,17 @@ impl<E: Egress> Outward<E> {
     ) -> Self {
         // One packet beyond the limit always fits.
         let buffer = vec![0; BATCH_BYTES + READ + OVERHEAD].into();
-        let answers = options.answer.then(|| tun.clone());
-        let sealer =
-            Sealer { table, outlet: Outlet::new(udp), notify, answers, buffer, used: 0, places: Vec::new() };
+        let sealer = Sealer {
+            table,
+            outlet: Outlet::new(udp),
+            notify,
+            tun: tun.clone(),
+            answer: options.answer,
+            from_v6: false,
+            buffer,
+            used: 0,
+            places: Vec::new(),
+        };
         Self { tun, pending, waiter, sealer, translate: options.translate, id: 0 }
     }
 
@@ -141,6 +153,7 @@ impl<E: Egress> Outward<E> {
     /// What one read brought as a packet or train over IPv4, translated if it is of IPv6 (T3.1-d).
     fn in_ipv4<'a>(&mut self, vnet: Vnet, packet: &'a mut [u8]) -> Option<(Vnet, &'a mut [u8])> {
         let is_v6 = self.translate && packet.first().is_some_and(|byte| byte >> 4 == 6);
+        self.sealer.from_v6 = is_v6;
         if !is_v6 {
             return Some((vnet, packet));
         }
@@ -167,42 +180,73 @@ impl<E: Egress> Sealer<E> {
         let counters = &self.notify.counters;
         counters.tun_in_packets.add(1);
         counters.tun_in_bytes.add(inner.len());
+        match self.push(inner, waiter) {
+            Err(NotSent::TooBig { mtu }) => self.too_big(inner, mtu, waiter),
+            Err(why) => self.refuse(inner, why),
+            Ok(()) => {}
+        }
+    }
+
+    fn push(&mut self, inner: &[u8], waiter: &Waiter) -> Result<(), NotSent> {
         // A train of tiny segments grows by its headers.
         if self.buffer.len() - self.used < inner.len() + OVERHEAD {
             self.flush(waiter);
         }
-        let room = &mut self.buffer[self.used..];
-        match self.table.place(inner, room) {
-            Ok((len, way)) => {
-                let place = self.used..self.used + len;
-                self.used = place.end;
-                self.outlet.push(&self.buffer, place.clone(), way);
-                self.places.push(place);
-            }
-            Err(why) => {
-                self.answer(inner, why);
-                self.dropped(why);
-            }
+        let (len, way) = self.table.place(inner, &mut self.buffer[self.used..])?;
+        let place = self.used..self.used + len;
+        self.used = place.end;
+        self.outlet.push(&self.buffer, place.clone(), way);
+        self.places.push(place);
+        Ok(())
+    }
+
+    /// Cuts `inner` up, if it may be, or tells its sender (RFC 791, RFC 1191).
+    #[cold]
+    fn too_big(&mut self, inner: &[u8], mtu: u16, waiter: &Waiter) {
+        let mut piece = [0; V6_MTU as usize];
+        let room = piece.len().min(mtu.into());
+        let mut failed = None;
+        let is_cut = fragments::cut(inner, &mut piece[..room], |piece| {
+            failed = self.push(piece, waiter).err().or(failed);
+        });
+        match failed {
+            None if is_cut => self.notify.counters.cut_up.add(1),
+            failed => self.refuse(inner, failed.unwrap_or(NotSent::TooBig { mtu })),
         }
     }
 
-    /// Tells the application of `inner` that there is no way.
+    fn refuse(&self, inner: &[u8], why: NotSent) {
+        self.answer(inner, why);
+        self.dropped(why);
+    }
+
+    /// Tells the sender of `inner` that it is not sent.
     fn answer(&self, inner: &[u8], why: NotSent) {
-        let Some(tun) = &self.answers else { return };
-        let mut answer = [0; icmp::MAX_LEN];
+        /// Room for the headers of IPv6.
+        const FRONT: usize = 48;
+        let mut buffer = [0; FRONT + icmp::MAX_LEN];
+        let Some(answer) = buffer.last_chunk_mut() else { return };
         let length = match why {
+            NotSent::TooBig { mtu } => icmp::answer(inner, Unreachable::TooBig { mtu }, answer),
+            _ if !self.answer => None,
             // A hint to what stands, and the end of an attempt to connect.
-            NotSent::NoPath(_) => icmp::answer(inner, Unreachable::Host, &mut answer),
+            NotSent::NoPath(_) => icmp::answer(inner, Unreachable::Host, answer),
             // The end of a connection, at once.
-            NotSent::Lost(_) => reset::answer(inner, &mut answer)
-                .or_else(|| icmp::answer(inner, Unreachable::Prohibited, &mut answer)),
+            NotSent::Lost(_) => {
+                reset::answer(inner, answer).or_else(|| icmp::answer(inner, Unreachable::Prohibited, answer))
+            }
             NotSent::Malformed | NotSent::TooLarge => None,
         };
-        if let Some(length) = length {
+        let place = length.map(|length| FRONT..FRONT + length);
+        let place = place.and_then(|place| match self.from_v6 {
+            true => siit::to_v6(&mut buffer, place),
+            false => Some(place),
+        });
+        if let Some(place) = place {
             let vnet = Vnet::default().emit();
-            let parts = [IoSlice::new(&vnet), IoSlice::new(&answer[..length])];
+            let parts = [IoSlice::new(&vnet), IoSlice::new(&buffer[place])];
             // One that the interface does not take is as one that is lost.
-            if tun.write(if tun.has_offload() { &parts } else { &parts[1..] }).is_ok() {
+            if self.tun.write(if self.tun.has_offload() { &parts } else { &parts[1..] }).is_ok() {
                 self.notify.counters.answers.add(1);
             }
         }
@@ -215,6 +259,7 @@ impl<E: Egress> Sealer<E> {
             NotSent::Lost(_) => counters.drop_lost.add(1),
             NotSent::Malformed => counters.drop_malformed.add(1),
             NotSent::TooLarge => counters.drop_too_large.add(1),
+            NotSent::TooBig { .. } => counters.drop_too_big.add(1),
         }
         self.notify.tell(Notice::NotSent(why));
     }

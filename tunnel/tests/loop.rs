@@ -241,11 +241,15 @@ fn programs_speak_through_the_tunnel_while_the_threads_spin() {
 
 /// The real tables, with the keys that a DC would have directed.
 fn tables(side: usize, suite: Suite) -> (Outbound, Inbound) {
+    tables_to(side, suite, SocketAddr::from((real(1 - side), PORT)))
+}
+
+/// The same, with the other side at `remote`.
+fn tables_to(side: usize, suite: Suite, remote: SocketAddr) -> (Outbound, Inbound) {
     let keys = |from| Arc::new(DataKeys::new(&SharedKey::new([7; 32]), PathId([1; 16]), 0, suite, from));
     let roles =
         if side == 0 { [Role::Initiator, Role::Responder] } else { [Role::Responder, Role::Initiator] };
     let flow = Flow { source: vip(side), destination: vip(1 - side) };
-    let remote = SocketAddr::from((real(1 - side), PORT));
     let (mut out, mut inb) = (Outbound::default(), Inbound::default());
     out.apply(&DataUpdate::Send { flow, remote, keys: keys(roles[0]) });
     inb.apply(&DataUpdate::Receive { flow: flow.reversed(), keys: keys(roles[1]) });
@@ -275,6 +279,42 @@ fn sealed_packets_are_carried_and_none_is_refused() {
             assert_eq!(sent.drop_not_sent + sent.drop_too_large + sent.trains_resent, 0, "{sent:?}");
         }
     }
+}
+
+/// T3.1-d: over IPv6 outside nothing travels in two parts: what must not be cut up is answered with the MTU, and TCP follows; what may be
+/// is cut up inside the tunnel.
+#[test]
+fn over_ipv6_outside_no_datagram_is_cut_up() {
+    let world = World::new();
+    let outside = |side: usize| std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, side as u16 + 1);
+    for (side, name) in world.names.iter().enumerate() {
+        must(&format!("ip -n {name} addr add {}/64 dev eth0 nodad", outside(side)));
+    }
+    let nodes = [0, 1].map(|side| {
+        let remote = SocketAddr::from((outside(1 - side), PORT));
+        let (out, inb) = tables_to(side, Suite::Aes128Cbc, remote);
+        Node::start(&world, side, true, Duration::ZERO, out, inb)
+    });
+    // First, so that TCP learns it by itself.
+    for direction in ["", "-R"] {
+        let report = iperf3(&world, 0, &format!("-n 10M {direction}"));
+        assert!(report.contains("receiver"), "{report}");
+    }
+    pings(&world, 0, "-M do -s 1364");
+    let told = run(&format!("ip netns exec {} ping -c 1 -W 10 -M do -s 1365 {}", world.names[0], vip(1)));
+    let told = String::from_utf8_lossy(&told.stdout) + String::from_utf8_lossy(&told.stderr);
+    assert!(told.contains("mtu = 1392") || told.contains("mtu=1392"), "{told}");
+    pings(&world, 1, "-M dont -s 1396");
+    pings(&world, 0, "-s 20000");
+    for side in [0, 1] {
+        let counters = world.exec(side, "nstat -asz Ip6FragCreates Ip6ReasmReqds");
+        let cut: Vec<_> =
+            counters.lines().skip(1).filter(|line| line.split_whitespace().nth(1) != Some("0")).collect();
+        assert!(cut.is_empty(), "outside: {cut:?}");
+    }
+    let [a, b] = nodes.map(Node::stop);
+    assert!(b.cut_up > 0 && a.drop_too_big > 0, "{a:?} {b:?}");
+    assert_eq!((a.drop_too_large, a.drop_not_sent, a.drop_refused), (0, 0, 0), "{a:?}");
 }
 
 /// T4.2.5-b: an application learns at once that its path is lost, by a reset or by ICMP, and of what has no path, by ICMP: real sockets say so.

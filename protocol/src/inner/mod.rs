@@ -2,6 +2,7 @@
 //! nothing is lost in silence. Everything works on bytes, in the caller's buffers.
 
 pub mod checksum;
+pub mod fragments;
 pub mod icmp;
 pub mod reset;
 pub mod siit;

@@ -61,6 +61,9 @@ impl Path {
         };
         let fresh = matches!(update, DataUpdate::Send { .. });
         self.signals.push_back(Signal::Data(update));
+        if self.leg.as_ref().is_some_and(|leg| leg.narrow && leg.address == remote) {
+            self.signals.push_back(Signal::Data(DataUpdate::Narrow { path: self.id }));
+        }
         if fresh {
             self.watch();
         }

@@ -23,6 +23,8 @@ pub(super) struct Leg {
     pub(super) met: bool,
     /// Whether it answered no more, or never, in the network where the terminal is.
     pub(super) silent: bool,
+    /// Whether packets travel over IPv6 behind the relay.
+    pub(super) narrow: bool,
 }
 
 impl Leg {
@@ -45,6 +47,7 @@ impl Leg {
             stands: false,
             met: false,
             silent: false,
+            narrow: false,
         }
     }
 

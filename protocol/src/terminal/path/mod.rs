@@ -196,7 +196,10 @@ impl Path {
                 (None, Some(direct(&key, addresses)), key)
             }
             Route::Relayed { relay, address, mode, temp_key, optimise } => {
-                let leg = Leg::new((*relay, *address, *mode), temp_key, (path, epoch, role), &mut mail.rng);
+                let mut leg =
+                    Leg::new((*relay, *address, *mode), temp_key, (path, epoch, role), &mut mail.rng);
+                // The DC names where the peer was seen, if that is in a family of ours; the peer was seen in IPv6 only if it has no IPv4.
+                leg.narrow = *mode == RelayMode::Switch && !optimise.iter().any(SocketAddr::is_ipv4);
                 match mode {
                     RelayMode::Switch => {
                         let key = path_key.ok_or(key_wanted)?;
