@@ -147,7 +147,7 @@ pub fn first_byte(recordings: &Recordings, interfaces: &BTreeSet<(String, String
             && match packet.content {
                 Content::Tcp { data, .. } | Content::Udp(data) => data > 0,
                 Content::Icmp(kind) => kind == 0,
-                Content::Ntm(_) | Content::Other => false,
+                Content::Ntm(_) | Content::Fragment | Content::Other => false,
             }
     };
     let packets =

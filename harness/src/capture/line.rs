@@ -45,6 +45,7 @@ pub fn tell(frame: &Frame<'_>, names: &Names) -> Option<Line> {
         Content::Udp(length) => format!("UDP, {length} B"),
         Content::Tcp { data, .. } => tcp(payload, data),
         Content::Icmp(kind) => icmp(kind, packet.source.is_ipv6(), payload),
+        Content::Fragment => format!("fragment, {} B", frame.length),
         Content::Other => format!("{} B", frame.length),
     };
     let end = |address: SocketAddr| {

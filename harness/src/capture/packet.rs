@@ -36,6 +36,8 @@ pub enum Content {
     Udp(u32),
     /// An ICMP message of this type.
     Icmp(u8),
+    /// The second or a later part of a packet that was cut up.
+    Fragment,
     /// Anything else.
     Other,
 }
@@ -115,7 +117,7 @@ pub fn parse(t: u64, outgoing: bool, bytes: &[u8]) -> Option<Packet> {
     let inner = bytes.get(header..)?;
     let port = |at: usize| inner.get(at..at + 2).map_or(0, |pair| u16::from_be_bytes([pair[0], pair[1]]));
     let (ports, content) = match protocol {
-        _ if is_later_fragment => ((0, 0), Content::Other),
+        _ if is_later_fragment => ((0, 0), Content::Fragment),
         6 if inner.len() >= 20 => {
             let data = total.saturating_sub(header + usize::from(inner[12] >> 4) * 4);
             let opens = inner[13] & 0x12 == 0x02;
@@ -221,7 +223,7 @@ mod tests {
         bytes.splice(40..40, [17, 0, 0, 1, 0, 0, 0, 9]);
         assert_eq!(parse(7, true, &bytes).unwrap().content, Content::Ntm(NtmKind::Data));
         bytes[43] = 8;
-        assert_eq!(parse(7, true, &bytes).unwrap().content, Content::Other);
+        assert_eq!(parse(7, true, &bytes).unwrap().content, Content::Fragment);
     }
 
     #[test]

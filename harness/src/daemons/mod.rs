@@ -27,8 +27,11 @@ use crate::world::space::Space;
 
 /// A daemon that is not ready by then will not be.
 const READY_WITHIN: Duration = Duration::from_secs(15);
-/// A daemon that has not ended this long after SIGTERM is killed, and that is reported.
-const END_WITHIN: Duration = Duration::from_millis(1500);
+/// A daemon that has not ended this long after SIGTERM is killed, and that is reported: the kernel takes its interfaces away one after the other,
+/// with one lock for all namespaces, so that on a busy machine many worlds' ends wait for each other.
+pub const END_WITHIN: Duration = Duration::from_secs(10);
+/// The same where somebody waits for the end: he interrupted the run.
+pub const END_SOON: Duration = Duration::from_millis(1500);
 /// So much of a log is shown when its daemon dies.
 const TAIL_LINES: usize = 12;
 
@@ -60,8 +63,8 @@ struct Running {
 /// How a daemon is told to end.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
-    /// SIGTERM.
-    Cleanly,
+    /// SIGTERM, and SIGKILL if it has not ended this long after it.
+    Within(Duration),
     /// SIGKILL.
     AtOnce,
 }
@@ -156,7 +159,7 @@ impl Daemons {
                     let _ = deaths.send(Death { node, message });
                     Ended::Early
                 }
-                how = stopped => end(&mut child, how.unwrap_or(Stop::Cleanly)).await,
+                how = stopped => end(&mut child, how.unwrap_or(Stop::Within(END_SOON))).await,
             }
         });
         self.running.push(Running { node: daemon.node, program: daemon.program, pid, log, stop, ended });
@@ -205,14 +208,14 @@ impl Daemons {
         self.running.iter().map(|running| running.node.clone()).collect()
     }
 
-    /// Ends all, and says which did not end cleanly. Ends within a few seconds.
-    pub async fn end(self) -> Vec<String> {
+    /// Ends all, and says which did not end cleanly `within` this time.
+    pub async fn end(self, within: Duration) -> Vec<String> {
         let ending: Vec<_> = self
             .running
             .into_iter()
             .map(|Running { node, program, log, stop, ended, .. }| {
                 // A receiver that is gone means that the daemon is.
-                let _ = stop.send(Stop::Cleanly);
+                let _ = stop.send(Stop::Within(within));
                 (node, program, log, ended)
             })
             .collect();
@@ -222,7 +225,7 @@ impl Daemons {
                 Ok(Ended::Early) => continue,
                 Ok(Ended::Told(status)) if status.success() => continue,
                 Ok(Ended::Told(status)) => format!("ended with {}", shown(Some(&status))),
-                Ok(Ended::Killed) => format!("did not end within {END_WITHIN:?} of SIGTERM and was killed"),
+                Ok(Ended::Killed) => format!("did not end within {within:?} of SIGTERM and was killed"),
                 Ok(Ended::Unknown(error)) => format!("could not be waited for: {error}"),
                 Err(error) => format!("was lost: {error}"),
             };
@@ -233,14 +236,14 @@ impl Daemons {
 }
 
 async fn end(child: &mut Child, how: Stop) -> Ended {
-    if let Stop::AtOnce = how {
+    let Stop::Within(time) = how else {
         return child.kill().await.map_or_else(Ended::Unknown, |()| Ended::Killed);
-    }
+    };
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         // It may just have ended; its status tells.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
-    match tokio::time::timeout(END_WITHIN, child.wait()).await {
+    match tokio::time::timeout(time, child.wait()).await {
         Ok(Ok(status)) => Ended::Told(status),
         Ok(Err(error)) => Ended::Unknown(error),
         Err(_) => match child.kill().await {

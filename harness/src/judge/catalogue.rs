@@ -300,6 +300,7 @@ const FROM_PACKETS: &[&str] = &[
     "control_ms",
     "gap_ms",
     "first_byte_ms",
+    "fragments",
 ];
 
 /// Whether the quantity `name` is taken from recorded packets.
@@ -431,6 +432,8 @@ pub fn of(scenario: &Scenario) -> Catalogue {
             if scenario.families(interface).v6() {
                 out.insert(format!("{there}.address6"), (Kind::Text, "its address there in IPv6"));
             }
+            let about = "packets cut up on the way in or out there: their later parts";
+            out.insert(format!("{there}.fragments"), (Kind::Number, about));
         }
     }
     for name in links(scenario) {

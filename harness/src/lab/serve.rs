@@ -25,7 +25,7 @@ use super::keeper::LOG;
 use super::measured;
 use super::show;
 use super::talk::{About, Daemon, Done, Moved, NAMESPACES, Request, Status};
-use crate::daemons::control;
+use crate::daemons::{END_SOON, control};
 use crate::exit::{Exit, Failure};
 use crate::plan::config::{Daemon as Configured, Folders};
 use crate::progress::Progress;
@@ -156,7 +156,7 @@ async fn lab(setup: Setup<'_>) -> Result<Exit, Failure> {
         () = interrupts.next() => {}
     }
     drop(lab);
-    for complaint in daemons.end().await {
+    for complaint in daemons.end(END_SOON).await {
         let _ = writeln!(std::io::stderr(), "{complaint}");
     }
     Ok(Exit::Held)

@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 use super::session::{named, recording};
 use super::{Job, Print};
 use super::{captures, curves, links, relays};
+use crate::capture::packet::Content;
 use crate::capture::sealed::Seal;
 use crate::clock;
 use crate::disturbance::{self, Disturbance};
@@ -341,6 +342,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
         let oracle = routes::oracle(&job.scenario, &from, &to);
         out.insert(format!("path.{from}.{to}.oracle"), Ok(Value::Text(oracle.to_owned())));
     }
+    out.extend(fragments(job, record));
     out.extend(relays::quantities(job, record));
     out.extend(links::quantities(job, record));
     let since = |t: u64| Value::Number(t.saturating_sub(record.origin.as_nanos()) as f64 / 1e6);
@@ -412,6 +414,21 @@ fn first_packets(
 fn moment(own: &[Json], what: &str, id: &str) -> Option<u64> {
     let event = own.iter().find(|event| event["what"] == what && event["flow"] == id)?;
     event["t"].as_u64()
+}
+
+/// The parts of packets that were cut up outside, at each interface where packets were recorded.
+fn fragments(job: &Job, record: &Record) -> Quantities {
+    let interfaces =
+        job.plan.hosts.iter().flat_map(|host| host.interfaces.iter().map(move |its| (host, its)));
+    interfaces
+        .map(|(host, interface)| {
+            let count = recording(&record.recordings, &host.name, &interface.name)
+                .map(|seen| seen.packets.iter().filter(|packet| packet.content == Content::Fragment).count());
+            let value = count.map(|count| Value::Number(count as f64));
+            let name = format!("node.{}.{}.fragments", host.name, interface.name);
+            (name, value.ok_or_else(|| "no packets were recorded there".to_owned()))
+        })
+        .collect()
 }
 
 /// What the plan knows.

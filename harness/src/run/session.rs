@@ -133,7 +133,8 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     record.links = world.achieved();
     let late = record.links.iter().flat_map(|links| disturbance::late(links, bounds));
     record.disturbances.extend(late);
-    problems.extend(lab.daemons.end().await);
+    let within = if matches!(ending, Ending::Interrupted) { daemons::END_SOON } else { daemons::END_WITHIN };
+    problems.extend(lab.daemons.end(within).await);
     recordings.values_mut().for_each(|recording| record.seals.append(&mut recording.seals));
     record.seals.sort_unstable();
     record.recordings = recordings;
