@@ -8,6 +8,7 @@
 //! * [`control`]: the control socket; requests come to the daemon's own loop over a channel.
 //! * [`trace`]: observations as JSON lines.
 //! * [`nft`]: the program that puts nftables rules in place.
+//! * [`queue`]: room for what comes to a server faster than it takes it.
 //! * [`logging`], [`signals`], [`clock`]: logs, SIGTERM and SIGINT, time and entropy.
 //!
 //! # A daemon
@@ -65,5 +66,6 @@ pub mod logging;
 pub mod nft;
 pub mod notify;
 pub mod program;
+pub mod queue;
 pub mod signals;
 pub mod trace;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use futures::future::select_all;
+use ntm_daemon::queue;
 use tokio::net::UdpSocket;
 
 /// The sockets; at least one.
@@ -15,6 +16,7 @@ impl Sockets {
         let mut sockets = Vec::new();
         for &address in addresses {
             let socket = UdpSocket::bind(address).await.map_err(|error| (address, error))?;
+            queue::widen(&socket).map_err(|error| (address, error))?;
             // Until the runtime has heard of its readiness it would take nothing without blocking.
             socket.writable().await.map_err(|error| (address, error))?;
             sockets.push(socket);

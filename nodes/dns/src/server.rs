@@ -11,6 +11,7 @@ use hickory_proto::rr::{DNSClass, RecordType};
 use hickory_server::server::{Request, ResponseHandle, ResponseHandler};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use ntm_daemon::clock;
+use ntm_daemon::queue;
 use ntm_daemon::trace::TraceSink;
 use serde::Serialize;
 use tokio::net::{TcpListener, UdpSocket};
@@ -145,7 +146,10 @@ async fn bind(address: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
         let tcp = TcpListener::bind(address).await.with_context(|| format!("listening on TCP {address}"))?;
         let chosen = tcp.local_addr()?;
         match UdpSocket::bind(chosen).await {
-            Ok(udp) => return Ok((udp, tcp)),
+            Ok(udp) => {
+                queue::widen(&udp)?;
+                return Ok((udp, tcp));
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 1 => tries -= 1,
             Err(error) => return Err(error).with_context(|| format!("listening on UDP {chosen}")),
         }
