@@ -52,6 +52,11 @@ fn capture_points_and_names_that_are_not_there() {
 }
 
 #[test]
+fn nodes_described_together() {
+    insta::assert_snapshot!(refusal("alike.toml"));
+}
+
+#[test]
 fn what_is_no_toml() {
     insta::assert_snapshot!(refusal("syntax.toml"));
 }

@@ -341,3 +341,12 @@ fn thesis_throughput_unlimited() {
     }
     assert!(!home.only_run().join("cells/rs_s/1/emulation/run.pcapng").exists(), "nothing is recorded");
 }
+
+/// A world of 200 terminals is built, and every one of them is registered.
+#[test]
+fn terminals_200() {
+    let (_home, report) = holds("terminals-200");
+    let registered =
+        report["quantities"].as_object().unwrap().keys().filter(|name| name.ends_with(".memory_mb"));
+    assert_eq!(registered.count(), 202, "of 200 terminals, the DC and the root server");
+}

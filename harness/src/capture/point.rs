@@ -102,9 +102,14 @@ impl Point {
         Ok(Self { node: node.to_owned(), interface: interface.to_owned(), stop, thread })
     }
 
-    /// Ends the capture; what waits in the kernel is still read.
-    pub fn end(self) -> io::Result<Recording> {
+    /// Tells the capture to end. It takes a while, in which others can be told.
+    pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+    }
+
+    /// Waits until the capture has ended; what waits in the kernel is still read.
+    pub fn end(self) -> io::Result<Recording> {
+        self.stop();
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the capture's thread panicked")))
     }
 }

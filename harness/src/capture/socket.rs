@@ -36,7 +36,8 @@ pub(super) struct Raw<'a> {
 
 /// Buffers that batches are read into.
 pub(super) struct Batch<const SNAP: usize> {
-    data: Box<[[u8; SNAP]]>,
+    /// SNAP bytes for each packet.
+    data: Box<[u8]>,
     control: Box<[Aligned; BATCH]>,
     from: Box<[libc::sockaddr_ll; BATCH]>,
 }
@@ -51,8 +52,8 @@ impl<const SNAP: usize> Batch<SNAP> {
         // SAFETY: a sockaddr_ll is integers and arrays of them; all zero is a value of it.
         let empty: libc::sockaddr_ll = unsafe { mem::zeroed() };
         Self {
-            // Too large for a stack. What no packet fills takes no memory.
-            data: vec![[0; SNAP]; BATCH].into_boxed_slice(),
+            // Bytes, whose zeros the system gives: what no packet fills takes no memory, and is not copied when a process is started.
+            data: vec![0; SNAP * BATCH].into_boxed_slice(),
             control: Box::new([Aligned([0; CONTROL]); BATCH]),
             from: Box::new([empty; BATCH]),
         }
@@ -96,8 +97,8 @@ impl PacketSocket {
         // `batch`, which outlives the call, and each length is that of its buffer.
         let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
         let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-        for (n, header) in headers.iter_mut().enumerate() {
-            parts[n] = libc::iovec { iov_base: batch.data[n].as_mut_ptr().cast(), iov_len: SNAP };
+        for (n, (header, room)) in headers.iter_mut().zip(batch.data.chunks_exact_mut(SNAP)).enumerate() {
+            parts[n] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
             let message = &mut header.msg_hdr;
             message.msg_iov = &raw mut parts[n];
             message.msg_iovlen = 1;
@@ -134,7 +135,7 @@ impl PacketSocket {
                 interface: batch.from[n].sll_ifindex as u32,
                 has_link: batch.from[n].sll_hatype != libc::ARPHRD_NONE,
                 length,
-                bytes: &batch.data[n][..length.min(SNAP)],
+                bytes: &batch.data[n * SNAP..][..length.min(SNAP)],
             });
         }
         Ok(count)

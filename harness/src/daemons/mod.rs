@@ -3,8 +3,8 @@
 //! [`ready`] hears `READY=1`, [`control`] asks, `cpu` looks at what they use; this module holds the processes.
 
 pub mod control;
-mod cpu;
 pub mod ready;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,6 +19,8 @@ use nix::unistd::Pid;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+
+pub use usage::Usage;
 
 use crate::exit::Failure;
 use crate::plan::config::{Daemon, Folders};
@@ -122,15 +124,11 @@ pub async fn start(
     // That of an earlier start.
     let _ = fs::remove_file(&socket);
     let ready = ready::Listener::bind(&socket).map_err(Failure::during(socket.display()))?;
+    let mut command = Space::command(&binary);
+    command.arg("--config").arg(&config).env("NOTIFY_SOCKET", &socket);
+    command.current_dir("/").stdout(output).stderr(errors);
     let mut child = space
-        .command(&binary)?
-        .arg("--config")
-        .arg(&config)
-        .env("NOTIFY_SOCKET", &socket)
-        .current_dir("/")
-        .stdout(output)
-        .stderr(errors)
-        .spawn()
+        .start(&mut command)
         .map_err(Failure::during(format!("{program} on `{node}` cannot be started")))?;
     let waited = tokio::select! {
         heard = ready.wait() => heard.map_err(Failure::during(socket.display())),
@@ -190,10 +188,10 @@ impl Daemons {
     }
 
     /// Seconds of a processor that each node's daemon has used so far, with its process.
-    pub fn used(&self) -> BTreeMap<String, (u32, f64)> {
+    pub fn used(&self) -> BTreeMap<String, (u32, Usage)> {
         let of = |running: &Running| {
             let pid = running.pid?;
-            Some((running.node.clone(), (pid, cpu::seconds(pid)?)))
+            Some((running.node.clone(), (pid, Usage::of(pid)?)))
         };
         self.running.iter().filter_map(of).collect()
     }

@@ -49,10 +49,10 @@ impl Process {
     ) -> Result<Self, Failure> {
         let (output, errors) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
         let create = |path: &Path| File::create(path).map_err(Failure::during(path.display()));
-        let mut command = space.command(program)?;
+        let mut command = Space::command(program);
         command.env("LC_ALL", "C").current_dir("/").stdout(create(&output)?).stderr(create(&errors)?);
         arrange(&mut command);
-        let child = command.spawn().map_err(|error| match error.kind() {
+        let child = space.start(&mut command).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Failure::unable(format!(
                 "{program} is not installed, and `{name}` needs it: `harness doctor` names the package"
             )),

@@ -276,8 +276,10 @@ pub const RELAY: &[Entry] = &[
 ];
 
 /// Of every node with a daemon, without its name.
-pub const CPU: Entry =
-    ("cpu_s", Kind::Number, "seconds of a processor that its daemon used while flows and actions ran");
+pub const USAGE: &[Entry] = &[
+    ("cpu_s", Kind::Number, "seconds of a processor that its daemon used while flows and actions ran"),
+    ("memory_mb", Kind::Number, "10^6 bytes of memory that its daemon held at the end"),
+];
 
 /// The ends of names of all that is taken from packets.
 const FROM_PACKETS: &[&str] = &[
@@ -355,6 +357,11 @@ pub fn is_sensitive(scenario: &Scenario, name: &str) -> bool {
 }
 
 const RUN: &[Entry] = &[
+    (
+        "run.built_ms",
+        Kind::Number,
+        "from the start of the harness to the moment all namespaces, links and routes were there",
+    ),
     ("run.ready_ms", Kind::Number, "from the start of the harness to the moment all daemons were ready"),
     (
         "run.first_byte_ms",
@@ -417,8 +424,9 @@ pub fn of(scenario: &Scenario) -> Catalogue {
             );
         }
         if !matches!(node.role, Role::General { .. }) {
-            let (what, kind, about) = CPU;
-            out.insert(format!("node.{name}.{what}"), (kind, about));
+            out.extend(
+                USAGE.iter().map(|(what, kind, about)| (format!("node.{name}.{what}"), (*kind, *about))),
+            );
         }
         let about = "its address at the start";
         out.insert(format!("node.{name}.address"), (Kind::Text, about));

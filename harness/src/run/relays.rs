@@ -4,11 +4,11 @@ use super::Job;
 use super::result::Record;
 use crate::engine::Engine;
 use crate::flow::Quantities;
-use crate::judge::catalogue::{CPU, RELAY};
+use crate::judge::catalogue::{RELAY, USAGE};
 use crate::judge::expr::Value;
 use crate::scenario::model::Role;
 
-/// `node.NAME.cpu_s` of every daemon, and `relay.NAME.…`.
+/// What every daemon used, and `relay.NAME.…`.
 pub(super) fn quantities(job: &Job, record: &Record) -> Quantities {
     let mut out = Quantities::new();
     for host in &job.plan.hosts {
@@ -16,11 +16,15 @@ pub(super) fn quantities(job: &Job, record: &Record) -> Quantities {
         if matches!(host.role, Role::General { .. }) {
             continue;
         }
-        let used = record.cpu.get(name).copied().ok_or_else(|| match job.engine {
+        let used = record.usage.get(name).copied().ok_or_else(|| match job.engine {
             Engine::Simulation => "the simulation has no processes".to_owned(),
             Engine::Emulation => format!("the daemon of `{name}` did not last throughout"),
         });
-        out.insert(format!("node.{name}.{}", CPU.0), used.clone().map(Value::Number));
+        let values = [used.clone().map(|used| used.cpu_s), used.clone().map(|used| used.memory_mb)];
+        for ((what, ..), value) in USAGE.iter().zip(values) {
+            out.insert(format!("node.{name}.{what}"), value.map(Value::Number));
+        }
+        let used = used.map(|used| used.cpu_s);
         if matches!(host.role, Role::Relay { .. }) {
             let passed = passed(record, name).ok_or_else(|| format!("`{name}` did not say what it counted"));
             for (what, ..) in RELAY {

@@ -17,6 +17,7 @@ use super::{captures, curves, links, relays};
 use crate::capture::packet::Content;
 use crate::capture::sealed::Seal;
 use crate::clock;
+use crate::daemons::Usage;
 use crate::disturbance::{self, Disturbance};
 use crate::exit::{Exit, Failure};
 use crate::first_packet::{self, FirstPacket};
@@ -44,7 +45,9 @@ use crate::wire;
 pub struct Record {
     /// When the harness started, on the run's clock.
     pub origin: Instant,
-    /// When all daemons were ready, in nanoseconds of the run's clock.
+    /// When all namespaces, links and routes were there, in nanoseconds of the run's clock.
+    pub built: u64,
+    /// When all daemons were ready.
     pub ready: u64,
     /// When time began.
     pub start: u64,
@@ -64,8 +67,8 @@ pub struct Record {
     pub seals: Vec<Seal>,
     /// The harness's own observations.
     pub own: Vec<Json>,
-    /// Seconds of a processor that each node's daemon used, where one process lasted throughout.
-    pub cpu: BTreeMap<String, f64>,
+    /// What each node's daemon used while flows and actions ran, where one process lasted throughout.
+    pub usage: BTreeMap<String, Usage>,
     /// When the machine disturbed the run.
     pub disturbances: Vec<Disturbance>,
     /// What is known of the NATs.
@@ -347,6 +350,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
     out.extend(links::quantities(job, record));
     let since = |t: u64| Value::Number(t.saturating_sub(record.origin.as_nanos()) as f64 / 1e6);
     if record.ready > 0 {
+        out.insert("run.built_ms".into(), Ok(since(record.built)));
         out.insert("run.ready_ms".into(), Ok(since(record.ready)));
     }
     let clients: BTreeSet<(String, String)> = job

@@ -18,7 +18,7 @@ use super::result::{self, Ending, Record};
 use super::{Job, limit};
 use crate::capture::Point;
 use crate::capture::point::Framing;
-use crate::daemons::{self, Daemons, Started, control};
+use crate::daemons::{self, Daemons, Started, Usage, control};
 use crate::disturbance::{self, watch::Watch};
 use crate::exit::{Exit, Failure};
 use crate::flow::shared::Shared;
@@ -99,6 +99,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
         }
     };
     progress.say("the world is built");
+    record.built = clock::now().as_nanos();
     let mut used = BTreeMap::new();
     let started = tokio::select! {
         started = lab.set_up(&world, &mut record) => started,
@@ -123,7 +124,8 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     for (node, (pid, at_end)) in lab.daemons.used() {
         // One that was started again has begun anew.
         if let Some((_, at_start)) = used.get(&node).filter(|(before, _)| *before == pid) {
-            record.cpu.insert(node, at_end - at_start);
+            let cpu_s = at_end.cpu_s - at_start.cpu_s;
+            record.usage.insert(node, Usage { cpu_s, ..at_end });
         }
     }
     progress.say("ending");
@@ -338,6 +340,7 @@ impl<'a> Lab<'a> {
     /// Recordings, what they lack, and what went wrong.
     fn end_captures(&mut self) -> (crate::measure::Recordings, Vec<String>, Vec<String>) {
         let (mut recordings, mut lost, mut problems) = (BTreeMap::new(), Vec::new(), Vec::new());
+        self.points.iter().for_each(Point::stop);
         for point in std::mem::take(&mut self.points) {
             let key = (point.node.clone(), point.interface.clone());
             let shown = format!("the capture at {} of `{}`", key.1, key.0);
@@ -422,7 +425,7 @@ impl<'a> Lab<'a> {
         let relays = self.job.plan.hosts.iter().filter(|host| matches!(host.role, Role::Relay { .. }));
         let routers = self.job.plan.routers.iter().map(|router| router.name.as_str());
         for node in relays.map(|host| host.name.as_str()).chain(routers) {
-            let listed = world.space(node)?.command("nft")?.args(["list", "ruleset"]).output().await;
+            let listed = world.space(node)?.output(Space::command("nft").args(["list", "ruleset"])).await;
             if let Ok(listed) = listed
                 && !listed.stdout.is_empty()
             {

@@ -51,6 +51,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
     }
     let about = top.need_text("about").map(Spanned::into_inner).unwrap_or_default();
     let (internet, internet6) = internet(&top);
+    let (described, nodes) = nodes(&top);
     let scenario = Scenario {
         name,
         about,
@@ -63,7 +64,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         internet6,
         links: named(&top, "link", link),
         routers: named(&top, "router", router),
-        nodes: nodes(&top),
+        nodes: described,
         flows: flows(&top),
         actions: actions(&top),
         expectations: expectations(&top),
@@ -71,7 +72,6 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         seed_place: seed(document.get_ref()).map(|(place, _)| place),
         matrix: matrix(&top, document.get_ref(), &source.text),
     };
-    let nodes = top.named("node").into_iter().map(|(name, _)| name.into_inner()).collect();
     top.finish();
     Some(Parsed { scenario, nodes })
 }
@@ -179,7 +179,8 @@ fn router(table: &Table<'_, '_>) -> Router {
     }
 }
 
-fn nodes(top: &Table<'_, '_>) -> BTreeMap<String, Node> {
+/// The nodes, and the names of all, those included that could not be read.
+fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>) {
     let tables = top.named("node");
     for (name, _) in &tables {
         if let Err(message) = check_name(name.get_ref()) {
@@ -193,17 +194,32 @@ fn nodes(top: &Table<'_, '_>) -> BTreeMap<String, Node> {
         })
         .map(|(name, _)| name.get_ref().clone())
         .collect();
-    let mut out = BTreeMap::new();
+    let (mut out, mut names) = (BTreeMap::new(), Vec::new());
     for (name, table) in tables {
         let role = role(&table, &coordinators);
         let interfaces = interfaces(&table);
+        // Several alike, or one without a number.
+        let count = match role {
+            None | Some(Role::Terminal(_)) => table.integer("count", 1, MOST_ALIKE),
+            Some(_) => None,
+        };
         table.finish();
-        if let Some(role) = role {
-            out.insert(name.into_inner(), Node { role, interfaces });
+        let its = |number: u64| format!("{}{number}", name.get_ref());
+        let alike =
+            count.map_or_else(|| vec![name.get_ref().clone()], |count| (1..=count).map(its).collect());
+        for its in &alike {
+            let node = role.clone().map(|role| Node { role, interfaces: interfaces.clone() });
+            if node.and_then(|node| out.insert(its.clone(), node)).is_some() {
+                top.problem(name.span(), format!("there is a node named `{its}` already"));
+            }
         }
+        names.extend(alike);
     }
-    out
+    (out, names)
 }
+
+/// So many nodes may be described together.
+const MOST_ALIKE: u64 = 1000;
 
 #[derive(Clone, Copy)]
 enum RoleWord {
@@ -226,9 +242,17 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
     table.need("role");
     let Some(word) = table.choice("role", ROLES) else {
         // What the other keys mean depends on the role: without one they are taken as they are.
-        for key in
-            ["zone", "vips", "name", "coordinator", "suite", "keepalive", "relay_selection", "lifetime"]
-        {
+        for key in [
+            "zone",
+            "vips",
+            "name",
+            "coordinator",
+            "suite",
+            "keepalive",
+            "relay_selection",
+            "lifetime",
+            "count",
+        ] {
             table.get(key);
         }
         return None;

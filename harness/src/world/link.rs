@@ -24,7 +24,7 @@ impl Impairment {
     /// What this kernel can do, by trying it on the loopback of `scratch`, which nobody else uses.
     pub async fn detect(scratch: &Space) -> Result<Self, Failure> {
         let words = ["qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"];
-        let output = scratch.command("tc")?.args(words).output().await;
+        let output = scratch.output(Space::command("tc").args(words)).await;
         Ok(match output {
             Ok(output) if output.status.success() => Self::Netem,
             _ => Self::Line,
@@ -100,7 +100,7 @@ fn netem(shape: &Shape) -> Vec<String> {
 /// Shapes what leaves by `device` in `space`.
 pub async fn apply(space: &Space, device: &str, shape: &Shape) -> Result<(), Failure> {
     for words in commands(device, shape) {
-        let output = space.command("tc")?.args(&words).output().await;
+        let output = space.output(Space::command("tc").args(&words)).await;
         let output = output.map_err(Failure::during("tc cannot be run"))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);

@@ -5,12 +5,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::thread;
 
 use netns_rs::{Env, NetNs};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 
 use super::net::Net;
 use crate::exit::Failure;
@@ -103,25 +105,34 @@ impl Space {
         })?
     }
 
-    /// A command that will run in the node's namespaces, in a process group of its own, with nothing on its input.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command, Failure> {
-        let duplicate = |file: &File| file.try_clone().map_err(Failure::during("no file descriptor is left"));
-        let (network, mounts) = (duplicate(self.network())?, duplicate(&self.mounts)?);
+    /// A command for [`start`](Self::start): in a process group of its own, with nothing on its input.
+    pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
+        command.stdin(Stdio::null()).process_group(0).kill_on_drop(true).env("PATH", programs());
         command
-            .stdin(std::process::Stdio::null())
-            .process_group(0)
-            .kill_on_drop(true)
-            .env("PATH", programs());
-        // SAFETY: the closure makes two system calls and allocates nothing, as is needed between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
-                setns(network.as_fd(), CloneFlags::CLONE_NEWNET)?;
-                Ok(())
-            });
-        }
-        Ok(command)
+    }
+
+    /// Starts `command` in the node's namespaces. Within a runtime.
+    ///
+    /// A thread goes there and starts it, instead of its process between fork and exec: a fork copies the tables of all of this process's
+    /// memory, and so takes ever longer, the more a world has that is captured; without work for the child there is none (vfork).
+    pub fn start(&self, command: &mut Command) -> io::Result<Child> {
+        let runtime = Handle::current();
+        let start = || {
+            let _entered = runtime.enter();
+            // Its own working directory and root, without which a thread cannot change its mounts.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(self.mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
+            setns(self.network().as_fd(), CloneFlags::CLONE_NEWNET)?;
+            command.spawn()
+        };
+        thread::scope(|scope| scope.spawn(start).join())
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that starts it panicked")))
+    }
+
+    /// What `command` prints until it ends. Within a runtime.
+    pub async fn output(&self, command: &mut Command) -> io::Result<Output> {
+        self.start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output().await
     }
 }
 
