@@ -140,7 +140,8 @@ impl Measure {
             };
             self.relays.push((*relay, meter));
         }
-        self.next_round.get_or_insert(now + self.pace);
+        // Without relays there are no rounds.
+        self.next_round = self.next_round.or(Some(now + self.pace)).filter(|_| !self.relays.is_empty());
         for index in 0..self.relays.len() {
             let meter = &mut self.relays[index].1;
             if meter.micros.is_none() && meter.question.is_none() {
@@ -383,6 +384,18 @@ mod tests {
     }
 
     /// T4-b: in another network nothing of the one before counts, not even an answer that is under way.
+    /// A terminal of a DC without relays, and one whose relays went away, has nothing to wake for.
+    #[test]
+    fn without_relays_there_are_no_rounds() {
+        let mut mail = Mail::new([0; 32], 1);
+        assert_eq!(measuring(&[], &mut mail).poll_timeout(), None);
+        let mut measure = measuring(&[1], &mut mail);
+        measure.named(&[], Duration::from_secs(5), 1, Instant::ZERO, &mut mail);
+        assert_eq!(measure.poll_timeout(), None);
+        measure.moved(true, Instant::ZERO, &mut mail);
+        assert_eq!(measure.poll_timeout(), None);
+    }
+
     #[test]
     fn a_move_forgets_and_asks_at_once() {
         let mut mail = Mail::new([0; 32], 1);

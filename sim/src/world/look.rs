@@ -26,16 +26,16 @@ impl World {
         self.events
     }
 
-    /// Every observation so far, in the order of time.
+    /// Every observation so far, in the order of time; none after [`forget`](Self::forget).
     pub fn trace(&self) -> &[Observation] {
-        &self.trace
+        self.trace.as_deref().unwrap_or_default()
     }
 
     /// The trace as JSON lines, in the form that the daemons write.
     pub fn json_lines(&self) -> String {
         let line =
             |observation| serde_json::to_string(observation).expect("an observation is plain data") + "\n";
-        self.trace.iter().map(line).collect()
+        self.trace().iter().map(line).collect()
     }
 
     /// What was recorded since [`record`](Self::record).

@@ -114,7 +114,8 @@ pub struct World {
     pub(crate) networks: Networks,
     hosts: Vec<Host>,
     talks: Vec<Talk>,
-    trace: Vec<Observation>,
+    /// What was observed, unless nobody wants to know.
+    trace: Option<Vec<Observation>>,
     recording: Option<Vec<Recorded>>,
     pub(crate) captures: Option<Vec<Captured>>,
     pub(crate) captures_outside: Option<Vec<CapturedOutside>>,
@@ -136,7 +137,7 @@ impl World {
             networks: Networks::default(),
             hosts: Vec::new(),
             talks: Vec::new(),
-            trace: Vec::new(),
+            trace: Some(Vec::new()),
             recording: None,
             captures: None,
             captures_outside: None,
@@ -282,6 +283,11 @@ impl World {
     /// The application sends no more.
     pub fn hang_up(&mut self, id: TalkId) {
         self.talks[id.0].ended = true;
+    }
+
+    /// Keeps no trace: a world of a million terminals would fill the memory with it.
+    pub fn forget(&mut self) {
+        self.trace = None;
     }
 
     /// Keeps every datagram that comes to a host from now on.

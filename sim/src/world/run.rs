@@ -199,9 +199,11 @@ impl World {
     pub(super) fn settle(&mut self, id: HostId, mut output: Output) {
         let host = &mut self.hosts[id.0];
         host.drain(&mut output);
-        let (boot, node) = (host.boots, host.name.clone());
-        let observations = output.observations.into_iter();
-        self.trace.extend(observations.map(|(t, what)| Observation { t, node: node.clone(), what }));
+        let boot = host.boots;
+        if let Some(trace) = &mut self.trace {
+            let observations = output.observations.into_iter();
+            trace.extend(observations.map(|(t, what)| Observation { t, node: host.name.clone(), what }));
+        }
         for outgoing in output.sent {
             self.send(id, outgoing);
         }
