@@ -241,7 +241,7 @@ local BODIES = {
       [1] = { "Direct", { { "addresses", { list = "socket" } }, { "start", "bool" } } },
       [2] = { "Relayed", { { "relay", "id" }, { "address", "socket" }, { "mode", { one = { [1] = "RS-S", [2] = "RS-N" } } }, { "temp_key", "key" }, { "optimise", { list = "socket" } } } } } } } },
   [0x17] = { { "request", "u64" }, { "accepted", "bool" } },
-  [0x20] = { { "request", "u64" }, { "common_key", { maybe = "key" } } },
+  [0x20] = { { "request", "u64" }, { "moved", "bool" }, { "common_key", { maybe = "key" } } },
   [0x21] = { { "request", "u64" }, { "seen", "socket" }, { "peer_ready", "bool" } },
   [0x22] = { { "request", "u64" } },
   [0x23] = { { "request", "u64" }, { "seen", "socket" } },

@@ -220,7 +220,7 @@ fn sent() -> (Vec<Vec<u8>>, Vec<Said>) {
     let mut measuring = Session::new(&key(24), id("mn.dc.test"), id("rs.dc.test"), 5);
     let keep_alive = KeepAlive { request: RequestId(2), load: None, rtts: List::default() };
     mail.send(&mut measuring, to, &keep_alive.into(), 1, now);
-    let request = |common_key| TunnelRequest { request: RequestId(3), common_key }.into();
+    let request = |common_key| TunnelRequest { request: RequestId(3), moved: true, common_key }.into();
     let response: Message =
         TunnelResponse { request: RequestId(3), seen: socket("203.0.113.3:1025"), peer_ready: true }.into();
     let tunnel = |n: u8, purpose, leg, role| TunnelSession::new(&key(n), purpose, PATH, EPOCH, leg, role);

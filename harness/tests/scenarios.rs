@@ -237,6 +237,12 @@ fn handover_overlap() {
     holds("handover-overlap");
 }
 
+/// T4.1.4-a, T4.2.5-a: a fast handover does all that the thesis's does, and moves tunnels first.
+#[test]
+fn handover_fast() {
+    holds("handover-fast");
+}
+
 /// T4.1.4-a, T4.1.4-b, T4.2.5-b, TA-a: two general nodes and a terminal at once, over every kind of move.
 #[test]
 fn handover_many() {

@@ -141,6 +141,11 @@ impl TunnelSession {
         self.epoch
     }
 
+    /// Goes on above the numbers that `other` used: what is said in both is in one row.
+    pub fn go_on_above(&mut self, other: &TunnelSession) {
+        self.next = self.next.max(other.next);
+    }
+
     fn flags(&self, from: Role) -> Flags {
         Flags { encrypted: false, responder: from == Role::Responder, leg: self.leg }
     }

@@ -232,8 +232,8 @@ fn message(kind: Kind) -> Option<BoxedStrategy<Message>> {
             (request(), any::<bool>()).prop_map(|(request, accepted)| RouteResponse { request, accepted }),
         ),
         Kind::TunnelRequest => boxed(
-            (request(), option::of(key()))
-                .prop_map(|(request, common_key)| TunnelRequest { request, common_key }),
+            (request(), any::<bool>(), option::of(key()))
+                .prop_map(|(request, moved, common_key)| TunnelRequest { request, moved, common_key }),
         ),
         Kind::TunnelResponse => boxed(
             (request(), socket(), any::<bool>()).prop_map(|(request, seen, peer_ready)| TunnelResponse {

@@ -232,6 +232,7 @@ impl Host {
                     key: key(coordinator),
                     patience: settings.patience,
                     lifetime: settings.lifetime,
+                    handover: settings.handover,
                     seed,
                     first_sequence,
                 });

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Lab, PERIOD, inside, link, ms, public, secs};
+use common::{BOTH, Lab, PERIOD, inside, link, ms, public, secs};
 use ntm_nat::Behaviour;
 use ntm_protocol::observe::{RouteName, What};
 use ntm_protocol::wire::Kind;
@@ -64,7 +64,7 @@ fn persist(lab: &mut Lab, from: HostId, to: HostId, limit: u64) -> TalkId {
 
 /// MN and CN behind two NATs, and MN with a general node, under `impair` from the start; MN moves; then the faults stop.
 fn survives(seed: u64, impair: impl Fn(&mut Impairment) + Copy) {
-    let mut lab = Lab::new(seed);
+    let mut lab = Lab::of(seed, BOTH[(seed % 2) as usize]);
     let kinds = [Behaviour::PORT_RESTRICTED, Behaviour::SYMMETRIC, Behaviour::FULL_CONE];
     let pick = |n: u64| kinds[(seed / n % 3) as usize];
     let nets = [lab.nat(pick(1)), lab.nat(pick(3)), lab.nat(pick(9))];

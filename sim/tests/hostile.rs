@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use common::{Lab, inside, public, secs};
 use ntm_nat::Behaviour;
 use ntm_protocol::observe::What;
+use ntm_protocol::terminal::Handover;
 use ntm_protocol::wire::{Header, Kind};
 use ntm_sim::{HostId, Reaction, Recorded};
 
 /// A world in which every kind of message was sent to every host that takes it, and what came to each.
 fn busy() -> (Lab, Vec<Recorded>) {
-    let mut lab = Lab::new(99);
+    let mut lab = Lab::of(99, Handover::Fast);
     let (a, b) = (lab.nat(Behaviour::PORT_RESTRICTED), lab.nat(Behaviour::FULL_CONE));
     let (mn, cn, gn) = (lab.mn(inside(a, 2)), lab.cn(inside(b, 2)), lab.gn);
     lab.world.record();

@@ -12,7 +12,7 @@ use ntm_protocol::crypto::SharedKey;
 use ntm_protocol::observe::What;
 use ntm_protocol::relay::{self, Relay, RelayConfig};
 use ntm_protocol::session::Transmit;
-use ntm_protocol::terminal::{self, QueryId, Terminal, TerminalConfig};
+use ntm_protocol::terminal::{self, Handover, QueryId, Terminal, TerminalConfig};
 use ntm_protocol::time::Instant;
 use ntm_protocol::wire::DnsError;
 
@@ -59,6 +59,7 @@ impl Client {
             key: SharedKey::new(key(name)),
             patience: QUERY,
             lifetime: Duration::from_secs(300),
+            handover: Handover::Thesis,
             seed: [address; 32],
             first_sequence: 1,
         };

@@ -178,6 +178,8 @@ struct TerminalConfig<'a> {
     dns_listen: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     lifetime: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handover: Option<&'a str>,
     coordinator: CoordinatorRef,
 }
 
@@ -284,6 +286,7 @@ fn daemon(
                 vips: VIRTUAL.to_string(),
                 dns_listen: "127.0.0.53:53",
                 lifetime: terminal.lifetime.map(|time| format!("{}ms", time.as_millis())),
+                handover: terminal.handover,
                 coordinator: coordinator(plan, terminal.coordinator.get_ref())?,
             };
             ("ntm-terminal", text(&config)?)

@@ -227,7 +227,12 @@ pub struct Terminal {
     pub coordinator: Spanned<String>,
     /// How long a path stays that nobody uses; the daemon's own default where nothing is said.
     pub lifetime: Option<Duration>,
+    /// What it does on a handover; the daemon's own default where nothing is said.
+    pub handover: Option<&'static str>,
 }
+
+/// What a terminal may do on a handover.
+pub const HANDOVERS: &[(&str, &str)] = &[("thesis", "thesis"), ("fast", "fast")];
 
 /// How a coordinator may pick a relay.
 pub const SELECTIONS: &[(&str, &str)] = &[("best", "best"), ("random", "random"), ("first", "first")];

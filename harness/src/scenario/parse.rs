@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::matrix::{matrix, seed};
 use super::model::{
-    Coordinator, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario, Shape,
-    Terminal,
+    Coordinator, HANDOVERS, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario,
+    Shape, Terminal,
 };
 use super::parse_events::{actions, expectations, flows};
 use super::parse_nat::behaviour;
@@ -251,6 +251,7 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
             "keepalive",
             "relay_selection",
             "lifetime",
+            "handover",
             "count",
         ] {
             table.get(key);
@@ -311,7 +312,9 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
             if let (Some(Duration::ZERO), Some(value)) = (lifetime, table.get("lifetime")) {
                 table.problem(value.span(), "a path must live for some time, as in \"300s\"");
             }
-            Role::Terminal(Terminal { coordinator: table.text("coordinator").or_else(only)?, lifetime })
+            let handover = table.choice("handover", HANDOVERS).map(Spanned::into_inner);
+            let coordinator = table.text("coordinator").or_else(only)?;
+            Role::Terminal(Terminal { coordinator, lifetime, handover })
         }
     })
 }

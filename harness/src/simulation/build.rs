@@ -6,6 +6,7 @@ use ntm_protocol::addr::Fqdn;
 use ntm_protocol::coordinator::lookup::DC_RECORD;
 use ntm_protocol::coordinator::route::Selection;
 use ntm_protocol::crypto::Suite;
+use ntm_protocol::terminal::Handover;
 use ntm_protocol::time::Duration;
 use ntm_sim::{HostId, INTERNET, Interface, Link, NetworkId, Settings, World};
 
@@ -140,7 +141,10 @@ pub fn configure(settings: &mut Settings, role: &Role) {
             settings.selection = dc.relay_selection.and_then(word::<Selection>).unwrap_or_default();
         }
         // The simulator has one setting for a terminal's paths and a relay's entries.
-        Role::Terminal(terminal) => settings.lifetime = terminal.lifetime.unwrap_or(default.lifetime),
+        Role::Terminal(terminal) => {
+            settings.lifetime = terminal.lifetime.unwrap_or(default.lifetime);
+            settings.handover = terminal.handover.and_then(word::<Handover>).unwrap_or_default();
+        }
         Role::Relay { .. } => settings.lifetime = default.lifetime,
         Role::Dns { .. } | Role::General { .. } => {}
     }

@@ -4,13 +4,14 @@
 //! name       = "mn"                  # the node's name in trace and logs
 //! fqdn       = "mn.dc.ntm.test"      # the terminal's own name
 //! keys       = "keys.toml"           # the key shared with the DC; relative paths start from this file's folder
-//! port       = 4330                  # this line and the next seven: the defaults
+//! port       = 4330                  # this line and the next eight: the defaults
 //! tun        = "ntm0"                # the virtual interface
 //! vips       = "198.18.0.0/15"       # all virtual addresses
 //! mtu        = 1424                  # of the virtual interface
 //! dns_listen = "127.0.0.53:53"       # where applications ask, by UDP and TCP
 //! patience   = "4500ms"              # an application's query is answered by then
 //! lifetime   = "300s"                # of a path that nobody uses
+//! handover   = "thesis"              # or "fast": its new address is shown to relays and peers at once
 //! control    = "mn.sock"             # optional
 //! trace      = "mn.jsonl"            # optional
 //!
@@ -30,6 +31,7 @@ use ntm_daemon::keys::KeyFile;
 use ntm_daemon::program::Failure;
 use ntm_protocol::addr::{Fqdn, NTM_PORT, Vip, VipRange};
 use ntm_protocol::crypto::SharedKey;
+use ntm_protocol::terminal::Handover;
 use ntm_protocol::wire::NodeKind;
 use ntm_tunnel::VIRTUAL_MTU;
 use serde::Deserialize;
@@ -55,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) patience: Duration,
     /// How long a path stays that nobody uses.
     pub(crate) lifetime: Duration,
+    /// What it does on a handover.
+    pub(crate) handover: Handover,
     /// The DC's name.
     pub(crate) coordinator: Fqdn,
     /// The DC's real addresses and port.
@@ -90,6 +94,8 @@ struct File {
     patience: HumanDuration,
     #[serde(default = "lifetime")]
     lifetime: HumanDuration,
+    #[serde(default)]
+    handover: Handover,
     coordinator: Coordinator,
     control: Option<PathBuf>,
     trace: Option<PathBuf>,
@@ -175,6 +181,7 @@ impl Config {
             dns_listen: file.dns_listen,
             patience: file.patience.into(),
             lifetime: file.lifetime.into(),
+            handover: file.handover,
             coordinator,
             coordinator_addresses: address,
             key: entry.key,
@@ -230,13 +237,16 @@ address = \"203.0.113.4:4330\"
         assert!(config.key == SharedKey::new([10; 32]));
         assert!(config.trace.expect("a trace").is_absolute());
         assert_eq!(config.control, None);
+        assert_eq!(config.handover, Handover::Thesis);
+        let fast = load(&TEXT.replacen("[coord", "handover = \"fast\"\n[coord", 1)).expect("a configuration");
+        assert_eq!(fast.handover, Handover::Fast);
     }
 
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let refusal = |from: &str, to: &str| load(&TEXT.replacen(from, to, 1)).expect_err("wrong");
         insta::assert_snapshot!(refusal("trace", "colour"), @r#"
-        mn.toml:4:1: unknown field `colour`, expected one of `name`, `fqdn`, `keys`, `port`, `tun`, `vips`, `mtu`, `dns_listen`, `patience`, `lifetime`, `coordinator`, `control`, `trace`
+        mn.toml:4:1: unknown field `colour`, expected one of `name`, `fqdn`, `keys`, `port`, `tun`, `vips`, `mtu`, `dns_listen`, `patience`, `lifetime`, `handover`, `coordinator`, `control`, `trace`
           4 | colour = "mn.jsonl"
             | ^^^^^^
         "#);
@@ -244,6 +254,11 @@ address = \"203.0.113.4:4330\"
         mn.toml:5:8: 198.18.0.1/15 has bits set after its prefix: did you mean 198.18.0.0/15?
           5 | vips = "198.18.0.1/15"
             |        ^^^^^^^^^^^^^^^
+        "#);
+        insta::assert_snapshot!(refusal("[coord", "handover = \"quick\"\n[coord"), @r#"
+        mn.toml:5:12: unknown variant `quick`, expected `thesis` or `fast`
+          5 | handover = "quick"
+            |            ^^^^^^^
         "#);
         insta::assert_snapshot!(refusal("[coord", "mtu = 100\n[coord"), @"mn.toml: 'mtu': 100 is not from 576 to 8924 bytes");
         insta::assert_snapshot!(refusal("[coord", "port = 0\n[coord"), @"mn.toml: 'port': 0 is no port: choose one from 1 to 65535");

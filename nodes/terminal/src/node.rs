@@ -46,6 +46,7 @@ impl Node {
             key: config.key.clone(),
             patience: config.patience,
             lifetime: config.lifetime,
+            handover: config.handover,
             seed,
             first_sequence,
         });
@@ -130,6 +131,7 @@ impl Node {
             addresses: self.addresses.as_deref().unwrap_or_default(),
             paths: self.terminal.paths(),
             relays: self.terminal.relays(),
+            handover: self.terminal.handover(),
             queries_waiting: self.waiting.len(),
             refused: self.terminal.refused(),
             not_sent: self.not_sent,
@@ -194,6 +196,7 @@ mod tests {
     use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
     use hickory_proto::rr::{Name, RecordType};
     use ntm_protocol::crypto::SharedKey;
+    use ntm_protocol::terminal::Handover;
     use ntm_protocol::wire::{Reason, Refusal};
     use std::time::Duration;
     use tokio::sync::mpsc;
@@ -211,6 +214,7 @@ mod tests {
             dns_listen: "127.0.0.53:53".parse().expect("an address"),
             patience: PATIENCE,
             lifetime: Duration::from_secs(300),
+            handover: Handover::Thesis,
             coordinator: "ns.dc.test".parse().expect("a name"),
             coordinator_addresses: "203.0.113.4:4330"
                 .parse::<SocketAddr>()

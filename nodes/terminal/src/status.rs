@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ntm_protocol::addr::{Fqdn, Vip};
-use ntm_protocol::terminal::{PathStatus, RelayStatus};
+use ntm_protocol::terminal::{Handover, PathStatus, RelayStatus};
 use ntm_tunnel::Counts;
 use serde::Serialize;
 
@@ -24,6 +24,8 @@ pub(crate) struct Status<'a> {
     pub(crate) paths: Vec<PathStatus>,
     /// The relays that it measures (T4-a).
     pub(crate) relays: Vec<RelayStatus>,
+    /// What it does on a handover.
+    pub(crate) handover: Handover,
     /// How many queries of applications wait for an answer.
     pub(crate) queries_waiting: usize,
     /// Inputs that were refused; those that the data plane was too fast to tell of stand in `data.notices_lost`.
@@ -69,6 +71,7 @@ mod tests {
             addresses: &["192.168.1.2".parse().expect("an address")],
             paths: vec![path],
             relays: vec![relay],
+            handover: Handover::Fast,
             queries_waiting: 1,
             refused: 3,
             not_sent: 0,
@@ -85,6 +88,7 @@ mod tests {
           ],
           "data": "counts",
           "fqdn": "mn.dc.test",
+          "handover": "fast",
           "name": "mn",
           "not_sent": 0,
           "paths": [

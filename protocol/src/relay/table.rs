@@ -24,7 +24,8 @@ pub fn newer(a: u8, b: u8) -> bool {
     (1..8).contains(&(a.wrapping_sub(b) & 0x0f))
 }
 
-/// Temporary keys of two directions may be under way, when both ends move at once.
+/// Temporary keys of two directions may be under way, when both ends move at once. That of the tunnel which stands is kept as well: by it an
+/// end shows that it is at another address.
 const TEMP_KEYS_KEPT: usize = 2;
 
 /// One side of a path: the tunnel between an end and the relay.
@@ -47,6 +48,9 @@ struct Common {
     epoch: u8,
     leg: TunnelSession,
     at: Instant,
+    /// The highest sequence number of what the end said in this epoch, under either key. Only what is newer moves the tunnel, so that nothing
+    /// that is late moves it back.
+    newest: u64,
 }
 
 impl Side {
@@ -56,8 +60,12 @@ impl Side {
 
     /// A repeated direction brings the keys that are there already, and their numbers go on.
     fn direct(&mut self, path: PathId, epoch: u8, end: Role, key: &SharedKey, now: Instant) {
-        self.temp.retain(|session| session.epoch() != epoch);
-        self.temp.truncate(TEMP_KEYS_KEPT - 1);
+        let standing = self.common.as_ref().map(|common| common.epoch);
+        let mut others = 0;
+        self.temp.retain(|session| {
+            others += usize::from(session.epoch() != epoch);
+            session.epoch() != epoch && (others < TEMP_KEYS_KEPT || Some(session.epoch()) == standing)
+        });
         self.temp.insert(0, TunnelSession::new(key, Purpose::Tunnel, path, epoch, true, end.other()));
         (self.temp_at, self.heard) = (now, now);
     }
@@ -279,14 +287,20 @@ impl RelayTable {
                 // A repeated request brings the key that is there already: its numbers go on.
                 if side.common.as_ref().is_none_or(|common| common.key != *key) {
                     let leg = TunnelSession::new(key, Purpose::Leg, path, header.epoch, true, end.other());
-                    side.common = Some(Common { key: key.clone(), epoch: header.epoch, leg, at: now });
+                    let (at, epoch, newest) = (now, header.epoch, 0);
+                    side.common = Some(Common { key: key.clone(), epoch, leg, at, newest });
                     fresh_key = Some(key.clone());
                 }
                 Some(request.request)
             }
         };
         side.heard = now;
-        let moved = side.tunnel.is_none_or(|(address, _)| address != from);
+        let is_newest = side.common.as_mut().is_none_or(|common| {
+            let newer = header.sequence > common.newest;
+            common.newest = common.newest.max(header.sequence);
+            newer
+        });
+        let moved = is_newest && side.tunnel.is_none_or(|(address, _)| address != from);
         if moved {
             side.tunnel = Some((from, now));
             let change = TableChange::Tunnel { side: end, address: from };

@@ -14,7 +14,7 @@ mod unused;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::SharedKey;
@@ -37,6 +37,18 @@ pub use queries::QueryId;
 use queries::{Errand, Wish};
 use unused::Unused;
 
+/// What a terminal does on a handover.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Handover {
+    /// It registers, and every path is directed anew, step by step (T4.1.4-a, T4.2.5-a).
+    #[default]
+    Thesis,
+    /// The same; and meanwhile it shows its new address to relays and peers on the tunnels that stand, so that packets flow one round trip
+    /// after the address is there. An extension of the thesis.
+    Fast,
+}
+
 /// What a terminal is told at its start.
 #[derive(Clone, Debug)]
 pub struct TerminalConfig {
@@ -54,6 +66,8 @@ pub struct TerminalConfig {
     pub patience: Duration,
     /// How long a path stays that nobody uses.
     pub lifetime: Duration,
+    /// What it does on a handover.
+    pub handover: Handover,
     /// The seed of its randomness.
     pub seed: [u8; 32],
     /// The first sequence number: above all that it used before.
@@ -82,6 +96,7 @@ pub struct Terminal {
     port: u16,
     patience: Duration,
     lifetime: Duration,
+    handover: Handover,
     registrar: Registrar,
     measure: Measure,
     addresses: Vec<IpAddr>,
@@ -139,6 +154,7 @@ impl Terminal {
             port: config.port,
             patience: config.patience,
             lifetime: config.lifetime,
+            handover: config.handover,
             registrar,
             addresses: Vec::new(),
             vip: None,
@@ -183,6 +199,11 @@ impl Terminal {
         self.paths.values().map(status).collect()
     }
 
+    /// What it does on a handover.
+    pub fn handover(&self) -> Handover {
+        self.handover
+    }
+
     /// The relays that it measures.
     pub fn relays(&self) -> Vec<RelayStatus> {
         self.measure.status()
@@ -208,7 +229,8 @@ impl Terminal {
         let old = std::mem::replace(&mut self.addresses, addresses.to_vec());
         self.mail.journal.note(now, What::Addresses { addresses: addresses.to_vec() });
         let ids: Vec<PathId> = self.paths.keys().copied().collect();
-        if old.first() != addresses.first() {
+        let moved = old.first() != addresses.first();
+        if moved {
             self.requests = Pending::default();
             self.moved = true;
             // What was measured elsewhere, and who was silent there, tells nothing here.
@@ -219,7 +241,12 @@ impl Terminal {
                 self.paths.values_mut().for_each(|path| path.keep_to(*old));
             }
         }
-        self.paths.values_mut().for_each(|path| path.keep_within(addresses));
+        for path in self.paths.values_mut() {
+            let left = path.keep_within(addresses);
+            if self.handover == Handover::Fast && (moved || left) {
+                path.show(addresses, now, &mut self.mail);
+            }
+        }
         ids.into_iter().for_each(|id| self.heed(id, now));
         if addresses.is_empty() {
             self.events.push_back(Event::Data(DataUpdate::Pause));

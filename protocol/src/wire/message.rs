@@ -452,6 +452,8 @@ wire_struct! {
     TunnelRequest {
         /// Names the request.
         request: RequestId,
+        /// Whether the sender, whose tunnel stands, is at another address now: what is for it goes to where this came from.
+        moved: bool,
         /// Key_MN–RS, under the temporary key; between two ends the path's key serves and there is none (T3.1-e).
         common_key: Option<SharedKey>,
     }

@@ -10,7 +10,7 @@ use ntm_protocol::addr::{Fqdn, NodeId};
 use ntm_protocol::coordinator::route::Selection;
 use ntm_protocol::crypto::{SharedKey, Suite};
 use ntm_protocol::observe::{Observation, What};
-use ntm_protocol::terminal::QueryId;
+use ntm_protocol::terminal::{Handover, QueryId};
 use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::{Header, Kind};
 use rand_chacha::ChaCha12Rng;
@@ -39,6 +39,8 @@ pub struct Settings {
     pub negotiation: Duration,
     /// How long a path and a relay's entry stay that nobody uses.
     pub lifetime: Duration,
+    /// What terminals do on a handover.
+    pub handover: Handover,
     /// The most entries of a relay.
     pub capacity: usize,
     /// The suite of data packets.
@@ -60,6 +62,7 @@ impl Default for Settings {
             patience: Duration::from_secs(10),
             negotiation: Duration::from_secs(8),
             lifetime: Duration::from_secs(300),
+            handover: Handover::default(),
             capacity: 1000,
             suite: Suite::Aes128Cbc,
             selection: Selection::Best,

@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use ntm_nat::Behaviour;
 use ntm_protocol::observe::{RouteName, What};
+use ntm_protocol::terminal::Handover;
 use ntm_sim::{HostId, INTERNET, Interface, Link, NetworkId, TalkId, World};
+
+/// What terminals may do on a handover.
+pub const BOTH: [Handover; 2] = [Handover::Thesis, Handover::Fast];
 
 pub const PERIOD: Duration = Duration::from_millis(20);
 /// One way between a host and its network; a router's uplink takes as long.
@@ -49,6 +53,13 @@ impl Lab {
         let rs = world.relay("rs", &dc, "203.0.113.5", link());
         let gn = world.general("gn", &["www.example.test", "alias.example.test"], public(80));
         Self { world, dc, rs, gn, routers: 0 }
+    }
+
+    /// The same, where terminals move as `handover` says.
+    pub fn of(seed: u64, handover: Handover) -> Self {
+        let mut lab = Self::new(seed);
+        lab.world.settings.handover = handover;
+        lab
     }
 
     /// A network behind a NAT of its own on the public network.

@@ -19,6 +19,12 @@ pub(super) enum Ask {
     LegAlive(Message),
     DirectTunnel(SocketAddr, Message),
     DirectAlive(SocketAddr, Message),
+    /// Shows the relay this end's new address.
+    LegShow(Message),
+    /// Shows the peer this end's new address, or proves the way to the peer's.
+    DirectShow(SocketAddr, Message),
+    /// Finds out whether the peer answers at the new address while the old one is still there.
+    DirectProbe(SocketAddr, Message),
 }
 
 impl Ask {
@@ -27,8 +33,13 @@ impl Ask {
         match self {
             Ask::LegAlive(_) => leg,
             Ask::DirectAlive(..) => !leg,
-            Ask::LegTunnel(_) | Ask::DirectTunnel(..) => false,
+            _ => false,
         }
+    }
+
+    /// Whether it is about a new address of an end.
+    pub(super) fn is_show(&self) -> bool {
+        matches!(self, Ask::LegShow(_) | Ask::DirectShow(..) | Ask::DirectProbe(..))
     }
 
     /// Whether it is to prove the direct way.
@@ -45,8 +56,8 @@ impl Path {
     pub(super) fn ask_relay(&mut self, now: Instant, mail: &mut Mail) {
         let Some(leg) = &mut self.leg else { return };
         let request = mail.request_id();
-        let message = leg.request(request);
-        mail.send_on(&mut leg.temp, leg.address, &message, 1, now);
+        let (message, address) = (leg.request(request, false), leg.address);
+        mail.send_on(leg.sending(message.kind()), address, &message, 1, now);
         self.pending.sent(request, Ask::LegTunnel(message), now, self.pace.wait);
     }
 
@@ -63,7 +74,7 @@ impl Path {
                 return;
             }
             let request = mail.request_id();
-            let message: Message = TunnelRequest { request, common_key: None }.into();
+            let message: Message = TunnelRequest { request, moved: false, common_key: None }.into();
             mail.send_on(&mut direct.session, address, &message, 1, now);
             self.pending.sent(request, Ask::DirectTunnel(address, message), now, self.pace.wait);
         }
@@ -92,7 +103,11 @@ impl Path {
                 let response =
                     TunnelResponse { request: request.request, seen: from, peer_ready: true }.into();
                 mail.send_on(session, from, &response, 1, now);
-                self.asked_by_peer(from, now, mail);
+                if request.moved {
+                    self.peer_moved(header.sequence, from, now, mail);
+                } else {
+                    self.asked_by_peer(from, now, mail);
+                }
             }
             Message::PathKeepAlive(request) if !header.flags.leg => {
                 let answer = PathKeepAliveAnswer { request: request.request, seen: from }.into();
@@ -104,6 +119,7 @@ impl Path {
                 if self.pending.get(answer.request).is_some_and(|ask| ask.holds_open(leg)) {
                     self.forget_keep_alives(leg, now);
                 }
+                self.probed(answer.request, now, mail);
             }
             _ => return Err(Refusal::new("type", Reason::Unexpected)),
         }
@@ -111,7 +127,7 @@ impl Path {
     }
 
     /// The peer's request came through, from `from`: our own will, too, if its NAT lets answers in there.
-    fn asked_by_peer(&mut self, from: SocketAddr, now: Instant, mail: &mut Mail) {
+    pub(super) fn asked_by_peer(&mut self, from: SocketAddr, now: Instant, mail: &mut Mail) {
         self.start_at = None;
         let relayed = self.leg.is_some();
         let Some(direct) = self.direct.as_mut().filter(|direct| direct.proved().is_none()) else { return };
@@ -132,12 +148,12 @@ impl Path {
 
     fn answered_tunnel(&mut self, response: &TunnelResponse, now: Instant, mail: &mut Mail) {
         match self.pending.get(response.request) {
-            Some(Ask::LegTunnel(_)) if !response.peer_ready => {
+            Some(Ask::LegTunnel(_) | Ask::LegShow(_)) if !response.peer_ready => {
                 // The tunnel to the relay is there; it says so again when the peer's is.
                 self.leg.iter_mut().for_each(|leg| leg.met = true);
                 return;
             }
-            Some(Ask::LegTunnel(_) | Ask::DirectTunnel(..)) => {}
+            Some(Ask::LegTunnel(_) | Ask::DirectTunnel(..) | Ask::LegShow(_) | Ask::DirectShow(..)) => {}
             _ => return,
         }
         match self.pending.answered(response.request, now) {
@@ -155,6 +171,8 @@ impl Path {
                     self.choose("both directions are proved", now, mail);
                 }
             }
+            Some((Ask::LegShow(_), _)) => self.shown_to_relay(now, mail),
+            Some((Ask::DirectShow(address, _), _)) => self.shown_to_peer(address, now, mail),
             _ => {}
         }
     }
@@ -193,7 +211,8 @@ impl Path {
         let request = mail.request_id();
         if let Some(leg) = self.leg.as_mut().filter(|leg| leg.stands) {
             let message: Message = PathKeepAlive { request }.into();
-            mail.send_on(&mut leg.common, leg.address, &message, 1, now);
+            let address = leg.address;
+            mail.send_on(leg.sending(message.kind()), address, &message, 1, now);
             self.pending.sent(request, Ask::LegAlive(message), now, wait);
         }
         let request = mail.request_id();
@@ -208,15 +227,24 @@ impl Path {
 
     pub(super) fn repeat(&mut self, id: RequestId, attempt: u32, now: Instant, mail: &mut Mail) {
         match (self.pending.get(id), &mut self.leg, &mut self.direct) {
-            (Some(Ask::LegTunnel(message)), Some(leg), _) => {
-                mail.send_on(&mut leg.temp, leg.address, message, attempt, now);
+            (
+                Some(Ask::LegTunnel(message) | Ask::LegAlive(message) | Ask::LegShow(message)),
+                Some(leg),
+                _,
+            ) => {
+                let address = leg.address;
+                mail.send_on(leg.sending(message.kind()), address, message, attempt, now);
             }
-            (Some(Ask::LegAlive(message)), Some(leg), _) => {
-                mail.send_on(&mut leg.common, leg.address, message, attempt, now);
-            }
-            (Some(Ask::DirectTunnel(to, message) | Ask::DirectAlive(to, message)), _, Some(direct)) => {
-                mail.send_on(&mut direct.session, *to, message, attempt, now);
-            }
+            (
+                Some(
+                    Ask::DirectTunnel(to, message)
+                    | Ask::DirectAlive(to, message)
+                    | Ask::DirectShow(to, message)
+                    | Ask::DirectProbe(to, message),
+                ),
+                _,
+                Some(direct),
+            ) => mail.send_on(&mut direct.session, *to, message, attempt, now),
             _ => {}
         }
     }
@@ -224,8 +252,13 @@ impl Path {
     pub(super) fn unanswered(&mut self, ask: Ask, now: Instant, mail: &mut Mail) {
         let relay = self.leg.as_ref().map(|leg| leg.address);
         let (message, to) = match &ask {
-            Ask::LegTunnel(message) | Ask::LegAlive(message) => (message.kind(), relay),
-            Ask::DirectTunnel(to, message) | Ask::DirectAlive(to, message) => (message.kind(), Some(*to)),
+            Ask::LegTunnel(message) | Ask::LegAlive(message) | Ask::LegShow(message) => {
+                (message.kind(), relay)
+            }
+            Ask::DirectTunnel(to, message)
+            | Ask::DirectAlive(to, message)
+            | Ask::DirectShow(to, message)
+            | Ask::DirectProbe(to, message) => (message.kind(), Some(*to)),
         };
         if let Some(to) = to {
             mail.journal.note(now, What::GaveUp { message, to });
@@ -249,6 +282,9 @@ impl Path {
                 self.direct_failed(now);
                 self.choose("the peer does not answer directly", now, mail);
             }
+            // The procedure goes on; and Path Keep-alives find out whether the way works.
+            Ask::LegShow(_) | Ask::DirectProbe(..) => {}
+            Ask::DirectShow(..) => self.doubt_remains(now),
             Ask::DirectTunnel(..) => {
                 if self.asks_of(Ask::is_try).is_empty() {
                     self.direct_failed(now);
@@ -262,7 +298,7 @@ impl Path {
     }
 
     /// The direct way does not work, for now: beside a relay it is tried again, without one the path is directed anew.
-    fn direct_failed(&mut self, now: Instant) {
+    pub(super) fn direct_failed(&mut self, now: Instant) {
         let relayed = self.leg.is_some();
         let Some(direct) = &mut self.direct else { return };
         direct.fail(now);

@@ -16,9 +16,13 @@ impl Path {
     pub(super) fn choose(&mut self, cause: &'static str, now: Instant, mail: &mut Mail) {
         let direct = self.direct.as_ref();
         let relayed = self.leg.as_ref().filter(|leg| leg.stands);
-        let (route, remote) = match (direct.and_then(Direct::proved), relayed) {
-            (Some(address), _) => (RouteName::Direct, Some(address)),
-            (None, Some(leg)) => (leg.mode.into(), Some(leg.address)),
+        let proved = direct.and_then(Direct::proved);
+        let (route, remote) = match (proved, relayed) {
+            (Some(address), None) => (RouteName::Direct, Some(address)),
+            (Some(address), Some(_)) if !direct.is_some_and(|direct| direct.doubted) => {
+                (RouteName::Direct, Some(address))
+            }
+            (_, Some(leg)) => (leg.mode.into(), Some(leg.address)),
             (None, None) => match direct.and_then(|direct| direct.provisional) {
                 Some(address) => (RouteName::Direct, Some(address)),
                 None => (RouteName::None, None),
@@ -28,8 +32,9 @@ impl Path {
             Some(remote) => {
                 self.next_keep_alive.get_or_insert(now + self.pace.keep_alive);
                 (self.stood, self.lost) = (true, false);
-                self.send_to(remote);
+                self.go(route, remote, cause, now, mail);
                 self.signals.push_back(Signal::Stands);
+                return;
             }
             // A path that once stood is worth directing anew; one that never did has failed.
             None if self.stood => {
@@ -38,6 +43,30 @@ impl Path {
             }
             None => self.signals.push_back(Signal::Failed),
         }
+        self.note_way(route, remote, cause, now, mail);
+    }
+
+    /// Packets take the way `route` to `remote` from now on.
+    pub(super) fn go(
+        &mut self,
+        route: RouteName,
+        remote: SocketAddr,
+        cause: &'static str,
+        now: Instant,
+        mail: &mut Mail,
+    ) {
+        self.send_to(remote);
+        self.note_way(route, Some(remote), cause, now, mail);
+    }
+
+    fn note_way(
+        &mut self,
+        route: RouteName,
+        remote: Option<SocketAddr>,
+        cause: &'static str,
+        now: Instant,
+        mail: &mut Mail,
+    ) {
         if (route, remote) != (self.route, self.remote) || !self.noted {
             (self.route, self.remote, self.noted) = (route, remote, true);
             self.cause = cause;
@@ -106,14 +135,16 @@ impl Path {
         }
     }
 
-    /// Packets keep to no address that is not one of `addresses`.
-    pub(in crate::terminal) fn keep_within(&mut self, addresses: &[IpAddr]) {
-        if self.kept.is_some_and(|kept| !addresses.contains(&kept)) {
+    /// Packets keep to no address that is not one of `addresses`: whether they did.
+    pub(in crate::terminal) fn keep_within(&mut self, addresses: &[IpAddr]) -> bool {
+        let left = self.kept.is_some_and(|kept| !addresses.contains(&kept));
+        if left {
             self.set_kept(None);
         }
+        left
     }
 
-    fn set_kept(&mut self, local: Option<IpAddr>) {
+    pub(super) fn set_kept(&mut self, local: Option<IpAddr>) {
         self.kept = local;
         self.signals.push_back(Signal::Data(DataUpdate::Keep { path: self.id, local }));
     }
@@ -131,6 +162,11 @@ impl Path {
         let direct = self.direct.as_ref();
         match (self.route, &self.leg) {
             (RouteName::Direct, _) => match direct.map(|direct| (direct.proved(), direct.provisional)) {
+                Some((Some(address), _)) if direct.is_some_and(|direct| direct.doubted) => {
+                    format!(
+                        "there is no relay, and an end is at another address: {address} is not proved anew yet"
+                    )
+                }
                 Some((Some(address), _)) => {
                     format!("the peer answers at {address}: both directions are proved")
                 }

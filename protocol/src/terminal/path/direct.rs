@@ -44,6 +44,10 @@ pub(super) struct Direct {
     waits: u32,
     /// When it is tried again.
     again: Option<Instant>,
+    /// Whether an end is at another address since it was proved, and no answer has come from there: a relay that is there serves meanwhile.
+    pub(super) doubted: bool,
+    /// The sequence number of the peer's newest word that it is at another address.
+    moved_at: u64,
 }
 
 impl Direct {
@@ -58,6 +62,8 @@ impl Direct {
             asked: 0,
             waits: 0,
             again: None,
+            doubted: false,
+            moved_at: 0,
         }
     }
 
@@ -67,6 +73,22 @@ impl Direct {
             Stage::Proved { address, .. } => Some(address),
             _ => None,
         }
+    }
+
+    /// The peer says, in its message `sequence`, that it is at `address` now: true where that is newer than what it said before, and
+    /// another address than the one where it was proved to be. The way there is in doubt.
+    pub(super) fn peer_moved(&mut self, sequence: u64, address: SocketAddr) -> bool {
+        if sequence <= self.moved_at {
+            return false;
+        }
+        self.moved_at = sequence;
+        match &mut self.stage {
+            Stage::Proved { address: known, .. } if *known != address => *known = address,
+            _ => return false,
+        }
+        self.doubted = true;
+        self.name(address);
+        true
     }
 
     /// Begins a try: the addresses to ask.
@@ -98,18 +120,22 @@ impl Direct {
             return false;
         }
         self.stage = Stage::Proved { address, since: now };
-        self.again = None;
+        (self.again, self.doubted) = (None, false);
+        self.name(address);
+        true
+    }
+
+    fn name(&mut self, address: SocketAddr) {
         if !self.candidates.contains(&address) {
             // The newest is the likeliest: the peer's NAT may show it at a port that nobody could name.
             self.candidates.truncate(MOST_ASKED - 1);
             self.candidates.insert(0, address);
         }
-        true
     }
 
     /// The peer does not answer any more, or never did.
     pub(super) fn fail(&mut self, now: Instant) {
-        self.provisional = None;
+        (self.provisional, self.doubted) = (None, false);
         let lost = match self.stage {
             Stage::Proved { address, since } => {
                 if now.since(since) >= LONGEST_WAIT {
@@ -162,6 +188,9 @@ impl Direct {
                 format!("the peer stopped answering directly at {address}{later}")
             }
             (Stage::Failed { lost: None }, None) => format!("no direct answer from {named}{later}"),
+            (Stage::Proved { address, .. }, _) if self.doubted => {
+                format!("an end is at another address: the direct way to {address} is being proved anew")
+            }
             (Stage::Proved { address, .. }, _) => format!("the direct way to {address} is proved just now"),
         }
     }

@@ -51,6 +51,16 @@ impl Leg {
         }
     }
 
+    /// The session that a message of `kind` is sent in. Both count in one row, so that the relay knows what is newest, under whichever key.
+    pub(super) fn sending(&mut self, kind: Kind) -> &mut TunnelSession {
+        let (session, other) = match kind {
+            Kind::TunnelRequest => (&mut self.temp, &self.common),
+            _ => (&mut self.common, &self.temp),
+        };
+        session.go_on_above(other);
+        session
+    }
+
     /// The session that messages of `kind` travel in.
     pub(super) fn session(&mut self, kind: Kind) -> &mut TunnelSession {
         match kind {
@@ -59,8 +69,8 @@ impl Leg {
         }
     }
 
-    /// The Tunnel Request that brings the relay the common key.
-    pub(super) fn request(&self, request: RequestId) -> Message {
-        TunnelRequest { request, common_key: Some(self.common_key.clone()) }.into()
+    /// The Tunnel Request that brings the relay the common key; where it has that, the request shows it that this end `moved`.
+    pub(super) fn request(&self, request: RequestId, moved: bool) -> Message {
+        TunnelRequest { request, moved, common_key: Some(self.common_key.clone()) }.into()
     }
 }

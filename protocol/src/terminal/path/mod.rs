@@ -4,12 +4,13 @@
 //! (T4.1.2-b), is held open by Path Keep-alives, and falls back to the RS, or asks to be directed anew, when they stay unanswered.
 //!
 //! [`leg`] is the way through a relay, [`direct`](mod@direct) the one from end to end, [`choice`] which of them packets take, and why;
-//! [`asks`] is what is said on both.
+//! [`asks`] is what is said on both, and [`show`] what is said at once where an end is at another address.
 
 mod asks;
 mod choice;
 mod direct;
 mod leg;
+mod show;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
