@@ -93,11 +93,31 @@ pub fn of(handover: &Handover, trace: &[Json], first_data: Option<u64>) -> Break
         ("direction", "Route Direction", &received("RouteDirection")),
         ("tunnel", "the path stands", &moved),
     ];
-    for (name, until, is) in steps {
-        stage(name, until, seek(is));
+    let shown = shown(&own);
+    let mut rest = steps.map(|(name, until, is)| (name, until, seek(is))).to_vec();
+    rest.push(("first data", "first data packet in the new network", first_data));
+    // Data flows before the procedure is done.
+    if shown.is_some() {
+        rest.push(("shown", "a relay or peer answers at the new address", shown));
+        rest.sort_by_key(|(_, _, end)| (end.is_none(), *end));
     }
-    stage("first data", "first data packet in the new network", first_data);
+    rest.into_iter().for_each(|(name, until, end)| stage(name, until, end));
     out
+}
+
+/// When the new address was shown (`handover = "fast"`): the first answer to a Tunnel Request that says that the node moved, before its first
+/// Route Direction.
+fn shown(own: &[&Json]) -> Option<u64> {
+    let is =
+        |record: &Json, what: &str, message: &str| record["what"] == what && record["message"] == message;
+    let until = own.iter().position(|record| is(record, "received", "RouteDirection")).unwrap_or(own.len());
+    let asked = |record: &&&Json| is(record, "sent", "TunnelRequest") && record["fields"]["moved"] == true;
+    let requests: Vec<&Json> =
+        own[..until].iter().filter(asked).map(|record| &record["fields"]["request"]).collect();
+    let answer = own[..until].iter().find(|record| {
+        is(record, "received", "TunnelResponse") && requests.contains(&&record["fields"]["request"])
+    });
+    answer.map(|record| time(record))
 }
 
 fn time(record: &Json) -> u64 {
@@ -172,6 +192,32 @@ mod tests {
         assert_eq!(names[0], ("address", 201, 204));
         assert_eq!(names.last(), Some(&("first data", 219, 220)));
         assert_eq!((names.len(), told.missing.len()), (5, 0));
+    }
+
+    /// With `handover = "fast"` data flows before the procedure is done; no time is counted twice.
+    #[test]
+    fn what_is_shown_at_once_is_a_stage() {
+        let said = |t: u64, what: &str, message: &str, request: u64, moved: bool| {
+            let fields = json!({"request": request, "moved": moved});
+            json!({"t": t, "node": "mn", "what": what, "message": message, "fields": fields})
+        };
+        let trace = [
+            json!({"t": 201, "node": "mn", "what": "link-up", "interface": "wlan1"}),
+            said(202, "received", "TunnelResponse", 6, false),
+            json!({"t": 204, "node": "mn", "what": "addresses", "addresses": ["192.0.2.2"]}),
+            said(205, "sent", "TunnelRequest", 7, true),
+            said(206, "sent", "TunnelRequest", 8, false),
+            said(208, "received", "TunnelResponse", 8, false),
+            said(210, "received", "TunnelResponse", 7, false),
+            said(211, "received", "RegistrationResponse", 9, false),
+            said(219, "received", "RouteDirection", 9, false),
+            json!({"t": 227, "node": "mn", "what": "path-changed", "route": "RS-N"}),
+        ];
+        let (told, missing) = stages(&trace, Some(212));
+        let after_the_address =
+            [("shown", 6), ("registration", 1), ("first data", 1), ("direction", 7), ("tunnel", 8)];
+        assert_eq!(told[2..], after_the_address);
+        assert!(missing.is_empty());
     }
 
     #[test]
