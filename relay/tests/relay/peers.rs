@@ -156,7 +156,8 @@ impl Dc {
 pub(crate) fn tunnel_request(path: Path, end: Role) -> (TunnelSession, Vec<u8>) {
     let mut session =
         TunnelSession::new(&path.temp_key(end), Purpose::Tunnel, path.id, path.epoch, true, end);
-    let request = TunnelRequest { request: RequestId(7), common_key: Some(path.common_key(end)) };
+    let common_key = Some(path.common_key(end));
+    let request = TunnelRequest { request: RequestId(7), moved: false, common_key };
     let mut mail = Mail::new([2; 32], 1);
     let datagram = session.seal(&request.into(), &mut mail.rng).0;
     (session, datagram)
