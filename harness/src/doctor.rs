@@ -87,7 +87,9 @@ pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
             FlowKind::Http { .. } => &["curl", "busybox"],
             FlowKind::Ftp { .. } => &["curl", "vsftpd"],
             FlowKind::Sip { .. } => &["sipp"],
-            FlowKind::Udp { .. } | FlowKind::Probe { .. } | FlowKind::Exec { .. } => &[],
+            FlowKind::Dns { .. } | FlowKind::Udp { .. } | FlowKind::Probe { .. } | FlowKind::Exec { .. } => {
+                &[]
+            }
         });
     }
     let missing: Vec<&Tool> =

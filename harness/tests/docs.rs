@@ -223,6 +223,7 @@ handover = { node = "a", from = "eth0", to = "eth1" }
         r#"iperf3 = { from = "a", to = "b.test", duration = "1s" }"#,
         r#"iperf3 = { from = "a", to = "b.test", duration = "1s", udp = true, rate = "1mbit" }"#,
         r#"ping = { from = "a", to = "b.test" }"#,
+        r#"dns = { node = "t", name = "b.test" }"#,
         r#"http = { from = "a", to = "b.test" }"#,
         r#"ftp = { from = "a", to = "b.test", mode = "active" }"#,
         r#"sip = { from = "a", to = "b.test" }"#,

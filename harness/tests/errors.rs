@@ -52,6 +52,11 @@ fn capture_points_and_names_that_are_not_there() {
 }
 
 #[test]
+fn flows_that_cannot_be() {
+    insta::assert_snapshot!(refusal("flows.toml"));
+}
+
+#[test]
 fn nodes_described_together() {
     insta::assert_snapshot!(refusal("alike.toml"));
 }

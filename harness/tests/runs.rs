@@ -297,6 +297,74 @@ fn a_run_that_takes_too_long_is_exit_124() {
     assert_eq!(code(&run), 124, "{run:?}");
 }
 
+/// Flows that end in each way, and DNS questions with each kind of answer.
+const ENDS: &str = r#"
+schema = 1
+name   = "ends"
+about  = "flows end as they should, and names have the answers that they should"
+[node]
+root = { role = "dns", at = "internet", zone = "." }
+dc   = { role = "coordinator", at = "internet", zone = "dc.ntm.test", vips = "198.18.0.0/16" }
+rs   = { role = "relay", at = "internet" }
+gn   = { role = "general", at = "internet", name = "www.example.test" }
+mn   = { role = "terminal", at = "internet" }
+[[flow]]
+id   = "known"
+ends = "complete"
+dns  = { node = "mn", name = "www.example.test", count = 3, interval = "20ms" }
+[[flow]]
+id   = "unknown"
+ends = "failed"
+dns  = { node = "mn", name = "nobody.example.test", count = 2, interval = "20ms" }
+[[flow]]
+id   = "asked"
+ends = "complete"
+dns  = { node = "gn", server = "dc", name = "dc.ntm.test", record = "TXT", count = 1 }
+[[flow]]
+id       = "long"
+start    = "200ms"
+duration = "500ms"
+ends     = "cut"
+ping     = { from = "mn", to = "www.example.test", count = 1000, interval = "20ms" }
+[[flow]]
+id       = "asleep"
+duration = "200ms"
+ends     = "cut"
+exec     = { node = "gn", command = ["sleep", "60"], timeout = "60s" }
+[[flow]]
+id   = "bad"
+ends = "failed"
+exec = { node = "gn", command = ["false"] }
+[[expect]]
+check = "flow.known.answered == 3 and flow.known.resolved == 3 and flow.known.rcode == 'NOERROR' and flow.known.virtual and flow.known.addresses == flow.known.remote_address"
+fail  = "the terminal's stub"
+[[expect]]
+check = "flow.unknown.answered == 2 and flow.unknown.resolved == 0 and flow.unknown.rcode == 'NXDOMAIN'"
+fail  = "a name that nobody has"
+[[expect]]
+check = "flow.asked.rcode == 'NOERROR' and flow.asked.resolved == 1"
+fail  = "the DC's own DNS server"
+[[expect]]
+check = "flow.long.received > 5 and flow.long.received < 100"
+fail  = "a ping that is cut still says what it measured"
+"#;
+
+#[test]
+fn flows_end_as_they_should_and_another_end_fails_the_run() {
+    let home = Home::new();
+    let run = home.run(&home.scenario("ends", ENDS), &[]);
+    assert_eq!(code(&run), 0, "{}", String::from_utf8_lossy(&run.stdout));
+    let expectations = home.report()["expectations"].as_array().expect("a list").len();
+    assert_eq!(expectations, 10, "those of six flows, and four more");
+
+    let home = Home::new();
+    let run = home.run(&home.scenario("ends", &ENDS.replace("[\"false\"]", "[\"true\"]")), &[]);
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert_eq!(code(&run), 1, "{said}");
+    assert!(said.contains("flow `bad` did not end as its `ends` says"), "{said}");
+    assert!(said.contains("flow.bad.end = \"complete\""), "{said}");
+}
+
 /// A link that a transfer fills, and one that spoils what passes.
 const LINKS: &str = r#"
 schema = 1

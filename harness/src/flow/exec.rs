@@ -22,7 +22,7 @@ pub async fn run(
     let mut process = Process::start(id, &place.from, program, &place.folder, |command| {
         command.args(arguments);
     })?;
-    let exit = match process.finish(timeout).await {
+    let exit = match process.finish(place.at_most(timeout)).await {
         Some(status) => {
             status.code().map(f64::from).ok_or_else(|| format!("{program} was ended by a signal: {status}"))
         }

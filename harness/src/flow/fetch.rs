@@ -56,7 +56,7 @@ pub async fn run(id: &str, fetch: &Fetch<'_>, place: &Place) -> Result<(Quantiti
         ]);
         command.arg(output).args(fetch.arguments).arg(&fetch.url);
     })?;
-    let ended = client.finish(fetch.patience + Duration::from_secs(1));
+    let ended = client.finish(place.at_most(fetch.patience + Duration::from_secs(1)));
     let status = match &tap {
         None => ended.await,
         Some((tap, _)) => tap.pour(&got, ended).await.map_err(Failure::during(got.display()))?,

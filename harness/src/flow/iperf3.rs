@@ -92,7 +92,8 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
         }
     })?;
     let look = sockets(id, test.omit + test.duration / 2, place);
-    let (status, sockets) = tokio::join!(client.finish(test.omit + test.duration + GRACE), look);
+    let (status, sockets) =
+        tokio::join!(client.finish(place.at_most(test.omit + test.duration + GRACE)), look);
     let complete = status.is_some_and(|status| status.success());
     server.finish(Duration::from_secs(if complete { 3 } else { 0 })).await;
     let json = |text: &str| serde_json::from_str::<Json>(text).unwrap_or(Json::Null);

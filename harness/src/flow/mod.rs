@@ -1,10 +1,11 @@
 //! Traffic between nodes: real programs, started in the nodes' namespaces, and what they say they measured.
 //!
 //! A flow has a server, started before time begins and awaited until it listens, and a client, started at its time. Each kind
-//! is a module: [`iperf3`], [`ping`], [`http`], [`ftp`], [`sip`], [`datagrams`], [`probes`], [`exec`]. What only packets can tell is added afterwards by
+//! is a module: [`iperf3`], [`ping`], [`dns`], [`http`], [`ftp`], [`sip`], [`datagrams`], [`probes`], [`exec`]. What only packets can tell is added afterwards by
 //! [`measure`](crate::measure).
 
 pub mod datagrams;
+pub mod dns;
 pub mod exec;
 pub mod fetch;
 pub mod ftp;
@@ -20,11 +21,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::exit::Failure;
+use crate::judge::catalogue;
 use crate::judge::expr::Value;
 use crate::plan::{Plan, VIRTUAL};
-use crate::scenario::model::{Flow, FlowKind};
+use crate::scenario::model::{End, Flow, FlowKind};
 use crate::world::space::Space;
 
 /// Quantities by name; for one that could not be measured, why.
@@ -47,6 +50,8 @@ pub struct Place {
     pub peer: IpAddr,
     /// An address that the client reaches its peer by as an application does: a virtual one, or `peer`.
     pub towards: IpAddr,
+    /// The flow is ended after so long.
+    pub limit: Option<Duration>,
     /// Servers of several flows.
     pub shared: shared::Shared,
     /// Files of HTTP servers; not part of what the run leaves.
@@ -54,6 +59,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// How long the flow's program may take that needs `time`.
+    pub fn at_most(&self, time: Duration) -> Duration {
+        self.limit.map_or(time, |limit| limit.min(time))
+    }
+
     /// The client's own address as an application has it.
     pub fn own_address(&self) -> Result<IpAddr, Failure> {
         // Connecting sends nothing; it asks the routes.
@@ -96,6 +106,9 @@ pub fn port(index: usize) -> u16 {
 pub fn ends<'a>(flow: &'a Flow, plan: &'a Plan) -> (&'a str, Option<&'a str>) {
     match &flow.kind {
         FlowKind::Exec { node, .. } => (node.get_ref(), None),
+        FlowKind::Dns { node, server, .. } => {
+            (node.get_ref(), server.as_ref().map(|server| server.get_ref().as_str()))
+        }
         FlowKind::Iperf3 { ends, .. }
         | FlowKind::Ping { ends, .. }
         | FlowKind::Http { ends, .. }
@@ -123,12 +136,58 @@ pub async fn prepare(flow: &Flow, place: &Place, seed: u64) -> Result<Server, Fa
             datagrams::Server::start(to, place, *size, *reply, *whole).map(Server::Datagrams)
         }
         FlowKind::Probe { .. } => probes::Server::start(to, place).map(Server::Probes),
-        FlowKind::Udp { .. } | FlowKind::Ping { .. } | FlowKind::Exec { .. } => Ok(Server::None),
+        FlowKind::Udp { .. } | FlowKind::Ping { .. } | FlowKind::Dns { .. } | FlowKind::Exec { .. } => {
+            Ok(Server::None)
+        }
     }
 }
 
-/// Runs `flow` to its end. A flow that fails is a measurement, not a failure of the run.
+/// So long a program that was told to end may take to say what it measured.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Runs `flow` to its end, or until its time is over, and says which it was. A flow that fails is a measurement, not a failure of the run.
 pub async fn run(flow: &Flow, place: &Place, server: Server) -> Result<Quantities, Failure> {
+    let begin = tokio::time::Instant::now();
+    let driven = drive(flow, place, server);
+    let measured = match flow.duration {
+        None => Some(driven.await?),
+        Some(limit) => tokio::time::timeout(limit + LAST_WORDS, driven).await.ok().transpose()?,
+    };
+    let was_cut = flow.duration.is_some_and(|limit| begin.elapsed() >= limit);
+    let mut out = measured.unwrap_or_else(|| {
+        let names: Vec<&str> = catalogue::of_flow(&flow.kind).iter().map(|(name, ..)| *name).collect();
+        unmeasured(&names, "the flow was ended by its `duration` before it could tell")
+    });
+    let end = match was_cut {
+        true => End::Cut,
+        false if is_complete(&flow.kind, &out) => End::Complete,
+        false => End::Failed,
+    };
+    out.insert("end".to_owned(), Ok(Value::Text(end.word().to_owned())));
+    Ok(out)
+}
+
+/// Whether a flow that ended by itself did what it was there for.
+pub fn is_complete(kind: &FlowKind, measured: &Quantities) -> bool {
+    let value = |name: &str| measured.get(name).and_then(|value| value.as_ref().ok());
+    let truth = |name: &str| value(name) == Some(&Value::Truth(true));
+    let number = |name: &str| match value(name) {
+        Some(Value::Number(number)) => Some(*number),
+        _ => None,
+    };
+    match kind {
+        FlowKind::Iperf3 { .. } | FlowKind::Ftp { .. } | FlowKind::Sip { .. } => truth("completed"),
+        FlowKind::Http { .. } => truth("intact") && number("status") == Some(200.0),
+        FlowKind::Ping { .. } | FlowKind::Udp { .. } => {
+            number("received").is_some_and(|received| received > 0.0)
+        }
+        FlowKind::Probe { .. } => number("in_arrived").is_some_and(|arrived| arrived > 0.0),
+        FlowKind::Dns { .. } => number("resolved").is_some() && number("resolved") == number("sent"),
+        FlowKind::Exec { .. } => number("exit") == Some(0.0),
+    }
+}
+
+async fn drive(flow: &Flow, place: &Place, server: Server) -> Result<Quantities, Failure> {
     let id = flow.id.get_ref();
     match (&flow.kind, server) {
         (
@@ -149,6 +208,10 @@ pub async fn run(flow: &Flow, place: &Place, server: Server) -> Result<Quantitie
         }
         (FlowKind::Ping { ends, count, interval }, _) => {
             ping::run(id, ends.to.get_ref().as_str(), *count, *interval, place).await
+        }
+        (FlowKind::Dns { name, record, count, interval, .. }, _) => {
+            let (name, count, interval) = (name.get_ref().as_str(), *count, *interval);
+            dns::run(id, &dns::Questions { name, kind: *record, count, interval }, place).await
         }
         (FlowKind::Http { ends, .. }, Server::Http(server)) => {
             http::run(id, ends.to.get_ref().as_str(), place, server).await

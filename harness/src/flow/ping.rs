@@ -37,7 +37,8 @@ pub async fn run(
         ]);
     })?;
     let whole = interval.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)) + GRACE;
-    client.finish(whole).await;
+    // At this signal it says what it measured.
+    client.interrupt(place.at_most(whole)).await;
     Ok(read(&client.printed(), &client.complaint()))
 }
 

@@ -100,12 +100,21 @@ impl Process {
 
     /// Waits for its end for `time`, then tells it to end, then makes it. `None`: it had to be told.
     pub async fn finish(&mut self, time: Duration) -> Option<ExitStatus> {
+        self.end(time, Signal::SIGTERM).await
+    }
+
+    /// The same with ^C's signal.
+    pub async fn interrupt(&mut self, time: Duration) -> Option<ExitStatus> {
+        self.end(time, Signal::SIGINT).await
+    }
+
+    async fn end(&mut self, time: Duration, signal: Signal) -> Option<ExitStatus> {
         if let Ok(Ok(status)) = tokio::time::timeout(time, self.child.wait()).await {
             return Some(status);
         }
         if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
             // It may end just now.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            let _ = kill(Pid::from_raw(pid), signal);
         }
         if tokio::time::timeout(END_WITHIN, self.child.wait()).await.is_err() {
             // Nothing more can be done about it; the world's end ends it.

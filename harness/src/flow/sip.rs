@@ -79,7 +79,7 @@ pub async fn run(id: &str, calls: &Calls<'_>, place: &Place) -> Result<Quantitie
         command.args(["-timeout", &format!("{}s", whole.as_secs()), "-timeout_error"]);
         command.args(["-trace_stat", "-fd", "1", "-stf"]).arg(&statistics);
     })?;
-    let status = client.finish(whole + Duration::from_secs(1)).await;
+    let status = client.finish(place.at_most(whole + Duration::from_secs(1))).await;
     let text = fs::read_to_string(&statistics).unwrap_or_default();
     let mut out = read(&text, &client.complaint());
     let completed = status.is_some_and(|status| status.success());

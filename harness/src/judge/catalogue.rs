@@ -50,6 +50,23 @@ const IPERF3_UDP: &[Entry] = &[
     ("jitter_ms", Kind::Number, "the receiver's jitter, as of RFC 1889"),
 ];
 
+const DNS: &[Entry] = &[
+    ("sent", Kind::Number, "questions"),
+    ("answered", Kind::Number, "of these, those that were answered, whatever the answer"),
+    ("resolved", Kind::Number, "of these, those whose answer has a record of the kind asked for"),
+    (
+        "rcode",
+        Kind::Text,
+        "the last answer's code, as in RFC 1035 and its successors: `NOERROR`, `NXDOMAIN`, `SERVFAIL`",
+    ),
+    ("addresses", Kind::Text, "all addresses that were answered, each once, in order, parted by spaces"),
+    ("remote_address", Kind::Text, "the first of them"),
+    ("virtual", Kind::Truth, "all of them are virtual"),
+    ("time_first_ms", Kind::Number, "from the first question to its answer"),
+    ("time_p50_ms", Kind::Number, "the median over all questions that were answered"),
+    ("time_max_ms", Kind::Number, "the longest of them"),
+];
+
 const PING: &[Entry] = &[
     ("sent", Kind::Number, "echo requests"),
     ("received", Kind::Number, "answers"),
@@ -136,6 +153,9 @@ const EXEC: &[Entry] = &[
     ("stdout", Kind::Text, "what it printed, without white space at the end"),
     ("time_ms", Kind::Number, "how long it ran"),
 ];
+
+/// Of every flow.
+pub const END: Entry = ("end", Kind::Text, "how it ended: `complete`, `failed`, or `cut` by its `duration`");
 
 /// Of every flow that asks for a name.
 const BY_NAME: &[Entry] = &[
@@ -376,6 +396,7 @@ pub fn of_flow(kind: &FlowKind) -> &'static [Entry] {
         FlowKind::Iperf3 { udp: true, .. } => IPERF3_UDP,
         FlowKind::Iperf3 { .. } => IPERF3,
         FlowKind::Ping { .. } => PING,
+        FlowKind::Dns { .. } => DNS,
         FlowKind::Http { .. } => HTTP,
         FlowKind::Ftp { .. } => FTP,
         FlowKind::Sip { .. } => SIP,
@@ -389,7 +410,7 @@ pub fn of_flow(kind: &FlowKind) -> &'static [Entry] {
 pub fn of(scenario: &Scenario) -> Catalogue {
     let mut out = Catalogue::new();
     for flow in &scenario.flows {
-        for (name, kind, about) in of_flow(&flow.kind) {
+        for (name, kind, about) in of_flow(&flow.kind).iter().chain([&END]) {
             out.insert(format!("flow.{}.{name}", flow.id.get_ref()), (*kind, *about));
         }
         for (name, kind, about) in BY_NAME.iter().filter(|_| flow.kind.ends().is_some()) {

@@ -278,7 +278,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
                 Ending::Interrupted => "the run was interrupted",
                 _ => "the flow did not come to its end",
             };
-            for (name, ..) in catalogue::of_flow(&flow.kind) {
+            for (name, ..) in catalogue::of_flow(&flow.kind).iter().chain([&catalogue::END]) {
                 out.insert(format!("flow.{id}.{name}"), Err(why.to_owned()));
             }
             // What came until then is known.

@@ -28,10 +28,10 @@ use crate::plan::{Plan, VIRTUAL};
 use crate::probe::{self, Probes};
 use crate::progress::Progress;
 use crate::report::{environment, events};
-use crate::scenario::model::Role;
+use crate::scenario::model::{FlowKind, Role};
 use crate::timeline::{self, Order, OrderKind};
 use crate::trace::Trace;
-use crate::world::build::{World, impaired_later};
+use crate::world::build::{STUB, World, impaired_later};
 use crate::world::enter::{SOCKETS, release_signals};
 use crate::world::space::Space;
 use crate::{capture, clock, doctor, transitions};
@@ -267,7 +267,12 @@ impl<'a> Lab<'a> {
             let (from_name, to) = flow::ends(flow, &job.plan);
             let place = world.space(from_name).and_then(|from| {
                 let address = |node: &str| job.plan.host(node).map(crate::plan::HostPlan::address);
-                let peer = to.and_then(address).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+                let peer = match &flow.kind {
+                    // Without another server it is the node's own.
+                    FlowKind::Dns { server: None, .. } => Some(STUB.into()),
+                    _ => to.and_then(address),
+                };
+                let peer = peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
                 let is_terminal = job.plan.host(from_name).is_some_and(crate::plan::HostPlan::is_terminal);
                 let towards = VIRTUAL.host(1).filter(|_| is_terminal).map_or(peer, IpAddr::V4);
                 Ok(Place {
@@ -278,6 +283,7 @@ impl<'a> Lab<'a> {
                     port: flow::port(index),
                     peer,
                     towards,
+                    limit: flow.duration,
                     shared: shared.clone(),
                     pages: Path::new(SOCKETS).join("pages"),
                 })

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::time::Duration;
 
+use hickory_proto::rr::RecordType;
 use ntm_nat::Behaviour;
 use ntm_protocol::addr::{Fqdn, VipRange};
 use serde::Serialize;
@@ -247,8 +248,38 @@ pub struct Flow {
     pub id: Spanned<String>,
     /// When it starts, from the moment all daemons are ready.
     pub start: Duration,
+    /// It is ended after so long.
+    pub duration: Option<Duration>,
+    /// How it should end, where the scenario says so.
+    pub ends: Option<End>,
     /// What it is.
     pub kind: FlowKind,
+}
+
+/// How a flow ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It did what it was there for.
+    Complete,
+    /// It ended by itself without that.
+    Failed,
+    /// Its time was over first.
+    Cut,
+}
+
+impl End {
+    /// Their words in scenario files and reports.
+    pub const WORDS: &[(&str, Self)] =
+        &[("complete", Self::Complete), ("failed", Self::Failed), ("cut", Self::Cut)];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Cut => "cut",
+        }
+    }
 }
 
 /// What a flow is.
@@ -280,6 +311,21 @@ pub enum FlowKind {
         /// How many requests.
         count: u64,
         /// Time between them.
+        interval: Duration,
+    },
+    /// DNS questions.
+    Dns {
+        /// Where they are asked.
+        node: Spanned<String>,
+        /// Who is asked; the node's own resolver unless given.
+        server: Option<Spanned<String>>,
+        /// The name asked for.
+        name: Spanned<String>,
+        /// The records asked for.
+        record: RecordType,
+        /// How many questions.
+        count: u64,
+        /// From one to the next.
         interval: Duration,
     },
     /// A page fetched with curl from an HTTP server.
@@ -356,6 +402,7 @@ impl FlowKind {
         match self {
             Self::Iperf3 { .. } => "iperf3",
             Self::Ping { .. } => "ping",
+            Self::Dns { .. } => "dns",
             Self::Http { .. } => "http",
             Self::Ftp { .. } => "ftp",
             Self::Sip { .. } => "sip",
@@ -375,7 +422,7 @@ impl FlowKind {
             | Self::Sip { ends, .. }
             | Self::Udp { ends, .. }
             | Self::Probe { ends, .. } => Some(ends),
-            Self::Exec { .. } => None,
+            Self::Dns { .. } | Self::Exec { .. } => None,
         }
     }
 }
@@ -557,20 +604,22 @@ impl Scenario {
     /// When the last flow should have ended and the last action be done.
     pub fn horizon(&self) -> Duration {
         let flows = self.flows.iter().map(|flow| {
-            flow.start
-                + match &flow.kind {
-                    FlowKind::Iperf3 { duration, omit, .. } => *omit + *duration,
-                    FlowKind::Ping { count, interval, .. } | FlowKind::Udp { count, interval, .. } => {
-                        interval.saturating_mul(u32::try_from(*count).unwrap_or(u32::MAX))
-                    }
-                    FlowKind::Http { .. } => Duration::from_secs(10),
-                    FlowKind::Ftp { size, rate, .. } => ftp::time(*size, *rate),
-                    FlowKind::Sip { calls, duration, .. } => {
-                        duration.saturating_mul(u32::try_from(*calls).unwrap_or(u32::MAX))
-                    }
-                    FlowKind::Probe { duration, .. } => *duration,
-                    FlowKind::Exec { timeout, .. } => *timeout,
+            let needs = match &flow.kind {
+                FlowKind::Iperf3 { duration, omit, .. } => *omit + *duration,
+                FlowKind::Ping { count, interval, .. }
+                | FlowKind::Dns { count, interval, .. }
+                | FlowKind::Udp { count, interval, .. } => {
+                    interval.saturating_mul(u32::try_from(*count).unwrap_or(u32::MAX))
                 }
+                FlowKind::Http { .. } => Duration::from_secs(10),
+                FlowKind::Ftp { size, rate, .. } => ftp::time(*size, *rate),
+                FlowKind::Sip { calls, duration, .. } => {
+                    duration.saturating_mul(u32::try_from(*calls).unwrap_or(u32::MAX))
+                }
+                FlowKind::Probe { duration, .. } => *duration,
+                FlowKind::Exec { timeout, .. } => *timeout,
+            };
+            flow.start + flow.duration.map_or(needs, |limit| limit.min(needs))
         });
         let actions = self.actions.iter().map(|action| match &action.kind {
             ActionKind::Handover { gap, overlap, .. } => action.time + *gap + *overlap,

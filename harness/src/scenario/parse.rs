@@ -12,7 +12,7 @@ use super::model::{
     Coordinator, HANDOVERS, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario,
     Shape, Terminal,
 };
-use super::parse_events::{actions, expectations, flows};
+use super::parse_events::{actions, expectations, flows, implied};
 use super::parse_nat::behaviour;
 use super::prefix::{Prefix, Site6};
 use super::read::{Problems, Table};
@@ -52,6 +52,8 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
     let about = top.need_text("about").map(Spanned::into_inner).unwrap_or_default();
     let (internet, internet6) = internet(&top);
     let (described, nodes) = nodes(&top);
+    let flows = flows(&top);
+    let judged = implied(&flows).chain(expectations(&top)).collect();
     let scenario = Scenario {
         name,
         about,
@@ -65,9 +67,9 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         links: named(&top, "link", link),
         routers: named(&top, "router", router),
         nodes: described,
-        flows: flows(&top),
+        flows,
         actions: actions(&top),
-        expectations: expectations(&top),
+        expectations: judged,
         tables: tables(&top),
         seed_place: seed(document.get_ref()).map(|(place, _)| place),
         matrix: matrix(&top, document.get_ref(), &source.text),

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
+use hickory_proto::rr::RecordType;
 use toml::Spanned;
 
-use super::model::{Action, ActionKind, After, Check, Ends, Expectation, Flow, FlowKind};
+use super::model::{Action, ActionKind, After, Check, End, Ends, Expectation, Flow, FlowKind};
 use super::parse::{link, need_duration};
 use super::read::{Table, Value};
 use super::source::{Problem, suggest};
 use super::units;
 use crate::flow::ftp::Mode;
-use crate::flow::{datagrams, probes};
+use crate::flow::{datagrams, dns, probes};
 use crate::judge::{expr, sequence};
 
 /// The tagged tables of which an entry has exactly one.
-const FLOWS: &[&str] = &["iperf3", "ping", "http", "ftp", "sip", "udp", "probe", "exec"];
+const FLOWS: &[&str] = &["iperf3", "ping", "dns", "http", "ftp", "sip", "udp", "probe", "exec"];
 const ACTIONS: &[&str] = &["handover", "address", "interface", "link", "kill", "start"];
 
 /// `[[flow]]`
@@ -23,6 +24,16 @@ pub(super) fn flows(top: &Table<'_, '_>) -> Vec<Flow> {
     for table in top.tables("flow") {
         let id = table.need_text("id");
         let start = table.duration("start").unwrap_or_default();
+        let duration = table.duration("duration");
+        if let (Some(Duration::ZERO), Some(value)) = (duration, table.get("duration")) {
+            table.problem(value.span(), "a flow lasts for some time, as in \"10s\"");
+        }
+        let ends = table.choice("ends", End::WORDS);
+        if let (Some(End::Cut), None, Some(value)) =
+            (ends.as_ref().map(|ends| *ends.get_ref()), duration, table.get("ends"))
+        {
+            table.problem(value.span(), "what ends a flow is its `duration`: give it one");
+        }
         let kind = tagged(&table, FLOWS).and_then(|(tag, inner)| {
             let kind = flow_kind(tag, &inner);
             inner.finish();
@@ -30,7 +41,7 @@ pub(super) fn flows(top: &Table<'_, '_>) -> Vec<Flow> {
         });
         table.finish();
         if let (Some(id), Some(kind)) = (id, kind) {
-            out.push(Flow { id, start, kind });
+            out.push(Flow { id, start, duration, ends: ends.map(Spanned::into_inner), kind });
         }
     }
     out
@@ -68,6 +79,18 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             let count = table.integer("count", 1, 100_000).unwrap_or(5);
             let interval = table.duration("interval").unwrap_or(Duration::from_millis(200));
             FlowKind::Ping { ends: ends?, count, interval }
+        }
+        "dns" => {
+            let (node, name) = (table.need_text("node"), table.need_text("name"));
+            if let Some(name) = &name
+                && let Err(error) = hickory_proto::rr::Name::from_ascii(name.get_ref())
+            {
+                table.problem(name.span(), format!("{:?} is no DNS name: {error}", name.get_ref()));
+            }
+            let record = table.choice("record", dns::TYPES).map_or(RecordType::A, Spanned::into_inner);
+            let count = table.integer("count", 1, 100_000).unwrap_or(5);
+            let interval = table.duration("interval").unwrap_or(Duration::from_millis(100));
+            FlowKind::Dns { node: node?, server: table.text("server"), name: name?, record, count, interval }
         }
         "http" => {
             let ends = ends(table);
@@ -218,6 +241,17 @@ fn action_kind(tag: &str, table: &Table<'_, '_>) -> Option<ActionKind> {
             Some(ActionKind::Link { name: name?, shape })
         }
     }
+}
+
+/// What flows say themselves of how they should end.
+pub(super) fn implied(flows: &[Flow]) -> impl Iterator<Item = Expectation> {
+    flows.iter().filter_map(|flow| {
+        let (id, ends) = (flow.id.get_ref(), flow.ends?.word());
+        let text = format!("flow.{id}.end == '{ends}'");
+        // An id that makes it none is refused by itself.
+        let check = Check::Expression(Spanned::new(flow.id.span(), expr::parse(&text).ok()?));
+        Some(Expectation { check, fail: format!("flow `{id}` did not end as its `ends` says") })
+    })
 }
 
 /// `[[expect]]`

@@ -8,7 +8,9 @@ use ntm_nat::Behaviour;
 use toml::Spanned;
 
 use super::measured::{self, Must};
-use super::model::{ActionKind, Check, Coordinator, FlowKind, Node, Place, Role, Scenario};
+use hickory_proto::rr::RecordType;
+
+use super::model::{ActionKind, Check, Coordinator, End, FlowKind, Node, Place, Role, Scenario};
 use super::parse::Parsed;
 use super::prefix::Prefix;
 use super::read::Problems;
@@ -405,6 +407,27 @@ impl Resolve<'_> {
                 && !matches!(node.role, Role::General { .. })
             {
                 self.note(ends.to.span(), format!("calls go to general nodes, and `{key}` is none"));
+            }
+            if let FlowKind::Dns { node, server, name, record, .. } = &flow.kind {
+                self.node(node);
+                server.iter().for_each(|server| self.node(server));
+                let asks = self.scenario.nodes.get(node.get_ref());
+                let has_resolver = asks.is_none_or(|node| matches!(node.role, Role::Terminal(_)));
+                if server.is_none() && !has_resolver {
+                    self.note(
+                        node.span(),
+                        format!("`{}` has no DNS server, only a hosts file: name a `server`", node.get_ref()),
+                    );
+                }
+                let wanted = name.get_ref().trim_end_matches('.');
+                // Whoever asks a server of his choice, or for no address, knows why; and so does who expects nothing.
+                let is_for_anything = server.is_some() || *record != RecordType::A;
+                if !is_for_anything
+                    && flow.ends != Some(End::Failed)
+                    && !names.iter().any(|name| name == wanted)
+                {
+                    self.unknown(name, "node named", names.iter().map(String::as_str));
+                }
             }
             if let FlowKind::Exec { node, command, .. } = &flow.kind {
                 self.node(node);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ntm_protocol::expiry::earliest;
 use ntm_protocol::time::Instant;
 use ntm_sim::talk::Numbered;
 use ntm_sim::{Talk, TalkId, World};
@@ -15,7 +16,7 @@ use crate::judge::expr::Value;
 use crate::plan::{InterfacePlan, Plan};
 use crate::run::limit;
 use crate::run::result::{Ending, Record};
-use crate::scenario::model::{ActionKind, Flow, FlowKind, Link, Scenario};
+use crate::scenario::model::{ActionKind, End, Flow, FlowKind, Link, Scenario};
 use crate::timeline::{Addresses, Handover, about, interface};
 use crate::trace;
 
@@ -118,6 +119,15 @@ fn agenda<'a>(scenario: &'a Scenario, plan: &Plan) -> Result<Vec<(Duration, Deed
 struct Running<'a> {
     flow: &'a Flow,
     talk: TalkId,
+    /// When its `duration` is over.
+    until: Option<Instant>,
+}
+
+impl Running<'_> {
+    /// When it waits no longer.
+    fn deadline(&self, world: &World) -> Option<Instant> {
+        earliest([deadline(world.heard(self.talk)), self.until])
+    }
 }
 
 struct Stage<'a, 'w> {
@@ -206,7 +216,8 @@ impl<'a> Stage<'a, '_> {
         self.note(ends.from.get_ref(), "flow-started", json!({ "flow": flow.id.get_ref() }));
         let count = usize::try_from(*count).unwrap_or(usize::MAX);
         let talk = self.built.world.ping(from, ends.to.get_ref(), count, *interval);
-        self.running.push(Running { flow, talk });
+        let until = flow.duration.map(|limit| self.built.world.now() + limit);
+        self.running.push(Running { flow, talk, until });
         Ok(())
     }
 
@@ -219,7 +230,7 @@ impl<'a> Stage<'a, '_> {
                 return;
             }
             let talks: Vec<TalkId> = self.running.iter().map(|running| running.talk).collect();
-            let deadlines = talks.iter().filter_map(|talk| deadline(self.built.world.heard(*talk)));
+            let deadlines = self.running.iter().filter_map(|running| running.deadline(&self.built.world));
             let next = deadlines.chain([until]).min().unwrap_or(until).max(now);
             let stages = |world: &World| talks.iter().map(|talk| stage(world.heard(*talk))).sum::<u32>();
             let before = stages(&self.built.world);
@@ -231,14 +242,22 @@ impl<'a> Stage<'a, '_> {
         let now = self.built.world.now();
         let world = &self.built.world;
         let has_ended = |running: &Running<'_>| {
-            let talk = world.heard(running.talk);
-            stage(talk) == ENDED || deadline(talk).is_some_and(|deadline| now >= deadline)
+            let over = running.deadline(world).is_some_and(|deadline| now >= deadline);
+            stage(world.heard(running.talk)) == ENDED || over
         };
         let (ended, running) = std::mem::take(&mut self.running).into_iter().partition(has_ended);
         self.running = running;
-        for Running { flow, talk } in ended {
+        for Running { flow, talk, until } in ended {
+            self.built.world.hang_up(talk);
+            let was_cut = until.is_some_and(|until| now >= until);
             let heard = self.built.world.heard(talk);
-            let quantities = measured(heard);
+            let mut quantities = measured(heard);
+            let end = match was_cut {
+                true => End::Cut,
+                false if flow::is_complete(&flow.kind, &quantities) => End::Complete,
+                false => End::Failed,
+            };
+            quantities.insert("end".to_owned(), Ok(Value::Text(end.word().to_owned())));
             self.record.round_trips.insert(flow.id.get_ref().clone(), round_trips(heard, self.begin));
             let (node, id) = (flow::ends(flow, self.plan).0, flow.id.get_ref());
             self.note(node, "flow-ended", json!({ "flow": id }));

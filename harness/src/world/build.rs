@@ -435,11 +435,14 @@ fn nameless() -> Names {
     Names { resolver: None, hosts: Vec::new() }
 }
 
+/// Where a terminal answers its applications' DNS questions.
+pub const STUB: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
+
 /// Terminals ask their own stub for every name. Others know general nodes by an ordinary hosts file. What all know so is where relays
 /// really are: nobody's applications speak to them, but whoever measures does.
 fn names_of(host: &HostPlan, names: &[(IpAddr, String)], relays: &[(IpAddr, String)]) -> Names {
     if host.is_terminal() {
-        Names { resolver: Some(Ipv4Addr::new(127, 0, 0, 53)), hosts: relays.to_vec() }
+        Names { resolver: Some(STUB), hosts: relays.to_vec() }
     } else {
         Names { resolver: None, hosts: names.to_vec() }
     }
