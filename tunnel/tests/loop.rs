@@ -17,7 +17,7 @@ use ntm_protocol::wire::{Reason, Refusal, Role};
 use ntm_tunnel::{
     Egress, Event, Ingress, Plane, PlaneError, PlaneOptions, Tun, TunConfig, TunError, Udp, UdpConfig,
 };
-use world::{Node, PORT, World, iperf3, must, pings, real, run, runtime, vip};
+use world::{Node, PORT, World, iperf3, must, pings, real, run, runtime, settle, vip};
 
 const PREFIX: usize = 48;
 
@@ -270,6 +270,7 @@ fn sealed_packets_are_carried_and_none_is_refused() {
             let report = iperf3(&world, 0, &format!("-n 10M {direction}"));
             assert!(report.contains("receiver"), "{report}");
         }
+        settle(&world);
         let [a, b] = nodes.map(Node::stop);
         for (sent, received) in [(&a, &b), (&b, &a)] {
             assert_eq!(received.drop_refused, 0, "{received:?}");

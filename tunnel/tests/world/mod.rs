@@ -208,3 +208,17 @@ pub(crate) fn pings(world: &World, from: usize, arguments: &str) {
     let report = world.exec(from, &format!("ping -c 5 -i 0.02 -W 2 {arguments} {}", vip(1 - from)));
     assert!(report.contains(" 0% packet loss"), "{report}");
 }
+
+/// Waits until nothing is under way between the two: no TCP connection has anything more to say, and what it said last has arrived, since
+/// each direction keeps its order.
+pub(crate) fn settle(world: &World) {
+    let end = Instant::now() + Duration::from_secs(20);
+    for side in [0, 1] {
+        let open = || world.exec(side, "ss -Htn state connected exclude time-wait");
+        while !open().is_empty() {
+            assert!(Instant::now() < end, "connections are still open: {}", open());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    pings(world, 0, "");
+}
