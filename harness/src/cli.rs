@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,7 +15,7 @@ use crate::report::{page, schema};
 use crate::run::{self, Options, Print};
 use crate::scenario::matrix::MOST_ROUNDS;
 use crate::scenario::{self, find};
-use crate::{bundle, doctor, matrix, plan, reference, state};
+use crate::{bundle, doctor, matrix, plan, reference, state, stdout};
 
 /// Runs NTMobile scenarios on real packets in network namespaces, and judges the result.
 ///
@@ -149,8 +148,12 @@ enum Command {
         #[arg(long, short)]
         quiet: bool,
     },
-    /// Prints the JSON schema of report.json
-    Schema,
+    /// Prints the JSON schema of report.json, or that of scenario files, by which editors complete and check them
+    Schema {
+        /// Of which files
+        #[arg(value_enum, default_value_t = SchemaOf::Report)]
+        of: SchemaOf,
+    },
     /// Says what this machine has of what runs need, and what to do about the rest
     Doctor {
         /// How the findings are printed
@@ -319,6 +322,13 @@ impl Which {
     }
 }
 
+/// What has a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SchemaOf {
+    Report,
+    Scenario,
+}
+
 /// A state of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum UpDown {
@@ -420,31 +430,34 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             let options = compare::Options { bound, alpha, only };
             let comparison = compare::compare(&Side::load(&a)?, &Side::load(&b)?, &options)?;
             match format {
-                Format::Text => print!("{}", compare::render(&comparison)),
-                Format::Json => println!("{}", serde_json::to_string_pretty(&comparison).unwrap_or_default()),
+                Format::Text => stdout::say(compare::render(&comparison)),
+                Format::Json => stdout::json(&comparison),
             }
             Ok(if comparison.regressed() { Exit::Failed } else { Exit::Held })
         }
         Command::Bundle { folder, out } => {
-            println!("{}", bundle::write(&folder, out.as_deref())?.display());
+            stdout::line(bundle::write(&folder, out.as_deref())?.display());
             Ok(Exit::Held)
         }
         Command::Reference { files, out, rounds, bin, quiet } => {
             reference::run(&reference::Options { files, out, rounds, binaries: bin, quiet })
         }
-        Command::Schema => {
-            println!("{}", serde_json::to_string_pretty(&schema::schema()).unwrap_or_default());
+        Command::Schema { of } => {
+            stdout::json(&match of {
+                SchemaOf::Report => schema::schema(),
+                SchemaOf::Scenario => scenario::schema::json::schema(),
+            });
             Ok(Exit::Held)
         }
         Command::Report { folder } => {
-            println!("{}", page::write(&folder)?.display());
+            stdout::line(page::write(&folder)?.display());
             Ok(Exit::Held)
         }
         Command::Doctor { format } => {
             let findings = doctor::examine();
             match format {
-                Format::Text => print!("{}", doctor::render(&findings)),
-                Format::Json => println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default()),
+                Format::Text => stdout::say(doctor::render(&findings)),
+                Format::Json => stdout::json(&findings),
             }
             let able = findings.iter().all(|finding| finding.there || !finding.needed);
             Ok(if able { Exit::Held } else { Exit::Unable })
@@ -456,7 +469,7 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             }
             Ok(match keeper::up(&options)? {
                 Ok(about) => {
-                    say(&(show::about(&about) + &keeper::hints(&about)));
+                    stdout::say(show::about(&about) + &keeper::hints(&about));
                     Exit::Held
                 }
                 Err(exit) => exit,
@@ -471,8 +484,8 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             let lab = lab.find()?;
             let moved: Moved = Talk::to(&lab)?.ask(&Request::Handover { node, to, gap, overlap })?;
             match format {
-                Format::Text => say(&show::moved(&moved, &Talk::to(&lab)?.ask(&Request::About)?)),
-                Format::Json => say(&(serde_json::to_string_pretty(&moved).unwrap_or_default() + "\n")),
+                Format::Text => stdout::say(show::moved(&moved, &Talk::to(&lab)?.ask(&Request::About)?)),
+                Format::Json => stdout::json(&moved),
             }
             Ok(Exit::Held)
         }
@@ -496,23 +509,18 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Status { lab, format } => {
             let status: Status = Talk::to(&lab.find()?)?.ask(&Request::Status)?;
             match format {
-                Format::Text => say(&show::status(&status)),
-                Format::Json => say(&(serde_json::to_string_pretty(&status).unwrap_or_default() + "\n")),
+                Format::Text => stdout::say(show::status(&status)),
+                Format::Json => stdout::json(&status),
             }
             Ok(Exit::Held)
         }
         Command::Down { lab, all } => {
-            keeper::down(lab.lab.as_deref(), all)?.iter().for_each(|ended| println!("{ended}"));
+            keeper::down(lab.lab.as_deref(), all)?.iter().for_each(stdout::line);
             Ok(Exit::Held)
         }
         Command::Clean => clean(),
         Command::ProbeWorld => doctor::probe_world(),
     }
-}
-
-/// Prints `text`. Who reads it, as `head` does, may have seen enough before its end.
-fn say(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Has something happen in a lab; on return it has.
@@ -549,12 +557,12 @@ fn check(files: &[PathBuf]) -> Result<Exit, Failure> {
             Ok((source.name, scenario))
         });
         match checked {
-            Ok((name, scenario)) => println!(
+            Ok((name, scenario)) => stdout::line(format_args!(
                 "{name}: {} nodes, {} flows, {} expectations",
                 scenario.nodes.len(),
                 scenario.flows.len(),
                 scenario.expectations.len()
-            ),
+            )),
             Err(message) => wrong += &message,
         }
     }
@@ -570,7 +578,7 @@ fn list() -> Result<Exit, Failure> {
             Ok(scenario) => scenario.about,
             Err(_) => format!("has mistakes: harness check {name}"),
         };
-        println!("{name:<24} {about}");
+        stdout::line(format_args!("{name:<24} {about}"));
     }
     Ok(Exit::Held)
 }
@@ -578,13 +586,13 @@ fn list() -> Result<Exit, Failure> {
 fn clean() -> Result<Exit, Failure> {
     let cleaned = state::clean(&state::folder()?)?;
     for run in &cleaned.removed {
-        println!("removed {}", run.display());
+        stdout::line(format_args!("removed {}", run.display()));
     }
     for run in &cleaned.running {
-        println!("under way, left alone: {}", run.display());
+        stdout::line(format_args!("under way, left alone: {}", run.display()));
     }
     if cleaned.removed.is_empty() && cleaned.running.is_empty() {
-        println!("nothing to clean");
+        stdout::line("nothing to clean");
     }
     Ok(Exit::Held)
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure};
 use crate::plan::Plan;
 use crate::scenario::model::{FlowKind, Role, Scenario};
-use crate::world;
+use crate::{stdout, world};
 
 /// One thing that was looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +170,7 @@ pub fn probe_world() -> Result<Exit, Failure> {
                 needed: true,
             }];
             findings.extend([nftables(), tun(), netem()]);
-            println!("{}", serde_json::to_string(&findings).unwrap_or_default());
+            stdout::line(serde_json::to_string(&findings).unwrap_or_default());
             Exit::Held as u8
         },
     )?;

@@ -53,6 +53,7 @@ pub mod scenario;
 pub mod simulation;
 pub mod state;
 pub mod statistics;
+pub mod stdout;
 pub mod timeline;
 pub mod trace;
 pub mod transitions;

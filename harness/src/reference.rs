@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use crate::exit::{Exit, Failure};
 use crate::report::{page, summary, tables};
 use crate::scenario::find;
+use crate::stdout;
 
 /// Names of the experiments' files begin so.
 const PREFIX: &str = "thesis-";
@@ -57,7 +58,7 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
     }
     let index = out.join("README.md");
     fs::write(&index, self::index(&out)?).map_err(Failure::during(index.display()))?;
-    println!("{}", index.display());
+    stdout::line(index.display());
     Ok(exit)
 }
 

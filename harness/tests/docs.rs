@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ntm_harness::judge::catalogue;
 use ntm_harness::plan::address;
 use ntm_harness::scenario::model::Scenario;
+use ntm_harness::scenario::schema::{self, Key, page};
 use ntm_harness::scenario::{check, source::Source};
 use ntm_harness::statistics::STATISTICS;
 
@@ -101,6 +102,9 @@ probe = { from = "e", to = "e.test", duration = "1s", ? = 1 }
 [[flow]]
 id = "d"
 exec = { node = "e", command = "true", ? = 1 }
+[[flow]]
+id = "n"
+dns = { node = "f", name = "e.test", record = "?", ? = 1 }
 [[at]]
 time = "1s"
 ? = 1
@@ -142,50 +146,93 @@ name = "a"
 ? = 1
 "#;
 
+/// The section that is about what problems call `table`: "`both` of [link.l]", "[[expect]]".
+fn declared(table: &str) -> (&'static str, BTreeSet<&'static str>) {
+    let (first, outer) =
+        (table.split(' ').next().unwrap_or_default(), table.rsplit(' ').next().unwrap_or_default());
+    let id = match (first.trim_matches('`'), outer) {
+        ("the", _) => "file",
+        ("both", _) => "direction",
+        ("link", "[[at]]") => "link-action",
+        ("interface", "[[at]]") => "interface-action",
+        ("kill" | "start", _) => "daemon",
+        ("eth0", _) => "interface",
+        (inner, _) if first != outer => inner,
+        _ => outer.trim_matches(['[', ']']).split('.').next().unwrap_or_default(),
+    };
+    let section = |id: &str| {
+        schema::sections()
+            .into_iter()
+            .find(|section| section.id == id)
+            .unwrap_or_else(|| panic!("{table}: {id}"))
+    };
+    let this = section(id);
+    let mut keys: Vec<&Key> =
+        this.keys.iter().chain(this.extends.iter().flat_map(|(base, _)| base.keys)).collect();
+    if let Some(node) = outer.strip_prefix("[node.").and_then(|rest| rest.strip_suffix(']'))
+        && id == "node"
+    {
+        let line = EVERYTHING_WRONG.lines().find(|line| line.starts_with(&format!("{node} = ")));
+        let line = line.unwrap_or_else(|| panic!("no node {node}"));
+        keys.retain(|key| {
+            key.of.is_empty() || key.of.iter().any(|role| line.contains(&format!("\"{role}\"")))
+        });
+        if line.contains(" at = ") && !line.contains("eth0") {
+            keys.extend(section("interface").keys);
+        } else {
+            // A host that names its interfaces may have `at` in its own table instead.
+            keys.extend(section("interface").keys.iter().filter(|key| key.names == ["at"]));
+        }
+    }
+    (this.id, keys.into_iter().flat_map(|key| key.names).copied().collect())
+}
+
 #[test]
-fn every_key_and_word_stands_in_its_section_of_the_reference() {
+fn the_schema_declares_the_keys_and_words_that_the_parser_knows() {
     let nonsense = EVERYTHING_WRONG.matches('?').count();
     let said = checked("wrong", EVERYTHING_WRONG.replace('?', NONSENSE)).expect_err("it is all wrong");
+    let keys = || schema::sections().into_iter().flat_map(|section| section.keys);
+    let words: Vec<BTreeSet<&str>> =
+        keys().filter_map(|key| key.kind.words()).map(|words| words.into_iter().collect()).collect();
     let document = reference();
-    let (mut lists, mut missing) = (0, BTreeSet::new());
+    let (mut lists, mut missing, mut compared) = (0, BTreeSet::new(), BTreeSet::from(["ends"]));
     for problem in said.split("\n\n") {
         let first = problem.lines().next().unwrap_or_default();
         let Some(list) = problem.lines().find_map(|line| Some(line.split_once(" known: ")?.1)) else {
             continue;
         };
         lists += 1;
-        let text = match first.split_once(&format!("unknown key `{NONSENSE}` in ")) {
-            Some((_, table)) => section(&document, &heading(table)),
-            None => document.clone(),
-        };
-        let absent = list.split(", ").filter(|name| !text.contains(&format!("`{name}`")));
-        missing.extend(absent.map(|name| format!("{name} ({first})")));
+        let known: BTreeSet<&str> = list.split(", ").collect();
+        if let Some((_, table)) = first.split_once(&format!("unknown key `{NONSENSE}` in ")) {
+            let known: BTreeSet<&str> = known.into_iter().filter(|key| *key != "eth0").collect();
+            let (section, keys) = declared(table);
+            assert_eq!(known, keys, "the parser's keys and the schema's in {table}");
+            compared.insert(section);
+        } else if first.contains("` cannot be ") {
+            assert!(words.contains(&known), "no key of the schema has the words of: {first}\n{known:?}");
+        } else {
+            let absent = known.into_iter().filter(|name| !document.contains(&format!("`{name}`")));
+            missing.extend(absent.map(|name| format!("{name} ({first})")));
+        }
     }
     assert_eq!(lists, nonsense, "one list for each nonsense\n{said}");
     assert!(missing.is_empty(), "docs/scenarios.md lacks {missing:#?}");
+    assert_eq!(compared, schema::sections().into_iter().map(|section| section.id).collect());
 }
 
-/// How the heading of the section begins that is about `table`, as problems call it: "`both` of [link.l]", "[[expect]]".
-fn heading(table: &str) -> String {
-    let outer = table.rsplit(' ').next().unwrap_or_default();
-    match (table, outer) {
-        ("the scenario", _) => "## The file itself".to_owned(),
-        (table, "[[flow]]") if table != outer => {
-            format!("### {}", table.split(' ').next().unwrap_or_default())
-        }
-        (_, "[[axis]]" | "[[cell]]") => "## `[matrix]`".to_owned(),
-        (_, outer) => format!("## `{}", outer.split('.').next().unwrap_or_default()),
+/// `UPDATE_REFERENCE=1` writes it anew.
+#[test]
+fn the_tables_of_the_reference_are_those_of_the_schema() {
+    let document = reference();
+    assert_eq!(page::missing(&document), Vec::<&str>::new(), "sections without a mark");
+    let current = page::filled(&document).unwrap_or_else(|message| panic!("{message}"));
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        fs::write(project().join("docs/scenarios.md"), &current).expect("docs/scenarios.md");
     }
-}
-
-/// From the heading that begins with `heading` to the next of its rank.
-fn section(document: &str, heading: &str) -> String {
-    let rank = heading.chars().take_while(|c| *c == '#').count();
-    let ends = |line: &&str| (1..=rank).any(|rank| line.starts_with(&format!("{} ", "#".repeat(rank))));
-    let mut lines = document.lines().skip_while(|line| !line.starts_with(heading));
-    let first = lines.next().unwrap_or_else(|| panic!("there is no section {heading}"));
-    let rest: Vec<&str> = lines.take_while(|line| !ends(line)).collect();
-    format!("{first}\n{}", rest.join("\n"))
+    assert!(
+        reference() == current,
+        "docs/scenarios.md is not current: UPDATE_REFERENCE=1 cargo test -p ntm-harness --test docs"
+    );
 }
 
 #[test]

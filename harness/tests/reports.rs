@@ -5,8 +5,9 @@
 mod common;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use common::{Home, code};
 use serde_json::{Value, json};
@@ -86,12 +87,41 @@ fn what_cannot_be_compared_is_refused() {
 }
 
 #[test]
-fn a_bundle_is_made_and_the_schema_is_told() {
+fn a_bundle_is_made_and_schemas_are_told() {
     let home = Home::new();
     let to = home.path().join("bundle.tar.gz");
     let made = home.command(&["bundle"]).arg(fixture()).arg("--out").arg(&to).output().unwrap();
     assert!(code(&made) == 0 && to.metadata().unwrap().len() > 1000, "{made:?}");
-    let schema = home.command(&["schema"]).output().unwrap();
-    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/report.schema.json");
-    assert_eq!(String::from_utf8_lossy(&schema.stdout), fs::read_to_string(published).unwrap());
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    for (of, published) in
+        [(&["schema"][..], "report.schema.json"), (&["schema", "scenario"], "scenario.schema.json")]
+    {
+        let schema = home.command(of).output().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&schema.stdout),
+            fs::read_to_string(docs.join(published)).unwrap()
+        );
+    }
+}
+
+/// As `harness list | head -0`: nobody reads what is printed. That is no error, and a full disk is one.
+#[test]
+fn a_reader_that_has_seen_enough_ends_nothing() {
+    let home = Home::new();
+    let same = fixture();
+    let same = same.to_str().unwrap();
+    for arguments in [&["list"][..], &["schema", "scenario"], &["compare", same, same], &["doctor", "--help"]]
+    {
+        let printing =
+            |stdout: Stdio| home.command(arguments).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let ended = printing(writer.into());
+        assert_eq!((code(&ended), String::from_utf8_lossy(&ended.stderr).as_ref()), (0, ""), "{arguments:?}");
+        if arguments != ["doctor", "--help"] {
+            let full = printing(fs::File::create("/dev/full").unwrap().into());
+            assert_eq!(code(&full), 3, "{arguments:?}");
+            assert!(String::from_utf8_lossy(&full.stderr).contains("standard output: No space"), "{full:?}");
+        }
+    }
 }

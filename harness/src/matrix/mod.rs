@@ -22,7 +22,7 @@ use crate::scenario::matrix::Matrix;
 use crate::scenario::model::Scenario;
 use crate::scenario::source::Source;
 use crate::scenario::{self, find};
-use crate::{clock, doctor, state};
+use crate::{clock, doctor, state, stdout};
 use cells::{Bench, Done, Stop};
 use grid::Grid;
 use rounds::Rounds;
@@ -132,8 +132,8 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     grid.write(&bench.folder, exit)?;
     match options.print {
         _ if bench.matrix.rounds.is_some() => {}
-        Print::Text => print!("{}{}", grid.markdown(), grid.summary(&bench.folder)),
-        Print::Json => println!("{}", serde_json::to_string_pretty(&grid.json(exit)).unwrap_or_default()),
+        Print::Text => stdout::say(grid.markdown() + &grid.summary(&bench.folder)),
+        Print::Json => stdout::json(&grid.json(exit)),
         Print::Nothing => {}
     }
     current.map_or(Ok(()), state::Current::finish)?;

@@ -25,6 +25,7 @@ use crate::scenario::matrix::Matrix;
 use crate::scenario::model::{Check, Scenario};
 use crate::scenario::tables::TableSpec;
 use crate::statistics::{STATISTICS, statistic};
+use crate::stdout;
 
 /// Quantity, with the cell's name before it → what each round measured.
 type Samples = BTreeMap<String, Vec<f64>>;
@@ -61,8 +62,8 @@ impl Rounds<'_> {
         }
         page::write(folder)?;
         match print {
-            Print::Text => print!("{}", text::render(&report)),
-            Print::Json => println!("{}", serde_json::to_string_pretty(&json).unwrap_or_default()),
+            Print::Text => stdout::say(text::render(&report)),
+            Print::Json => stdout::json(&json),
             Print::Nothing => {}
         }
         Ok(exit)

@@ -11,7 +11,7 @@ use super::{Job, Print, emulation, simulation};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::plan::Plan;
-use crate::state;
+use crate::{state, stdout};
 
 /// Runs `job` in both worlds, each in a folder of its own below the run's.
 pub fn run(job: &Job, current: &mut state::Current) -> Result<Exit, Failure> {
@@ -34,12 +34,14 @@ pub fn run(job: &Job, current: &mut state::Current) -> Result<Exit, Failure> {
     let text = serde_json::to_string_pretty(&differences).map_err(Failure::during(file.display()))?;
     fs::write(&file, text + "\n").map_err(Failure::during(file.display()))?;
     match job.print {
-        Print::Text if differences.is_empty() => println!("emulation and simulation: no difference"),
-        Print::Text => differences.iter().for_each(|difference| println!("differs: {difference}")),
+        Print::Text if differences.is_empty() => stdout::line("emulation and simulation: no difference"),
+        Print::Text => {
+            differences.iter().for_each(|difference| stdout::line(format_args!("differs: {difference}")))
+        }
         Print::Json => {
             let [emulation, simulation] = left.map(|outcome| outcome.report);
             let all = json!({ "emulation": emulation, "simulation": simulation, "differences": differences });
-            println!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
+            stdout::json(&all);
         }
         Print::Nothing => {}
     }

@@ -38,7 +38,7 @@ use crate::timeline::Handover;
 use crate::transitions::names::Names;
 use crate::transitions::sighting::Sighting;
 use crate::transitions::{self, table};
-use crate::wire;
+use crate::{stdout, wire};
 
 /// Everything a session recorded.
 #[derive(Default)]
@@ -261,8 +261,8 @@ pub fn conclude(job: &Job, record: &Record, ending: Ending, files: &[(&str, Json
     }
     page::write(&job.folder)?;
     match job.print {
-        Print::Text => print!("{}", text::render(&report)),
-        Print::Json => println!("{}", serde_json::to_string_pretty(&json).unwrap_or_default()),
+        Print::Text => stdout::say(text::render(&report)),
+        Print::Json => stdout::json(&json),
         Print::Nothing => {}
     }
     Ok(exit)

@@ -13,6 +13,7 @@ mod parse_nat;
 pub mod prefix;
 pub mod read;
 pub mod resolve;
+pub mod schema;
 pub mod source;
 pub mod tables;
 pub mod units;

@@ -16,6 +16,7 @@ use super::parse_events::{actions, expectations, flows, implied};
 use super::parse_nat::behaviour;
 use super::prefix::{Prefix, Site6};
 use super::read::{Problems, Table};
+use super::schema::tables::NODE;
 use super::source::{Problem, Source};
 use super::tables::tables;
 use super::units;
@@ -221,10 +222,13 @@ fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>) {
 }
 
 /// So many nodes may be described together.
-const MOST_ALIKE: u64 = 1000;
+pub(super) const MOST_ALIKE: u64 = 1000;
+
+/// Whether an interface is up.
+pub(super) const STATES: &[(&str, bool)] = &[("up", true), ("down", false)];
 
 #[derive(Clone, Copy)]
-enum RoleWord {
+pub(super) enum RoleWord {
     Dns,
     Coordinator,
     Relay,
@@ -232,7 +236,8 @@ enum RoleWord {
     Terminal,
 }
 
-const ROLES: &[(&str, RoleWord)] = &[
+/// What a node may be.
+pub(super) const ROLES: &[(&str, RoleWord)] = &[
     ("dns", RoleWord::Dns),
     ("coordinator", RoleWord::Coordinator),
     ("relay", RoleWord::Relay),
@@ -244,18 +249,7 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
     table.need("role");
     let Some(word) = table.choice("role", ROLES) else {
         // What the other keys mean depends on the role: without one they are taken as they are.
-        for key in [
-            "zone",
-            "vips",
-            "name",
-            "coordinator",
-            "suite",
-            "keepalive",
-            "relay_selection",
-            "lifetime",
-            "handover",
-            "count",
-        ] {
+        for key in NODE.keys.iter().flat_map(|key| key.names) {
             table.get(key);
         }
         return None;
@@ -372,7 +366,7 @@ fn interface(name: Spanned<String>, table: &Table<'_, '_>) -> Option<Interface> 
         Spanned::new(at.span(), place)
     });
     let link = table.text("link");
-    let up = table.choice("state", &[("up", true), ("down", false)]).is_none_or(Spanned::into_inner);
+    let up = table.choice("state", STATES).is_none_or(Spanned::into_inner);
     let address = table.address("address");
     let ip = table.choice("ip", Ip::WORDS);
     Some(Interface { name, at: at?, link, up, address, ip })

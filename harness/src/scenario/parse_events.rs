@@ -6,17 +6,19 @@ use hickory_proto::rr::RecordType;
 use toml::Spanned;
 
 use super::model::{Action, ActionKind, After, Check, End, Ends, Expectation, Flow, FlowKind};
-use super::parse::{link, need_duration};
+use super::parse::{STATES, link, need_duration};
 use super::read::{Table, Value};
+use super::schema::tables::{AT, FLOW};
 use super::source::{Problem, suggest};
 use super::units;
 use crate::flow::ftp::Mode;
 use crate::flow::{datagrams, dns, probes};
 use crate::judge::{expr, sequence};
 
-/// The tagged tables of which an entry has exactly one.
-const FLOWS: &[&str] = &["iperf3", "ping", "dns", "http", "ftp", "sip", "udp", "probe", "exec"];
-const ACTIONS: &[&str] = &["handover", "address", "interface", "link", "kill", "start"];
+/// So often something may be repeated.
+pub(super) const MOST_REPEATED: u64 = 100_000;
+/// So many calls one flow may make.
+pub(super) const MOST_CALLS: u64 = 1000;
 
 /// `[[flow]]`
 pub(super) fn flows(top: &Table<'_, '_>) -> Vec<Flow> {
@@ -34,7 +36,7 @@ pub(super) fn flows(top: &Table<'_, '_>) -> Vec<Flow> {
         {
             table.problem(value.span(), "what ends a flow is its `duration`: give it one");
         }
-        let kind = tagged(&table, FLOWS).and_then(|(tag, inner)| {
+        let kind = tagged(&table, FLOW.one_of).and_then(|(tag, inner)| {
             let kind = flow_kind(tag, &inner);
             inner.finish();
             kind
@@ -76,7 +78,7 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
         }
         "ping" => {
             let ends = ends(table);
-            let count = table.integer("count", 1, 100_000).unwrap_or(5);
+            let count = table.integer("count", 1, MOST_REPEATED).unwrap_or(5);
             let interval = table.duration("interval").unwrap_or(Duration::from_millis(200));
             FlowKind::Ping { ends: ends?, count, interval }
         }
@@ -88,7 +90,7 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
                 table.problem(name.span(), format!("{:?} is no DNS name: {error}", name.get_ref()));
             }
             let record = table.choice("record", dns::TYPES).map_or(RecordType::A, Spanned::into_inner);
-            let count = table.integer("count", 1, 100_000).unwrap_or(5);
+            let count = table.integer("count", 1, MOST_REPEATED).unwrap_or(5);
             let interval = table.duration("interval").unwrap_or(Duration::from_millis(100));
             FlowKind::Dns { node: node?, server: table.text("server"), name: name?, record, count, interval }
         }
@@ -107,7 +109,7 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
         }
         "sip" => {
             let ends = ends(table);
-            let calls = table.integer("calls", 1, 1000).unwrap_or(1);
+            let calls = table.integer("calls", 1, MOST_CALLS).unwrap_or(1);
             let duration = table.duration("duration").unwrap_or(Duration::from_secs(1));
             let media = table.flag("media").unwrap_or(true);
             if let Some(value) = table.get("duration")
@@ -122,7 +124,7 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             let bounds = (datagrams::LEAST, datagrams::MOST);
             let size = payload(table, "size", bounds).unwrap_or(1000);
             let reply = payload(table, "reply", bounds).unwrap_or(size);
-            let count = table.integer("count", 1, 100_000).unwrap_or(5);
+            let count = table.integer("count", 1, MOST_REPEATED).unwrap_or(5);
             let interval = table.duration("interval").unwrap_or(Duration::from_millis(100));
             let whole = table.flag("whole").unwrap_or(false);
             let listen = table.flag("listen").unwrap_or(true);
@@ -197,7 +199,7 @@ pub(super) fn actions(top: &Table<'_, '_>) -> Vec<Action> {
                 format!("times out of order: this comes after an entry at {:?}", before.time),
             );
         }
-        let kind = tagged(&table, ACTIONS).and_then(|(tag, inner)| {
+        let kind = tagged(&table, AT.one_of).and_then(|(tag, inner)| {
             let kind = action_kind(tag, &inner);
             inner.finish();
             kind
@@ -230,7 +232,7 @@ fn action_kind(tag: &str, table: &Table<'_, '_>) -> Option<ActionKind> {
         "interface" => {
             let (node, name) = (table.need_text("node"), table.need_text("name"));
             table.need("state");
-            let up = table.choice("state", &[("up", true), ("down", false)]);
+            let up = table.choice("state", STATES);
             Some(ActionKind::Interface { node: node?, name: name?, up: up?.into_inner() })
         }
         "kill" => table.need_text("node").map(|node| ActionKind::Kill { node }),
