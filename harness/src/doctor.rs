@@ -87,9 +87,11 @@ pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
             FlowKind::Http { .. } => &["curl", "busybox"],
             FlowKind::Ftp { .. } => &["curl", "vsftpd"],
             FlowKind::Sip { .. } => &["sipp"],
-            FlowKind::Dns { .. } | FlowKind::Udp { .. } | FlowKind::Probe { .. } | FlowKind::Exec { .. } => {
-                &[]
-            }
+            FlowKind::Dns { .. }
+            | FlowKind::Udp { .. }
+            | FlowKind::PingPong { .. }
+            | FlowKind::Probe { .. }
+            | FlowKind::Exec { .. } => &[],
         });
     }
     let missing: Vec<&Tool> =

@@ -64,7 +64,7 @@ pub fn statistic(values: &[f64], name: &str) -> Result<f64, String> {
 }
 
 /// The value below which the share `part` lies, in proportion between the two nearest of at least one value.
-fn percentile(values: &[f64], part: f64) -> f64 {
+pub fn percentile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = part * (sorted.len() - 1) as f64;

@@ -97,6 +97,9 @@ sip = { from = "e", to = "e.test", ? = 1 }
 id = "u"
 udp = { from = "e", to = "e.test", ? = 1 }
 [[flow]]
+id = "pp"
+pingpong = { from = "e", to = "e.test", ? = 1 }
+[[flow]]
 id = "p"
 probe = { from = "e", to = "e.test", duration = "1s", ? = 1 }
 [[flow]]
@@ -275,6 +278,7 @@ handover = { node = "a", from = "eth0", to = "eth1" }
         r#"ftp = { from = "a", to = "b.test", mode = "active" }"#,
         r#"sip = { from = "a", to = "b.test" }"#,
         r#"udp = { from = "a", to = "b.test" }"#,
+        r#"pingpong = { from = "a", to = "b.test" }"#,
         r#"probe = { from = "a", to = "b.test", duration = "1s" }"#,
         r#"exec = { node = "a", command = "true" }"#,
     ];

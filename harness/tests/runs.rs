@@ -424,3 +424,57 @@ fn links_do_what_is_asked_and_it_is_measured() {
     let disturbed = code(&run) == 5 && !report["disturbances"].as_array().expect("a list").is_empty();
     assert!(code(&run) == 0 || disturbed || netem, "{}", String::from_utf8_lossy(&run.stdout));
 }
+
+/// What a benchmark is made of: several streams, datagrams of a length, a link that passes each packet by itself, small messages, a spin.
+const BENCHED: &str = r#"
+schema = 1
+name = "benched"
+about = "flows that say what a path bears"
+captures = false
+[link.bare]
+both = { rate = "500mbit" }
+offload = false
+[node]
+root = { role = "dns", at = "internet", zone = "." }
+dc = { role = "coordinator", at = "internet", zone = "dc.test", vips = "198.18.0.0/16" }
+mn = { role = "terminal", at = "internet", spin = "60us", link = "bare" }
+cn = { role = "terminal", at = "internet", link = "bare" }
+[[flow]]
+id = "name"
+ping = { from = "mn", to = "cn.dc.test", count = 1 }
+[[flow]]
+id = "link"
+exec = { node = "mn", command = ["ip", "-d", "link", "show", "eth0"] }
+[[flow]]
+id = "small"
+start = "100ms"
+pingpong = { from = "mn", to = "cn.dc.test", count = 300, size = "100B" }
+[[flow]]
+id = "four"
+start = "400ms"
+iperf3 = { from = "mn", to = "cn.dc.test", duration = "1s", streams = 4, rate = "10mbit" }
+[[flow]]
+id = "datagrams"
+start = "400ms"
+iperf3 = { from = "mn", to = "cn.dc.test", duration = "1s", udp = true, rate = "800kbit", length = "1000B" }
+[[expect]]
+check = "flow.small.exchanged == 300 and flow.small.virtual and flow.small.rtt_p50_ms <= flow.small.rtt_p99_ms and flow.small.rtt_p50_ms > 0"
+fail = "not every message came back"
+[[expect]]
+check = "flow.four.connections == 4 and flow.four.cpu_s_per_gb > 0"
+fail = "not four connections"
+[[expect]]
+check = "flow.datagrams.sent > 95 and flow.datagrams.sent < 105"
+fail = "not a hundred datagrams of 1000 bytes"
+"#;
+
+#[test]
+fn flows_say_what_a_path_bears() {
+    let home = Home::new();
+    let output = home.run(&home.scenario("benched", BENCHED), &["--quiet"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let report = home.report();
+    let shown = report["quantities"]["flow.link.stdout"].as_str().expect("what ip says");
+    assert!(shown.contains("gso_max_segs 1 "), "each packet passes by itself: {shown}");
+}

@@ -89,6 +89,17 @@ impl Default for Daemons {
     }
 }
 
+/// Tells how much of the processors some processes use.
+#[derive(Debug, Clone)]
+pub struct Meter(Vec<u32>);
+
+impl Meter {
+    /// Seconds of a processor that all of them have used so far; nothing once one of them is gone.
+    pub fn seconds(&self) -> Option<f64> {
+        self.0.iter().map(|pid| Some(Usage::of(*pid)?.cpu_s)).sum()
+    }
+}
+
 /// A daemon that is ready.
 pub struct Started {
     daemon: Daemon,
@@ -194,6 +205,11 @@ impl Daemons {
             Some((running.node.clone(), (pid, Usage::of(pid)?)))
         };
         self.running.iter().filter_map(of).collect()
+    }
+
+    /// What tells how much of the processors those daemons use that run now.
+    pub fn meter(&self) -> Meter {
+        Meter(self.running.iter().filter_map(|running| running.pid).collect())
     }
 
     /// Knows nothing any more of the daemon of `node`, which has ended.

@@ -54,7 +54,18 @@ pub struct Test<'a> {
     pub congestion: Option<&'a str>,
     /// The sockets' buffers in bytes.
     pub window: Option<u64>,
+    /// Connections, or streams of datagrams, at once.
+    pub streams: u64,
+    /// Bytes of each write or datagram, if not iperf3's own.
+    pub length: Option<u64>,
 }
+
+/// So many streams iperf3 takes.
+pub const MOST_STREAMS: u64 = 128;
+/// The shortest write or datagram, which holds iperf3's own numbers.
+pub const SHORTEST: u64 = 16;
+/// The longest write that iperf3 takes.
+pub const LONGEST_WRITE: u64 = 1_048_576;
 
 /// Runs the test.
 pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Result<Quantities, Failure> {
@@ -83,6 +94,12 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
         }
         if let Some(window) = test.window {
             command.args(["--window", &window.to_string()]);
+        }
+        if test.streams > 1 {
+            command.args(["--parallel", &test.streams.to_string()]);
+        }
+        if let Some(length) = test.length {
+            command.args(["--length", &length.to_string()]);
         }
         if !test.omit.is_zero() {
             command.args(["--omit", &test.omit.as_secs().to_string()]);
@@ -179,6 +196,23 @@ impl Reports {
     /// Seconds that are not measured.
     fn omitted(&self) -> f64 {
         self.receiver().pointer("/start/test_start/omit").and_then(Json::as_f64).unwrap_or(0.0)
+    }
+
+    /// Seconds of a processor for 10^9 bytes that the receiver got: what daemons `used` meanwhile, and both ends of iperf3. All is of the whole
+    /// transfer, what is not measured included.
+    pub fn cost(&self, used: Option<f64>) -> Result<f64, String> {
+        let used = used.ok_or("a daemon did not last throughout")?;
+        let ends = [&self.client, &self.server].map(|report| {
+            let share = report.pointer("/end/cpu_utilization_percent/host_total")?.as_f64()? / 100.0;
+            let test = report.pointer("/start/test_start")?;
+            let seconds = |key: &str| test.get(key).and_then(Json::as_f64);
+            Some(share * (seconds("duration")? + seconds("omit").unwrap_or(0.0)))
+        });
+        let own = ends.into_iter().sum::<Option<f64>>().ok_or("iperf3 did not tell what it used")?;
+        let list = self.receiver().get("intervals").and_then(Json::as_array);
+        let bytes = list.into_iter().flatten().filter_map(|one| one.pointer("/sum/bytes")?.as_f64());
+        let bytes: f64 = bytes.sum();
+        if bytes > 0.0 { Ok((used + own) / (bytes / 1e9)) } else { Err("nothing came".to_owned()) }
     }
 
     fn error(&self) -> Option<String> {
@@ -279,6 +313,20 @@ mod tests {
         assert_eq!(number("bytes_at_end"), Value::Number(10_000.0));
         assert_eq!(number("mbits"), Value::Number(0.08));
         assert_eq!(number("retransmits"), Value::Number(3.0));
+    }
+
+    #[test]
+    fn the_cost_is_of_daemons_and_both_ends_for_all_that_came() {
+        let start = json!({"test_start": {"omit": 1, "duration": 3}});
+        let end = |share: f64| json!({"cpu_utilization_percent": {"host_total": share}});
+        let bytes = |bytes: f64, omitted: bool| json!({"sum": {"bytes": bytes, "omitted": omitted}});
+        let server =
+            json!({"start": start, "end": end(25.0), "intervals": [bytes(5e8, true), bytes(1.5e9, false)]});
+        let mut ends = Reports { client: json!({"start": start, "end": end(50.0)}), server, reverse: false };
+        assert_eq!(ends.cost(Some(1.0)), Ok(2.0), "1 s, 2 s and 1 s for 2 GB");
+        assert!(ends.cost(None).is_err());
+        ends.server["intervals"] = json!([]);
+        assert!(ends.cost(Some(1.0)).is_err());
     }
 
     #[test]

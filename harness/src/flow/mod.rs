@@ -1,7 +1,8 @@
 //! Traffic between nodes: real programs, started in the nodes' namespaces, and what they say they measured.
 //!
 //! A flow has a server, started before time begins and awaited until it listens, and a client, started at its time. Each kind
-//! is a module: [`iperf3`], [`ping`], [`dns`], [`http`], [`ftp`], [`sip`], [`datagrams`], [`probes`], [`exec`]. What only packets can tell is added afterwards by
+//! is a module: [`iperf3`], [`ping`], [`dns`], [`http`], [`ftp`], [`sip`], [`datagrams`], [`pingpong`],
+//! [`probes`], [`exec`]. What only packets can tell is added afterwards by
 //! [`measure`](crate::measure).
 
 pub mod datagrams;
@@ -12,10 +13,12 @@ pub mod ftp;
 pub mod http;
 pub mod iperf3;
 pub mod ping;
+pub mod pingpong;
 pub mod probes;
 pub mod process;
 pub mod shared;
 pub mod sip;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -93,6 +96,8 @@ pub enum Server {
     Ftp(ftp::Server),
     /// The end that answers datagrams.
     Datagrams(datagrams::Server),
+    /// The end that sends messages back.
+    PingPong(pingpong::Server),
     /// The called end of probes.
     Probes(probes::Server),
 }
@@ -115,6 +120,7 @@ pub fn ends<'a>(flow: &'a Flow, plan: &'a Plan) -> (&'a str, Option<&'a str>) {
         | FlowKind::Ftp { ends, .. }
         | FlowKind::Sip { ends, .. }
         | FlowKind::Udp { ends, .. }
+        | FlowKind::PingPong { ends, .. }
         | FlowKind::Probe { ends, .. } => {
             (ends.from.get_ref(), plan.host_named(ends.to.get_ref()).map(|host| host.name.as_str()))
         }
@@ -135,6 +141,7 @@ pub async fn prepare(flow: &Flow, place: &Place, seed: u64) -> Result<Server, Fa
         FlowKind::Udp { size, reply, whole, listen: true, .. } => {
             datagrams::Server::start(to, place, *size, *reply, *whole).map(Server::Datagrams)
         }
+        FlowKind::PingPong { size, .. } => pingpong::Server::start(to, place, *size).map(Server::PingPong),
         FlowKind::Probe { .. } => probes::Server::start(to, place).map(Server::Probes),
         FlowKind::Udp { .. } | FlowKind::Ping { .. } | FlowKind::Dns { .. } | FlowKind::Exec { .. } => {
             Ok(Server::None)
@@ -181,6 +188,7 @@ pub fn is_complete(kind: &FlowKind, measured: &Quantities) -> bool {
         FlowKind::Ping { .. } | FlowKind::Udp { .. } => {
             number("received").is_some_and(|received| received > 0.0)
         }
+        FlowKind::PingPong { count, .. } => number("exchanged") == Some(*count as f64),
         FlowKind::Probe { .. } => number("in_arrived").is_some_and(|arrived| arrived > 0.0),
         FlowKind::Dns { .. } => number("resolved").is_some() && number("resolved") == number("sent"),
         FlowKind::Exec { .. } => number("exit") == Some(0.0),
@@ -191,7 +199,18 @@ async fn drive(flow: &Flow, place: &Place, server: Server) -> Result<Quantities,
     let id = flow.id.get_ref();
     match (&flow.kind, server) {
         (
-            FlowKind::Iperf3 { ends, duration, udp, reverse, rate, omit, congestion, window },
+            FlowKind::Iperf3 {
+                ends,
+                duration,
+                udp,
+                reverse,
+                rate,
+                omit,
+                congestion,
+                window,
+                streams,
+                length,
+            },
             Server::Iperf3(server),
         ) => {
             let test = iperf3::Test {
@@ -203,6 +222,8 @@ async fn drive(flow: &Flow, place: &Place, server: Server) -> Result<Quantities,
                 omit: *omit,
                 congestion: congestion.as_deref(),
                 window: *window,
+                streams: *streams,
+                length: *length,
             };
             iperf3::run(id, &test, place, server).await
         }
@@ -233,13 +254,20 @@ async fn drive(flow: &Flow, place: &Place, server: Server) -> Result<Quantities,
             let server = if let Server::Datagrams(server) = &server { Some(server) } else { None };
             datagrams::run(id, &datagrams, place, server).await
         }
+        (FlowKind::PingPong { ends, count, size }, Server::PingPong(server)) => {
+            pingpong::run(id, ends.to.get_ref().as_str(), *count, *size, place, server).await
+        }
         (FlowKind::Probe { ends, duration, interval, size }, Server::Probes(server)) => {
             let probes = probes::Probes { duration: *duration, interval: *interval, size: *size };
             probes::run(id, ends.to.get_ref().as_str(), probes, place, server).await
         }
         (FlowKind::Exec { command, timeout, .. }, _) => exec::run(id, command, *timeout, place).await,
         (
-            FlowKind::Iperf3 { .. } | FlowKind::Http { .. } | FlowKind::Ftp { .. } | FlowKind::Probe { .. },
+            FlowKind::Iperf3 { .. }
+            | FlowKind::Http { .. }
+            | FlowKind::Ftp { .. }
+            | FlowKind::PingPong { .. }
+            | FlowKind::Probe { .. },
             _,
         ) => Err(Failure::error(format!("flow `{id}` has no server of its kind"))),
     }
@@ -256,7 +284,7 @@ fn in_virtual(address: Ipv4Addr) -> bool {
 }
 
 /// The same bytes for the same seed, none of them compressible (splitmix64).
-fn bytes(size: u64, seed: u64) -> Vec<u8> {
+pub(crate) fn bytes(size: u64, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut out = Vec::with_capacity(size as usize + 8);
     while (out.len() as u64) < size {

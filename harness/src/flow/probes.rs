@@ -9,9 +9,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -19,9 +17,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setso
 use nix::sys::time::TimeSpec;
 use ntm_protocol::time::Instant;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use super::datagrams::resolve;
+use super::worker::Worker;
 use super::{Place, Quantities, is_virtual, unmeasured};
 use crate::clock;
 use crate::exit::Failure;
@@ -123,22 +121,6 @@ fn open(space: &Space, port: u16) -> Result<UdpSocket, Failure> {
     opened.map_err(|error: io::Error| Failure::error(format!("UDP port {port} of `{}`: {error}", space.name)))
 }
 
-/// The thread that sends and receives; when this is dropped it ends, and what came until then is in the file.
-struct Thread {
-    stop: Arc<AtomicBool>,
-    handle: Option<JoinHandle<()>>,
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(handle) = self.handle.take() {
-            // It panics nowhere, and there would be nothing to do about it.
-            let _ = handle.join();
-        }
-    }
-}
-
 /// Sends the probes of both ends, and waits for the last.
 pub async fn run(
     id: &str,
@@ -159,22 +141,16 @@ pub async fn run(
     let client = open(&place.from, 0)?;
     let connected = client.connect((address, place.port));
     connected.map_err(Failure::during(format!("`{id}`: {address}")))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let (tell, told) = oneshot::channel();
-    let (wanted, path) = (Arc::clone(&stop), file(id, &place.folder));
-    let work = move || {
+    let path = file(id, &place.folder);
+    let (worker, told) = Worker::start("probes", move |stop| {
         let mut exchange = Exchange::new(client, server.0, probes);
-        let ended = exchange.run(&wanted);
+        let ended = exchange.run(stop);
         let text = serde_json::to_string(&exchange.ways).unwrap_or_default();
         let written = fs::write(&path, text);
-        // Whoever waited may have gone.
-        let _ = tell.send(ended.and(written).map(|()| exchange.ways));
-    };
-    let handle = thread::Builder::new().name(format!("probes {id}")).spawn(work);
-    let handle = handle.map_err(Failure::during(format!("a thread for `{id}`")))?;
-    let thread = Thread { stop, handle: Some(handle) };
+        ended.and(written).map(|()| exchange.ways)
+    })?;
     let ended = told.await.map_err(|_| Failure::error(format!("the probes of `{id}` ended by a panic")))?;
-    drop(thread);
+    drop(worker);
     let mut out = ended.map_err(Failure::during(format!("the probes of `{id}`")))?.quantities();
     out.insert("remote_address".to_owned(), Ok(Value::Text(address.to_string())));
     out.insert("virtual".to_owned(), Ok(Value::Truth(is_virtual(&address.to_string()))));

@@ -32,6 +32,11 @@ const IPERF3: &[Entry] = &[
     ("mbits", Kind::Number, "the receiver's mean rate in Mbit/s"),
     ("longest_stall_ms", Kind::Number, "the longest time in which the receiver got nothing"),
     ("retransmits", Kind::Number, "TCP segments that the sender sent again"),
+    (
+        "cpu_s_per_gb",
+        Kind::Number,
+        "seconds of a processor that all daemons and both ends of iperf3 used for 10^9 bytes that the receiver got, from the beginning to the end",
+    ),
 ];
 
 const IPERF3_UDP: &[Entry] = &[
@@ -48,6 +53,11 @@ const IPERF3_UDP: &[Entry] = &[
     ("received", Kind::Number, "of these, those that came"),
     ("lost", Kind::Number, "of these, those that did not"),
     ("jitter_ms", Kind::Number, "the receiver's jitter, as of RFC 1889"),
+    (
+        "cpu_s_per_gb",
+        Kind::Number,
+        "seconds of a processor that all daemons and both ends of iperf3 used for 10^9 bytes that the receiver got, from the beginning to the end",
+    ),
 ];
 
 const DNS: &[Entry] = &[
@@ -123,6 +133,16 @@ const UDP: &[Entry] = &[
     ("icmp_too_big", Kind::Number, "ICMP errors that told either end that a packet was too long for a way"),
     ("icmp_unreachable", Kind::Number, "other ICMP errors that either end was told"),
     ("lost", Kind::Number, "datagrams and answers that neither arrived nor were answered by ICMP"),
+    ("remote_address", Kind::Text, "the address that the name was resolved to"),
+    ("virtual", Kind::Truth, "that address is virtual"),
+];
+
+const PING_PONG: &[Entry] = &[
+    ("exchanged", Kind::Number, "messages whose answer came, whole"),
+    ("rtt_min_ms", Kind::Number, "shortest round trip, from sending a message to having its whole answer"),
+    ("rtt_p50_ms", Kind::Number, "the median round trip"),
+    ("rtt_p99_ms", Kind::Number, "the round trip that one in a hundred exceeded"),
+    ("rtt_max_ms", Kind::Number, "longest round trip"),
     ("remote_address", Kind::Text, "the address that the name was resolved to"),
     ("virtual", Kind::Truth, "that address is virtual"),
 ];
@@ -401,6 +421,7 @@ pub fn of_flow(kind: &FlowKind) -> &'static [Entry] {
         FlowKind::Ftp { .. } => FTP,
         FlowKind::Sip { .. } => SIP,
         FlowKind::Udp { .. } => UDP,
+        FlowKind::PingPong { .. } => PING_PONG,
         FlowKind::Probe { .. } => PROBE,
         FlowKind::Exec { .. } => EXEC,
     }

@@ -39,10 +39,11 @@ pub fn unknown<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a s
 
 /// What a link does to packets.
 pub fn link(link: &Link) -> String {
+    let single = if link.single { ", without offload" } else { "" };
     if link.up == link.down {
-        return shape(&link.up);
+        return shape(&link.up) + single;
     }
-    format!("up {}; down {}", shape(&link.up), shape(&link.down))
+    format!("up {}; down {}{single}", shape(&link.up), shape(&link.down))
 }
 
 fn shape(shape: &Shape) -> String {

@@ -179,6 +179,8 @@ struct TerminalConfig<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     lifetime: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    spin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     handover: Option<&'a str>,
     coordinator: CoordinatorRef,
 }
@@ -286,6 +288,7 @@ fn daemon(
                 vips: VIRTUAL.to_string(),
                 dns_listen: "127.0.0.53:53",
                 lifetime: terminal.lifetime.map(|time| format!("{}ms", time.as_millis())),
+                spin: terminal.spin.map(|time| format!("{}ns", time.as_nanos())),
                 handover: terminal.handover,
                 coordinator: coordinator(plan, terminal.coordinator.get_ref())?,
             };

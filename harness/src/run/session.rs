@@ -23,6 +23,7 @@ use crate::disturbance::{self, watch::Watch};
 use crate::exit::{Exit, Failure};
 use crate::flow::shared::Shared;
 use crate::flow::{self, Place, Quantities, Server};
+use crate::judge::expr::Value;
 use crate::plan::config::{self, Folders, SharedKey, TUN};
 use crate::plan::{Plan, VIRTUAL};
 use crate::probe::{self, Probes};
@@ -379,11 +380,18 @@ impl<'a> Lab<'a> {
         let Record { handovers, flows, .. } = record;
         let results = std::cell::RefCell::new(flows);
         let (trace, results) = (&self.trace, &results);
+        let (meter, folder) = (&self.daemons.meter(), &self.paths.flows);
         let clients = scenario.flows.iter().zip(prepared).map(|(flow, (place, server))| async move {
             tokio::time::sleep_until(begin + flow.start).await;
             let (node, id) = (flow::ends(flow, plan).0, flow.id.get_ref());
             trace.note(node, "flow-started", json!({ "flow": id }));
-            let quantities = flow::run(flow, &place, server).await?;
+            let used = meter.seconds();
+            let mut quantities = flow::run(flow, &place, server).await?;
+            if let FlowKind::Iperf3 { reverse, .. } = &flow.kind {
+                let used = used.zip(meter.seconds()).map(|(before, after)| after - before);
+                let cost = flow::iperf3::Reports::load(id, folder, *reverse).cost(used);
+                quantities.insert("cpu_s_per_gb".to_owned(), cost.map(Value::Number));
+            }
             trace.note(node, "flow-ended", json!({ "flow": id }));
             results.borrow_mut().push((id.clone(), quantities));
             Ok::<(), Failure>(())

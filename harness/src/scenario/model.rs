@@ -17,6 +17,7 @@ use super::prefix::{Prefix, Site6};
 use super::tables::TableSpec;
 use crate::disturbance::Bounds;
 use crate::flow::ftp::{self, Mode};
+use crate::flow::pingpong;
 use crate::judge::expr::Expr;
 use crate::judge::sequence::Step;
 
@@ -68,6 +69,8 @@ pub struct Link {
     pub up: Shape,
     /// From the network towards the node.
     pub down: Shape,
+    /// Whether each packet passes by itself, as over hardware that neither cuts up nor puts together.
+    pub single: bool,
 }
 
 /// What one direction of a link does to packets. All zero: nothing.
@@ -228,6 +231,8 @@ pub struct Terminal {
     pub coordinator: Spanned<String>,
     /// How long a path stays that nobody uses; the daemon's own default where nothing is said.
     pub lifetime: Option<Duration>,
+    /// How long a data thread looks for more before it blocks; the daemon's own default where nothing is said.
+    pub spin: Option<Duration>,
     /// What it does on a handover; the daemon's own default where nothing is said.
     pub handover: Option<&'static str>,
 }
@@ -303,6 +308,10 @@ pub enum FlowKind {
         congestion: Option<String>,
         /// The sockets' buffers in bytes, which bound what is under way.
         window: Option<u64>,
+        /// How many connections, or streams of datagrams, at once.
+        streams: u64,
+        /// What each write, or datagram, has in bytes; iperf3's own unless given.
+        length: Option<u64>,
     },
     /// ICMP echo by name.
     Ping {
@@ -374,6 +383,15 @@ pub enum FlowKind {
         /// Whether anybody answers.
         listen: bool,
     },
+    /// Small messages over one TCP connection, each sent when the answer to the one before is there.
+    PingPong {
+        /// Ends.
+        ends: Ends,
+        /// How many.
+        count: u64,
+        /// Bytes of each, and of its answer.
+        size: u64,
+    },
     /// Numbered and timed datagrams in both directions at once.
     Probe {
         /// Ends.
@@ -407,6 +425,7 @@ impl FlowKind {
             Self::Ftp { .. } => "ftp",
             Self::Sip { .. } => "sip",
             Self::Udp { .. } => "udp",
+            Self::PingPong { .. } => "pingpong",
             Self::Probe { .. } => "probe",
             Self::Exec { .. } => "exec",
         }
@@ -421,6 +440,7 @@ impl FlowKind {
             | Self::Ftp { ends, .. }
             | Self::Sip { ends, .. }
             | Self::Udp { ends, .. }
+            | Self::PingPong { ends, .. }
             | Self::Probe { ends, .. } => Some(ends),
             Self::Dns { .. } | Self::Exec { .. } => None,
         }
@@ -612,6 +632,7 @@ impl Scenario {
                     interval.saturating_mul(u32::try_from(*count).unwrap_or(u32::MAX))
                 }
                 FlowKind::Http { .. } => Duration::from_secs(10),
+                FlowKind::PingPong { count, .. } => pingpong::time(*count),
                 FlowKind::Ftp { size, rate, .. } => ftp::time(*size, *rate),
                 FlowKind::Sip { calls, duration, .. } => {
                     duration.saturating_mul(u32::try_from(*calls).unwrap_or(u32::MAX))

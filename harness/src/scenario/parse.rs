@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::matrix::{matrix, seed};
 use super::model::{
-    Coordinator, HANDOVERS, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES, Scenario,
-    Shape, Terminal,
+    ActionKind, Coordinator, HANDOVERS, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES,
+    Scenario, Shape, Terminal,
 };
 use super::parse_events::{actions, expectations, flows, implied};
 use super::parse_nat::behaviour;
@@ -55,6 +55,17 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
     let (described, nodes) = nodes(&top);
     let flows = flows(&top);
     let judged = implied(&flows).chain(expectations(&top)).collect();
+    let links = named(&top, "link", |table| {
+        let single = table.flag("offload") == Some(false);
+        Link { single, ..link(table) }
+    });
+    let mut happenings = actions(&top);
+    for action in &mut happenings {
+        // A link that changes is of the same make.
+        if let ActionKind::Link { name, shape } = &mut action.kind {
+            shape.single = links.get(name.get_ref()).is_some_and(|link: &Link| link.single);
+        }
+    }
     let scenario = Scenario {
         name,
         about,
@@ -65,11 +76,11 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         timeout: top.duration("timeout"),
         internet,
         internet6,
-        links: named(&top, "link", link),
+        links,
         routers: named(&top, "router", router),
         nodes: described,
         flows,
-        actions: actions(&top),
+        actions: happenings,
         expectations: judged,
         tables: tables(&top),
         seed_place: seed(document.get_ref()).map(|(place, _)| place),
@@ -146,7 +157,7 @@ pub(super) fn link(table: &Table<'_, '_>) -> Link {
         );
     }
     let both = both.unwrap_or_default();
-    Link { up: up.unwrap_or(both), down: down.unwrap_or(both) }
+    Link { up: up.unwrap_or(both), down: down.unwrap_or(both), single: false }
 }
 
 fn shape(table: &Table<'_, '_>, key: &str) -> Option<Shape> {
@@ -308,12 +319,21 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
             if let (Some(Duration::ZERO), Some(value)) = (lifetime, table.get("lifetime")) {
                 table.problem(value.span(), "a path must live for some time, as in \"300s\"");
             }
+            let spin = table.duration("spin");
+            if let Some(value) = table.get("spin")
+                && spin > Some(LONGEST_SPIN)
+            {
+                table.problem(value.span(), "a spin of more than 10ms keeps a processor busy for nothing");
+            }
             let handover = table.choice("handover", HANDOVERS).map(Spanned::into_inner);
             let coordinator = table.text("coordinator").or_else(only)?;
-            Role::Terminal(Terminal { coordinator, lifetime, handover })
+            Role::Terminal(Terminal { coordinator, lifetime, spin, handover })
         }
     })
 }
+
+/// A terminal takes no longer one.
+const LONGEST_SPIN: Duration = Duration::from_millis(10);
 
 /// A DC takes no shorter period between two Keep-alives.
 const LEAST_KEEPALIVE: Duration = Duration::from_millis(100);

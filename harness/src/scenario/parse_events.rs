@@ -12,7 +12,7 @@ use super::schema::tables::{AT, FLOW};
 use super::source::{Problem, suggest};
 use super::units;
 use crate::flow::ftp::Mode;
-use crate::flow::{datagrams, dns, probes};
+use crate::flow::{datagrams, dns, iperf3, pingpong, probes};
 use crate::judge::{expr, sequence};
 
 /// So often something may be repeated.
@@ -74,7 +74,18 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             if let (true, Some(value)) = (udp, table.get("congestion")) {
                 table.problem(value.span(), "UDP has no congestion control");
             }
-            FlowKind::Iperf3 { ends: ends?, duration, udp, reverse, rate, omit, congestion, window }
+            let streams = table.integer("streams", 1, iperf3::MOST_STREAMS).unwrap_or(1);
+            let length = table.parsed("length", units::bytes);
+            let most = if udp { datagrams::MOST } else { iperf3::LONGEST_WRITE };
+            if let Some(length) = &length
+                && !(iperf3::SHORTEST..=most).contains(length.get_ref())
+            {
+                let least = iperf3::SHORTEST;
+                table.problem(length.span(), format!("`length` is from {least} to {most} bytes here"));
+            }
+            let length = length.map(Spanned::into_inner);
+            let ends = ends?;
+            FlowKind::Iperf3 { ends, duration, udp, reverse, rate, omit, congestion, window, streams, length }
         }
         "ping" => {
             let ends = ends(table);
@@ -129,6 +140,18 @@ fn flow_kind(tag: &str, table: &Table<'_, '_>) -> Option<FlowKind> {
             let whole = table.flag("whole").unwrap_or(false);
             let listen = table.flag("listen").unwrap_or(true);
             FlowKind::Udp { ends: ends?, size, reply, count, interval, whole, listen }
+        }
+        "pingpong" => {
+            let ends = ends(table);
+            let count = table.integer("count", 1, pingpong::MOST).unwrap_or(2000);
+            let size = table.parsed("size", units::bytes);
+            if let Some(size) = &size
+                && !(1..=pingpong::LARGEST).contains(size.get_ref())
+            {
+                let most = pingpong::LARGEST;
+                table.problem(size.span(), format!("a message here has 1 to {most} bytes"));
+            }
+            FlowKind::PingPong { ends: ends?, count, size: size.map_or(64, Spanned::into_inner) }
         }
         "probe" => {
             let ends = ends(table);

@@ -94,7 +94,8 @@ impl Trains {
         }
     }
 
-    fn of(packets: u32, mtu: u32) -> Self {
+    /// At most so many packets of `mtu`.
+    pub fn of(packets: u32, mtu: u32) -> Self {
         // The kernel cuts up what is as long as this, and counts the Ethernet header.
         Self { bytes: (packets * mtu + ETHERNET as u32 + 1).min(Self::ANY.bytes), packets }
     }

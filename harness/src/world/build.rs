@@ -339,14 +339,18 @@ impl World {
         let node_space = self.space(node)?;
         let port = &port_name(node, interface);
         let lines = self.lines.as_ref().map(|lines| lines.set(node, interface, shape)).transpose()?;
+        let single = shape.single;
         for (space, device, shape) in
             [(&**node_space, interface, &shape.up), (network, port.as_str(), &shape.down)]
         {
-            if lines == Some(true) {
-                let net = space.net()?;
-                net.limit_trains(net.index(device).await?, Trains::for_link(&link::line(shape), MTU)).await?;
-            } else {
+            if lines != Some(true) {
                 link::apply(space, device, shape).await?;
+            }
+            if lines == Some(true) || single {
+                let trains =
+                    if single { Trains::of(1, MTU) } else { Trains::for_link(&link::line(shape), MTU) };
+                let net = space.net()?;
+                net.limit_trains(net.index(device).await?, trains).await?;
             }
         }
         Ok(())

@@ -4,13 +4,14 @@
 //! name       = "mn"                  # the node's name in trace and logs
 //! fqdn       = "mn.dc.ntm.test"      # the terminal's own name
 //! keys       = "keys.toml"           # the key shared with the DC; relative paths start from this file's folder
-//! port       = 4330                  # this line and the next eight: the defaults
+//! port       = 4330                  # this line and the next nine: the defaults
 //! tun        = "ntm0"                # the virtual interface
 //! vips       = "198.18.0.0/15"       # all virtual addresses
 //! mtu        = 1424                  # of the virtual interface
 //! dns_listen = "127.0.0.53:53"       # where applications ask, by UDP and TCP
 //! patience   = "4500ms"              # an application's query is answered by then
 //! lifetime   = "300s"                # of a path that nobody uses
+//! spin       = "0s"                  # how long a data thread that worked looks for more before it blocks: a core for latency
 //! handover   = "thesis"              # or "fast": its new address is shown to relays and peers at once
 //! control    = "mn.sock"             # optional
 //! trace      = "mn.jsonl"            # optional
@@ -57,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) patience: Duration,
     /// How long a path stays that nobody uses.
     pub(crate) lifetime: Duration,
+    /// How long a data thread that has worked looks for more before it blocks.
+    pub(crate) spin: Duration,
     /// What it does on a handover.
     pub(crate) handover: Handover,
     /// The DC's name.
@@ -73,6 +76,9 @@ pub(crate) struct Config {
 
 /// 576 is the least that every IPv4 host takes (RFC 791); the most leaves room for the tunnel's headers in a 9000-byte frame.
 const MTUS: RangeInclusive<u16> = 576..=8924;
+
+/// A thread that looks for longer gains nothing: whatever comes so rarely does not notice that it had to be woken.
+const LONGEST_SPIN: Duration = Duration::from_millis(10);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +100,8 @@ struct File {
     patience: HumanDuration,
     #[serde(default = "lifetime")]
     lifetime: HumanDuration,
+    #[serde(default = "spin")]
+    spin: HumanDuration,
     #[serde(default)]
     handover: Handover,
     coordinator: Coordinator,
@@ -138,6 +146,11 @@ fn lifetime() -> HumanDuration {
     HumanDuration(Duration::from_secs(300))
 }
 
+/// Kind to a machine that holds many nodes.
+fn spin() -> HumanDuration {
+    HumanDuration(Duration::ZERO)
+}
+
 impl Config {
     /// Reads the configuration `path` and its key file. An error says the file, the place in it, and what to do.
     pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
@@ -152,6 +165,9 @@ impl Config {
         }
         if file.lifetime.0.is_zero() {
             return wrong("lifetime", "a path must live for some time, as in \"300s\"".into());
+        }
+        if file.spin.0 > LONGEST_SPIN {
+            return wrong("spin", "it would keep a processor busy: at most 10ms".into());
         }
         let Coordinator { fqdn: coordinator, address } = file.coordinator;
         if address.iter().any(|address| address.port() == 0) {
@@ -181,6 +197,7 @@ impl Config {
             dns_listen: file.dns_listen,
             patience: file.patience.into(),
             lifetime: file.lifetime.into(),
+            spin: file.spin.into(),
             handover: file.handover,
             coordinator,
             coordinator_addresses: address,
@@ -237,16 +254,18 @@ address = \"203.0.113.4:4330\"
         assert!(config.key == SharedKey::new([10; 32]));
         assert!(config.trace.expect("a trace").is_absolute());
         assert_eq!(config.control, None);
-        assert_eq!(config.handover, Handover::Thesis);
+        assert_eq!((config.spin, config.handover), (Duration::ZERO, Handover::Thesis));
         let fast = load(&TEXT.replacen("[coord", "handover = \"fast\"\n[coord", 1)).expect("a configuration");
         assert_eq!(fast.handover, Handover::Fast);
+        let eager = load(&TEXT.replacen("[coord", "spin = \"60us\"\n[coord", 1)).expect("a configuration");
+        assert_eq!(eager.spin, Duration::from_micros(60));
     }
 
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let refusal = |from: &str, to: &str| load(&TEXT.replacen(from, to, 1)).expect_err("wrong");
         insta::assert_snapshot!(refusal("trace", "colour"), @r#"
-        mn.toml:4:1: unknown field `colour`, expected one of `name`, `fqdn`, `keys`, `port`, `tun`, `vips`, `mtu`, `dns_listen`, `patience`, `lifetime`, `handover`, `coordinator`, `control`, `trace`
+        mn.toml:4:1: unknown field `colour`, expected one of `name`, `fqdn`, `keys`, `port`, `tun`, `vips`, `mtu`, `dns_listen`, `patience`, `lifetime`, `spin`, `handover`, `coordinator`, `control`, `trace`
           4 | colour = "mn.jsonl"
             | ^^^^^^
         "#);
@@ -273,6 +292,7 @@ address = \"203.0.113.4:4330\"
             |            ^^^
         "#);
         insta::assert_snapshot!(refusal("[coord", "lifetime = \"0s\"\n[coord"), @r#"mn.toml: 'lifetime': a path must live for some time, as in "300s""#);
+        insta::assert_snapshot!(refusal("[coord", "spin = \"11ms\"\n[coord"), @"mn.toml: 'spin': it would keep a processor busy: at most 10ms");
         insta::assert_snapshot!(refusal("203.0.113.4", "198.19.0.1"), @"mn.toml: 'coordinator.address': 198.19.0.1 is a virtual address of 198.18.0.0/15: give the real one");
         insta::assert_snapshot!(refusal(":4330", ""), @r#"
         mn.toml:7:11: invalid socket address syntax

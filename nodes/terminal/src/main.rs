@@ -58,7 +58,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let udp = Udp::bind(&UdpConfig::port(config.port)).map_err(anyhow::Error::new)?;
     let (out, inb) = (Outbound::default(), Inbound::default());
     // Applications are told where no way leads.
-    let options = PlaneOptions { answer: true, ..PlaneOptions::default() };
+    let options = PlaneOptions { answer: true, spin: config.spin, ..PlaneOptions::default() };
     let plane = Plane::start(Some(tun), udp.clone(), out, inb, options)?;
     let stub = Stub::open(config.dns_listen).await?;
     let coordinator = config.coordinator_addresses.iter().map(|address| address.ip()).collect();

@@ -214,6 +214,7 @@ mod tests {
             dns_listen: "127.0.0.53:53".parse().expect("an address"),
             patience: PATIENCE,
             lifetime: Duration::from_secs(300),
+            spin: Duration::ZERO,
             handover: Handover::Thesis,
             coordinator: "ns.dc.test".parse().expect("a name"),
             coordinator_addresses: "203.0.113.4:4330"

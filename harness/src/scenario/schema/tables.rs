@@ -8,7 +8,7 @@ use super::Kind::{
     TimeFrom, Values, Words, WordsOrTable,
 };
 use super::{Key, Kind, NEEDED, Section};
-use crate::flow::{datagrams, dns, ftp, probes};
+use crate::flow::{datagrams, dns, ftp, iperf3, pingpong, probes};
 use crate::scenario::matrix::MOST_ROUNDS;
 use crate::scenario::model::{End, HANDOVERS, Ip, SELECTIONS, SUITES};
 use crate::scenario::parse::{MOST_ALIKE, ROLES, STATES};
@@ -143,6 +143,12 @@ pub static LINK: Section = section(
             Table(&SHAPE),
             "nothing",
             "from the network towards the node; not together with `both`",
+        ),
+        key(
+            &["offload"],
+            Flag,
+            "`true`",
+            "whether the kernel may hand the link trains of packets (TSO, GSO), to be cut up on the way; `false`: each packet passes by itself, as on a wire without offload",
         ),
     ],
 );
@@ -310,6 +316,13 @@ pub static NODE: Section = section(
         ),
         of(
             &["terminal"],
+            &["spin"],
+            Time,
+            "`\"0s\"`",
+            "how long a data thread that has worked looks for more before it blocks: less latency, for a processor that is busy while packets flow; at most `10ms`",
+        ),
+        of(
+            &["terminal"],
             &["handover"],
             Words(|| words(HANDOVERS)),
             "`\"thesis\"`",
@@ -369,6 +382,7 @@ pub static FLOW: Section = Section {
         key(&["ftp"], Table(&FTP), "one of these needed", "a file, fetched with curl from vsftpd"),
         key(&["sip"], Table(&SIP), "one of these needed", "calls with media, from sipp to sipp"),
         key(&["udp"], Table(&UDP), "one of these needed", "datagrams of any size, each answered by one"),
+        key(&["pingpong"], Table(&PING_PONG), "one of these needed", "small messages by TCP, one at a time"),
         key(
             &["probe"],
             Table(&PROBE),
@@ -377,7 +391,7 @@ pub static FLOW: Section = Section {
         ),
         key(&["exec"], Table(&EXEC), "one of these needed", "any command"),
     ],
-    one_of: &["iperf3", "ping", "dns", "http", "ftp", "sip", "udp", "probe", "exec"],
+    one_of: &["iperf3", "ping", "dns", "http", "ftp", "sip", "udp", "pingpong", "probe", "exec"],
     extends: None,
 };
 
@@ -416,6 +430,18 @@ pub static IPERF3: Section = extending(
             "TCP's congestion control, as the kernel calls it: `\"cubic\"`. A kernel that lacks it lets the transfer fail",
         ),
         key(&["window"], Size, "the kernel's", "the sockets' buffers, which bound what is under way"),
+        key(
+            &["streams"],
+            Integer(1, iperf3::MOST_STREAMS),
+            "`1`",
+            "so many connections, or streams of datagrams, at once; all quantities are of them together",
+        ),
+        key(
+            &["length"],
+            SizeWithin(iperf3::SHORTEST, iperf3::LONGEST_WRITE),
+            "iperf3's",
+            "what each write has; with `udp` the payload of each datagram, at most 65507",
+        ),
         key(
             &["omit"],
             Time,
@@ -527,6 +553,16 @@ pub static UDP: Section = extending(
             "both ends forbid that datagrams are cut up; otherwise their kernels do as for any program",
         ),
         key(&["listen"], Flag, "`true`", "whether anybody answers"),
+    ],
+);
+
+/// The flow `pingpong`.
+pub static PING_PONG: Section = extending(
+    "pingpong",
+    &ENDS,
+    &[
+        key(&["count"], Integer(1, pingpong::MOST), "`2000`", "how many messages are measured"),
+        key(&["size"], SizeWithin(1, pingpong::LARGEST), "`\"64B\"`", "each message, and its answer"),
     ],
 );
 
