@@ -183,7 +183,7 @@ local function decrypt_block(w, block)
   end
   return char(unpack(s))
 end
--- CFB with whole blocks fed back, and CBC.
+-- CFB with whole blocks fed back, CBC, and the counter mode of GCM, whose tag is not looked at.
 local function cfb(key, iv, text)
   local w, out = schedule(key), {}
   for at = 1, #text, 16 do
@@ -200,6 +200,11 @@ local function cbc(key, iv, text)
     out[#out + 1] = xor_text(decrypt_block(w, part), iv)
     iv = part
   end
+  return table.concat(out)
+end
+local function gcm(key, nonce, text)
+  local w, out = schedule(key), {}
+  for at = 1, #text, 16 do out[#out + 1] = xor_text(sub(text, at, at + 15), encrypt_block(w, nonce .. word((at - 1) / 16 + 2))) end
   return table.concat(out)
 end
 
@@ -222,7 +227,7 @@ local RTTS = { list = { { "relay", "id" }, { "micros", "u32" } } }
 local RELAYS = { list = { { "relay", "id" }, { "address", "socket" }, { "key", "key" } } }
 local ROLE = { one = { [1] = "initiator", [2] = "responder" } }
 local TERMINAL = { { "node", "id" }, { "vip", "ip4" }, { "addresses", { list = "socket" } }, { "seen", "socket" }, { "rtts", RTTS } }
-local SUITE = { one = { [0] = "none", [1] = "aes-128-cbc" } }
+local SUITE = { one = { [0] = "none", [1] = "aes-128-cbc", [2] = "aes-128-gcm" } }
 local BODIES = {
   [0x01] = { { "request", "u64" }, { "fqdn", "name" }, { "kind", { one = { [1] = "terminal", [2] = "relay", [3] = "coordinator" } } }, { "addresses", { list = "socket" } }, { "rtts", RTTS }, { "vips", { maybe = "range" } } },
   [0x02] = { { "request", "u64" }, { "vip", { maybe = "ip4" } }, { "seen", "socket" }, { "keep_alive", "ms" }, { "relays", RELAYS }, { "vips", { maybe = "range" } } },
@@ -256,7 +261,7 @@ local f = {
   encrypted = ProtoField.bool("ntmobile.flags.encrypted", "Encrypted", 8, nil, 0x01),
   responder = ProtoField.bool("ntmobile.flags.responder", "From the path's responder", 8, nil, 0x02),
   leg = ProtoField.bool("ntmobile.flags.leg", "Between an end and the relay", 8, nil, 0x04),
-  suite = ProtoField.uint8("ntmobile.suite", "Suite", base.DEC, { [0] = "none", [1] = "AES-128" }, 0x0f),
+  suite = ProtoField.uint8("ntmobile.suite", "Suite", base.DEC, { [0] = "none", [1] = "AES-128", [2] = "AES-128-GCM" }, 0x0f),
   epoch = ProtoField.uint8("ntmobile.epoch", "Key epoch", base.DEC, nil, 0xf0),
   length = ProtoField.uint16("ntmobile.length", "Length of the body"),
   reserved = ProtoField.uint16("ntmobile.reserved", "Reserved", base.HEX),
@@ -335,7 +340,7 @@ local function try_control(datagram, kind, flags, epoch, id)
     if body then return body, pair.to end
   end
 end
--- The packet inside a data packet, as far as it was captured. Its MAC takes long and is not looked at: a key is right where what it opens
+-- The packet inside a data packet, as far as it was captured. Its MAC or tag takes long and is not looked at: a key is right where what it opens
 -- reads as an IPv4 header of a packet of this length.
 local function try_data(datagram, flags, suite, epoch, id, length)
   local from = char(epoch) .. char(suite) .. char(band(rshift(flags, 1), 1))
@@ -343,7 +348,8 @@ local function try_data(datagram, flags, suite, epoch, id, length)
   for _, key in pairs(paths[id .. char(epoch)] or {}) do
     local material = derive(key, DATA, 64, id, from)
     local function opened(part)
-      if suite ~= 1 then return part end
+      if suite == 0 then return part end
+      if suite == 2 then return gcm(sub(material, 1, 16), sub(material, 17, 20) .. sub(datagram, 9, 16), part) end
       return cbc(sub(material, 1, 16), encrypt_block(schedule(sub(material, 17, 32)), sub(datagram, 1, 16)), part)
     end
     local first, _, high, low = byte(opened(sub(body, 1, 16)), 1, 4)

@@ -16,7 +16,7 @@ fn main() {
     divan::main();
 }
 
-const SUITES: [Suite; 2] = [Suite::None, Suite::Aes128Cbc];
+const SUITES: [Suite; 3] = Suite::ALL;
 /// Inner packets of a batch: what one read of the TUN brings at most.
 const BATCH: usize = 44;
 
@@ -41,7 +41,7 @@ fn packet(length: usize) -> Vec<u8> {
 fn sender(suite: Suite) -> Outbound {
     let mut out = Outbound::default();
     let remote = "192.0.2.1:4330".parse().expect("an address");
-    out.apply(&DataUpdate::Send { flow: flow(), remote, keys: keys(suite) });
+    out.apply(&DataUpdate::Send { flow: flow(), remote, keys: keys(suite), first: 1 });
     out
 }
 

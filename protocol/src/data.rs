@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use foldhash::fast::FixedState;
 
 use crate::addr::PathId;
-use crate::crypto::{DataKeys, ReplayWindow, SEALED_AT_ONCE, Sealed};
+use crate::crypto::{DataKeys, OPENED_AT_ONCE, ReplayWindow, inner_at, open_all};
 use crate::wire::{HEADER_LEN, Header, Kind, Reason, Refusal, Role};
 
 /// The addresses of an inner packet, which select a path: at a terminal (VIP_MN, VIP_CN); at an RS-N, for packets from a
@@ -54,10 +54,20 @@ impl Flow {
 /// 1404, of which the suites' padding takes what is beyond a multiple of 16.
 pub const V6_MTU: u16 = 1392;
 
+/// The sequence number of the first packet under fresh keys.
+///
+/// No number may come twice under one key: it makes the IV, or the nonce. In one table it does not, for numbers are only counted up. But an end
+/// may take the same direction, with the same key, a second time, and count anew: a DC repeats what was not answered, and meanwhile the end ended
+/// the path, or was started again and remembers nothing. So counting starts at one of 2⁶³ numbers, drawn each time. That two such starts come
+/// so near that one runs into the other's numbers has, where each sends 2³⁰ packets, a chance of 2⁻³²: no more than SP 800-38D, 8, allows.
+pub fn first_sequence(rng: &mut impl rand_core::Rng) -> u64 {
+    (rng.next_u64() >> 1).max(1)
+}
+
 /// A change of the data tables.
 #[derive(Clone)]
 pub enum DataUpdate {
-    /// Packets of `flow` go to `remote`, sealed under `keys`, whose sequence numbers start at 1. Keys of the same path end.
+    /// Packets of `flow` go to `remote`, sealed under `keys`. Keys of the same path end.
     Send {
         /// Which inner packets.
         flow: Flow,
@@ -65,6 +75,8 @@ pub enum DataUpdate {
         remote: SocketAddr,
         /// Fresh keys: never handed out before.
         keys: Arc<DataKeys>,
+        /// The sequence number of the first packet: see [`first_sequence`].
+        first: u64,
     },
     /// Packets of `flow` go on `path` and to another address, under the keys that it has.
     Remote {
@@ -160,7 +172,7 @@ impl Usage {
 impl std::fmt::Debug for DataUpdate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Send { flow, remote, keys } => {
+            Self::Send { flow, remote, keys, .. } => {
                 write!(f, "Send {flow:?} to {remote} in epoch {}", keys.epoch())
             }
             Self::Remote { flow, path, remote } => write!(f, "Remote {flow:?} of {path} to {remote}"),
@@ -248,14 +260,14 @@ impl Outbound {
     /// Applies a change; those of the other direction are none here.
     pub fn apply(&mut self, update: &DataUpdate) {
         match update {
-            DataUpdate::Send { flow, remote, keys } => {
+            DataUpdate::Send { flow, remote, keys, first } => {
                 let sendings = self.flows.entry(*flow).or_default();
                 sendings.retain(|old| old.keys.path() != keys.path());
                 sendings.insert(
                     0,
                     Sending {
                         keys: Arc::clone(keys),
-                        next: 1,
+                        next: *first,
                         way: Way::from(*remote),
                         lost: false,
                         mtu: mtu_to(*remote),
@@ -372,7 +384,7 @@ const EPOCHS_KEPT: usize = 3;
 #[derive(Default)]
 pub struct Inbound {
     paths: HashMap<PathId, Inlet, FixedState>,
-    /// The datagrams of a batch whose MACs are to be judged.
+    /// The datagrams of a batch that are to be opened.
     sealed: Vec<Candidate>,
 }
 
@@ -382,10 +394,9 @@ struct Candidate {
     index: usize,
     header: Header,
     keys: Arc<DataKeys>,
-    mac: Sealed,
 }
 
-/// What is found out about a datagram before its MAC is looked at.
+/// What is found out about a datagram before it is opened.
 enum Look {
     Decided(Verdict),
     Sealed(Header, Arc<DataKeys>),
@@ -461,7 +472,10 @@ impl Inbound {
     pub fn judge(&mut self, datagram: &mut [u8]) -> Verdict {
         match self.look(datagram) {
             Look::Decided(verdict) => verdict,
-            Look::Sealed(header, keys) => self.open(&header, &Sealed::of(&keys, datagram), datagram),
+            Look::Sealed(header, keys) => {
+                let opened = keys.open(datagram);
+                self.take(&header, opened, datagram)
+            }
         }
     }
 
@@ -473,20 +487,20 @@ impl Inbound {
             match self.look(&buffer[place.clone()]) {
                 Look::Decided(verdict) => verdicts.push(verdict),
                 Look::Sealed(header, keys) => {
-                    sealed.push(Candidate { index, header, keys, mac: Sealed::default() });
+                    sealed.push(Candidate { index, header, keys });
                     // Its own comes below.
                     verdicts.push(Verdict::Control);
                 }
             }
         }
-        for some in sealed.chunks_mut(SEALED_AT_ONCE) {
-            let datagrams = some.iter().map(|one| (&*one.keys, &buffer[places[one.index].clone()]));
-            let macs = Sealed::of_all(datagrams);
-            some.iter_mut().zip(macs).for_each(|(one, mac)| one.mac = mac);
+        for some in sealed.chunks(OPENED_AT_ONCE) {
+            let datagrams = some.iter().map(|one| (&*one.keys, places[one.index].clone()));
+            let opened = open_all(buffer, datagrams);
+            for (Candidate { index, header, .. }, opened) in some.iter().zip(opened) {
+                verdicts[*index] = self.take(header, opened, &buffer[places[*index].clone()]);
+            }
         }
-        for Candidate { index, header, mac, .. } in sealed.drain(..) {
-            verdicts[index] = self.open(&header, &mac, &mut buffer[places[index].clone()]);
-        }
+        sealed.clear();
         self.sealed = sealed;
     }
 
@@ -521,8 +535,8 @@ impl Inbound {
         }
     }
 
-    /// Opens a datagram that was looked at, by the MAC that it must have. Others may have been opened since: its number is judged again.
-    fn open(&mut self, header: &Header, mac: &Sealed, datagram: &mut [u8]) -> Verdict {
+    /// Judges a datagram that was looked at, and opened if `opened`. Others may have been taken since: its number is judged again.
+    fn take(&mut self, header: &Header, opened: bool, datagram: &[u8]) -> Verdict {
         let refused = |field, reason| Verdict::Refused(Refusal::new(field, reason));
         let Some(Inlet::Open { flow, epochs, usage, translated }) = self.paths.get_mut(&PathId(header.id))
         else {
@@ -534,11 +548,11 @@ impl Inbound {
         if !opening.window.check(header.sequence) {
             return refused("sequence", Reason::Replayed(header.sequence));
         }
-        let inner = match opening.keys.open(mac, header, datagram) {
-            Ok(inner) => inner,
-            Err(refusal) => return Verdict::Refused(refusal),
-        };
+        if !opened {
+            return refused("mac", Reason::Mac);
+        }
         opening.window.accept(header.sequence);
+        let inner = inner_at(header);
         match Flow::of(&datagram[inner.clone()]) {
             Err(refusal) => return Verdict::Refused(refusal),
             Ok(shown) if shown != *flow => return refused("inner addresses", Reason::Conflict),
@@ -578,7 +592,7 @@ mod tests {
     fn ends(epoch: u8) -> (Outbound, Inbound) {
         let (mut out, mut inb) = (Outbound::default(), Inbound::default());
         let remote = "192.0.2.1:4330".parse().unwrap();
-        out.apply(&DataUpdate::Send { flow: flow(), remote, keys: keys(epoch, Role::Initiator) });
+        out.apply(&DataUpdate::Send { flow: flow(), remote, keys: keys(epoch, Role::Initiator), first: 1 });
         inb.apply(&DataUpdate::Receive { flow: flow(), keys: keys(epoch, Role::Initiator) });
         (out, inb)
     }
@@ -632,7 +646,12 @@ mod tests {
         inb.judge_all(&mut buffer, &places, &mut verdicts);
         let expected: Vec<_> = datagrams.iter_mut().map(|datagram| alone.judge(datagram)).collect();
         assert_eq!(verdicts, expected);
-        assert_eq!(buffer, datagrams.concat());
+        // What is left of a refused one, nobody looks at.
+        for ((place, datagram), verdict) in places.iter().zip(&datagrams).zip(&verdicts) {
+            if !matches!(verdict, Verdict::Refused(_)) {
+                assert_eq!(&buffer[place.clone()], datagram);
+            }
+        }
         let kinds = verdicts.iter().map(|verdict| match verdict {
             Verdict::Deliver(_) | Verdict::Translate(_) => 'd',
             Verdict::Forward(_) => 'f',
@@ -678,6 +697,7 @@ mod tests {
             flow: lie,
             remote: "192.0.2.1:1".parse().unwrap(),
             keys: keys(0, Role::Initiator),
+            first: 1,
         });
         inb.apply(&DataUpdate::Receive { flow: flow(), keys: keys(0, Role::Initiator) });
         let mut datagram = sealed(&mut out, &packet(lie, 1));
@@ -720,9 +740,9 @@ mod tests {
             let header = Header::parse(&buffer).unwrap();
             Some((PathId(header.id), header.sequence, remote))
         };
-        out.apply(&DataUpdate::Send { flow: flow(), remote: at(1), keys: keys(PATH) });
+        out.apply(&DataUpdate::Send { flow: flow(), remote: at(1), keys: keys(PATH), first: 1 });
         assert_eq!(used(&mut out), Some((PATH, 1, at(1))));
-        out.apply(&DataUpdate::Send { flow: flow(), remote: at(2), keys: keys(other) });
+        out.apply(&DataUpdate::Send { flow: flow(), remote: at(2), keys: keys(other), first: 1 });
         assert_eq!(used(&mut out), Some((other, 1, at(2))));
         out.apply(&DataUpdate::Remote { flow: flow(), path: PATH, remote: at(3) });
         assert_eq!(used(&mut out), Some((PATH, 2, at(3))), "its numbers go on");
@@ -747,7 +767,12 @@ mod tests {
         out.apply(&DataUpdate::Remote { flow: flow(), path: PATH, remote: other });
         assert_eq!(sent(&mut out), Ok(other));
         out.apply(&DataUpdate::Lose { path: PATH });
-        out.apply(&DataUpdate::Send { flow: flow(), remote: first, keys: keys(1, Role::Initiator) });
+        out.apply(&DataUpdate::Send {
+            flow: flow(),
+            remote: first,
+            keys: keys(1, Role::Initiator),
+            first: 1,
+        });
         assert_eq!(sent(&mut out), Ok(first));
     }
 

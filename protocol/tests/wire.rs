@@ -54,7 +54,7 @@ fn role() -> impl Strategy<Value = Role> {
 }
 
 fn suite() -> impl Strategy<Value = Suite> {
-    select(&[Suite::None, Suite::Aes128Cbc][..])
+    select(&Suite::ALL[..])
 }
 
 fn rtts() -> impl Strategy<Value = List<RelayRtt, MAX_RELAYS>> {

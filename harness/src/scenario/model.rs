@@ -244,7 +244,8 @@ pub const HANDOVERS: &[(&str, &str)] = &[("thesis", "thesis"), ("fast", "fast")]
 pub const SELECTIONS: &[(&str, &str)] = &[("best", "best"), ("random", "random"), ("first", "first")];
 
 /// The cipher suites for data.
-pub const SUITES: &[(&str, &str)] = &[("none", "none"), ("aes-128-cbc", "aes-128-cbc")];
+pub const SUITES: &[(&str, &str)] =
+    &[("none", "none"), ("aes-128-cbc", "aes-128-cbc"), ("aes-128-gcm", "aes-128-gcm")];
 
 /// Traffic between nodes, or a command.
 #[derive(Debug, Clone)]

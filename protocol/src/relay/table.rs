@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::addr::{NodeId, PathId, Vip};
 use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
-use crate::data::{DataUpdate, Flow};
+use crate::data::{DataUpdate, Flow, first_sequence};
 use crate::expiry::Expiry;
 use crate::observe::{TableChange, What};
-use crate::session::{Mail, TunnelSession};
+use crate::session::{Entropy, Mail, TunnelSession};
 use crate::time::{Duration, Instant};
 use crate::wire::{
     Header, Message, PathKeepAliveAnswer, Reason, Refusal, RelayAnswer, RelayDirection, RelayMode,
@@ -308,7 +308,7 @@ impl RelayTable {
         }
         entry.used = now;
         self.expiry.set(path, now + self.lifetime);
-        let updates = entry.updates(path, header.epoch, from, fresh_key, moved);
+        let updates = entry.updates(path, header.epoch, from, fresh_key, moved, &mut mail.rng);
         if let Some(request) = request {
             entry.respond(end, request, header.epoch, from, now, mail);
         }
@@ -359,6 +359,7 @@ impl Entry {
         from: SocketAddr,
         fresh: Option<SharedKey>,
         moved: bool,
+        rng: &mut Entropy,
     ) -> Vec<DataUpdate> {
         match &self.peers {
             Peers::Switch { .. } if moved => {
@@ -376,6 +377,7 @@ impl Entry {
                             flow: flow.reversed(),
                             remote: from,
                             keys: keys(Role::Responder),
+                            first: first_sequence(rng),
                         };
                         let translate = real.is_ipv6().then_some(DataUpdate::Translate { path });
                         [receive, send].into_iter().chain(translate).collect()

@@ -216,6 +216,11 @@ impl Terminal {
         let key = path.common_key(Role::Initiator);
         let keys = |from| Arc::new(DataKeys::new(&key, path.id, path.epoch, Suite::Aes128Cbc, from));
         self.plane.update(DataUpdate::Receive { flow: flow.reversed(), keys: keys(Role::Responder) });
-        self.plane.update(DataUpdate::Send { flow, remote: RELAY_PORT, keys: keys(Role::Initiator) });
+        self.plane.update(DataUpdate::Send {
+            flow,
+            remote: RELAY_PORT,
+            keys: keys(Role::Initiator),
+            first: 1,
+        });
     }
 }

@@ -303,7 +303,7 @@ pub static NODE: Section = section(
             &["suite"],
             Words(|| words(SUITES)),
             "`\"aes-128-cbc\"`",
-            "the cipher suite of data packets; `none` authenticates them, and does not encrypt",
+            "the cipher suite of data packets; `none` authenticates them, and does not encrypt; `aes-128-gcm` is an extension",
         ),
         of(&["relay"], &["coordinator"], Names("coordinator"), "the only one", "the coordinators it serves"),
         of(&["terminal"], &["coordinator"], Name("coordinator"), "the only one", "its coordinator"),

@@ -86,7 +86,7 @@ impl Path {
             DataUpdate::Remote { flow, path: self.id, remote }
         } else {
             let keys = DataKeys::new(&self.data_key, self.id, self.epoch, self.suite, self.role);
-            DataUpdate::Send { flow, remote, keys: Arc::new(keys) }
+            DataUpdate::Send { flow, remote, keys: Arc::new(keys), first: self.first }
         };
         let fresh = matches!(update, DataUpdate::Send { .. });
         self.signals.push_back(Signal::Data(update));

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
-use crate::data::{DataUpdate, Flow, Usage};
+use crate::data::{DataUpdate, Flow, Usage, first_sequence};
 use crate::expiry::earliest;
 use crate::observe::{RouteName, What};
 use crate::relay::table::newer;
@@ -86,6 +86,8 @@ pub(super) struct Path {
     directed_key: SharedKey,
     /// The key of this epoch's data packets.
     data_key: SharedKey,
+    /// The number of the first packet that this end sends under it.
+    first: u64,
     /// Whether the data table sends under that key.
     sending: bool,
     /// The address of this end that packets keep to.
@@ -128,6 +130,7 @@ impl Path {
             direct: None,
             directed_key: SharedKey::new([0; 32]),
             data_key: SharedKey::new([0; 32]),
+            first: 0,
             sending: false,
             kept: None,
             usage: Default::default(),
@@ -216,6 +219,7 @@ impl Path {
         (self.epoch, self.suite, self.leg, self.direct, self.data_key) =
             (epoch, suite, leg, direct, data_key);
         (self.directed_key, self.sending, self.noted) = (directed_key, false, false);
+        self.first = first_sequence(&mut mail.rng);
         self.pending = Pending::default();
         self.next_keep_alive = None;
         self.start_at = None;
