@@ -1,4 +1,4 @@
-//! From packets to what the kernel takes fastest: consecutive segments of one TCP connection become one train, which the TUN takes in
+//! From packets to what the kernel takes fastest: consecutive segments of one TCP connection, or datagrams of one UDP flow, become one train, which the TUN takes in
 //! one write (the reverse of [`crate::split`]).
 //!
 //! Packets stay where they are, in the arena of received datagrams; a train is a list of places in it. A segment joins the newest item of
@@ -21,6 +21,8 @@ const SLOTS: usize = 256;
 
 const IP_LEN: usize = 20;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
+const UDP_LEN: usize = 8;
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 const DONT_FRAGMENT: u8 = 0x40;
@@ -33,7 +35,10 @@ pub(crate) struct Coalescer {
     live: usize,
     /// The newest item of a connection, by a hash; of two that share a place the older one only loses some joining.
     newest: Box<[Option<u32>; SLOTS]>,
-    enabled: bool,
+    /// Whether TCP segments join.
+    tcp: bool,
+    /// Whether UDP datagrams do.
+    udp: bool,
 }
 
 /// What one write to the TUN carries.
@@ -58,12 +63,14 @@ struct Item {
 
 #[derive(Clone, Copy, Debug)]
 struct Train {
-    /// Length of the IPv4 and TCP headers.
+    protocol: u8,
+    /// Length of the IPv4 and TCP or UDP headers.
     headers: usize,
     /// Payload of each segment but the last.
     size: usize,
     /// Length of the train as one packet.
     total: usize,
+    /// Of TCP.
     next_sequence: u32,
     next_id: u16,
     /// Whether the last segment has the push flag.
@@ -74,16 +81,20 @@ struct Train {
 }
 
 impl Coalescer {
-    /// One that joins segments only if `enabled`.
-    pub(crate) fn new(enabled: bool) -> Self {
-        Self { items: Vec::new(), live: 0, newest: Box::new([None; SLOTS]), enabled }
+    /// One that joins segments if `tcp`, and datagrams if `udp`.
+    pub(crate) fn new(tcp: bool, udp: bool) -> Self {
+        Self { items: Vec::new(), live: 0, newest: Box::new([None; SLOTS]), tcp, udp }
+    }
+
+    fn joins(&self, segment: &Segment<'_>) -> bool {
+        if segment.is_tcp() { self.tcp } else { self.udp }
     }
 
     /// Adds the packet at `place` of `arena`.
     pub(crate) fn push(&mut self, arena: &[u8], place: Range<usize>) {
         let packet = &arena[place.clone()];
-        let Some(segment) = Segment::of(packet).filter(|_| self.enabled) else {
-            if packet.get(9) == Some(&TCP) {
+        let Some(segment) = Segment::of(packet).filter(|segment| self.joins(segment)) else {
+            if matches!(packet.get(9), Some(&(TCP | UDP))) {
                 // Its connection is not known, so nothing may pass it.
                 self.newest.fill(None);
             }
@@ -108,7 +119,8 @@ impl Coalescer {
         inner: Range<usize>,
     ) -> bool {
         let place = datagram.start + inner.start..datagram.start + inner.end;
-        if self.enabled && inner.start >= siit::LONGER && Segment::of(&arena[place.clone()]).is_some() {
+        let is_segment = |packet| Segment::of(packet).is_some_and(|segment| segment.is_tcp());
+        if self.tcp && inner.start >= siit::LONGER && is_segment(&arena[place.clone()]) {
             let live = self.live;
             self.push(arena, place);
             if self.live > live {
@@ -163,7 +175,7 @@ impl Item {
             || payload == 0
             || payload > train.size
             || train.total + payload > 0xffff
-            || segment.sequence() != train.next_sequence
+            || segment.is_tcp() && segment.sequence() != train.next_sequence
             || !segment.is_like(&first, train.next_id)
             || !segment.checksum_is_right()
         {
@@ -179,7 +191,7 @@ impl Item {
         train.total += payload;
         train.next_sequence = train.next_sequence.wrapping_add(payload as u32);
         train.next_id = train.next_id.wrapping_add(1);
-        train.push = segment.flags() & PSH != 0;
+        train.push = segment.is_tcp() && segment.flags() & PSH != 0;
         // Splitting gives neither a short segment nor a push back from the middle of a train.
         train.open = payload == train.size && !train.push;
         self.parts.push(place.start + train.headers..place.end);
@@ -189,21 +201,25 @@ impl Item {
     /// Writes the headers of a train, and says what the kernel has to do with the item.
     fn complete(&self, arena: &mut [u8]) -> Vnet {
         let Some(train) = self.train.filter(|_| self.parts.len() > 1) else { return Vnet::default() };
-        let (ip, tcp) = arena[self.parts[0].start..][..train.headers].split_at_mut(IP_LEN);
+        let (ip, transport) = arena[self.parts[0].start..][..train.headers].split_at_mut(IP_LEN);
+        let length = train.total - IP_LEN;
         ip[2..4].copy_from_slice(&(train.total as u16).to_be_bytes());
         ip[10..12].fill(0);
         let checksum = !fold(sum(ip, 0));
         ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-        if train.push {
-            tcp[13] |= PSH;
-        }
         let mut addresses = [0; 8];
         addresses.copy_from_slice(&ip[12..20]);
-        let partial = fold(pseudo(&addresses, TCP, train.total - IP_LEN));
-        tcp[16..18].copy_from_slice(&partial.to_be_bytes());
+        let partial = fold(pseudo(&addresses, train.protocol, length));
+        let (gso, checksum_at) = if train.protocol == TCP { (Gso::Tcp4, 16) } else { (Gso::Udp, 6) };
+        transport[checksum_at..checksum_at + 2].copy_from_slice(&partial.to_be_bytes());
+        if train.protocol == UDP {
+            transport[4..6].copy_from_slice(&(length as u16).to_be_bytes());
+        } else if train.push {
+            transport[13] |= PSH;
+        }
         Vnet {
-            partial: Some((IP_LEN as u16, 16)),
-            gso: Gso::Tcp4,
+            partial: Some((IP_LEN as u16, checksum_at as u16)),
+            gso,
             gso_size: train.size as u16,
             header_len: train.headers as u16,
         }
@@ -228,10 +244,10 @@ impl Item {
     }
 }
 
-/// A TCP segment in an IPv4 packet without IP options that is no fragment; its lengths were checked.
+/// A TCP segment, or a UDP datagram that has a checksum, in an IPv4 packet without IP options that is no fragment; its lengths were checked.
 struct Segment<'a> {
     packet: &'a [u8],
-    /// Length of the IPv4 and TCP headers.
+    /// Length of the IPv4 and TCP or UDP headers.
     headers: usize,
 }
 
@@ -240,21 +256,44 @@ impl<'a> Segment<'a> {
         let ip = packet.first_chunk::<IP_LEN>()?;
         let length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
         let is_fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
-        if ip[0] != 0x45 || ip[9] != TCP || is_fragment || length != packet.len() {
+        if ip[0] != 0x45 || is_fragment || length != packet.len() {
             return None;
         }
-        let tcp_len = usize::from(packet.get(IP_LEN + 12)? >> 4) * 4;
-        let headers = IP_LEN + tcp_len;
-        (tcp_len >= 20 && headers <= packet.len()).then_some(Self { packet, headers })
+        match ip[9] {
+            TCP => {
+                let tcp_len = usize::from(packet.get(IP_LEN + 12)? >> 4) * 4;
+                let headers = IP_LEN + tcp_len;
+                (tcp_len >= 20 && headers <= packet.len()).then_some(Self { packet, headers })
+            }
+            UDP => {
+                let udp = packet[IP_LEN..].first_chunk::<UDP_LEN>()?;
+                let is_whole = usize::from(u16::from_be_bytes([udp[4], udp[5]])) == length - IP_LEN;
+                (is_whole && udp[6..] != [0, 0]).then_some(Self { packet, headers: IP_LEN + UDP_LEN })
+            }
+            _ => None,
+        }
+    }
+
+    fn protocol(&self) -> u8 {
+        self.packet[9]
+    }
+
+    fn is_tcp(&self) -> bool {
+        self.protocol() == TCP
     }
 
     /// The train that it begins, alone as yet; `None` if nothing can join it.
     fn train(&self) -> Option<Train> {
-        (self.flags() == ACK && self.payload_len() > 0).then(|| Train {
+        let may_begin = !self.is_tcp() || self.flags() == ACK;
+        (may_begin && self.payload_len() > 0).then(|| Train {
+            protocol: self.protocol(),
             headers: self.headers,
             size: self.payload_len(),
             total: self.packet.len(),
-            next_sequence: self.sequence().wrapping_add(self.payload_len() as u32),
+            next_sequence: match self.is_tcp() {
+                true => self.sequence().wrapping_add(self.payload_len() as u32),
+                false => 0,
+            },
             next_id: self.id().wrapping_add(1),
             push: false,
             open: true,
@@ -267,22 +306,25 @@ impl<'a> Segment<'a> {
         let same = |range: Range<usize>| self.packet[range.clone()] == first.packet[range];
         // The identification of a packet that is never fragmented means nothing (RFC 6864, section 4.1).
         let id_fits = self.id() == next_id || self.packet[6] & DONT_FRAGMENT != 0;
-        self.headers == first.headers
+        let is_like_packet = self.headers == first.headers
             && id_fits
-            && self.flags() & !PSH == ACK
             && same(1..2) // type of service
             && same(6..10) // fragmentation, time to live, protocol
-            && same(12..IP_LEN + 4) // addresses, ports
+            && same(12..IP_LEN + 4); // addresses, ports
+        let is_like_segment = || {
+            self.flags() & !PSH == ACK
             && same(IP_LEN + 8..IP_LEN + 13) // acknowledgement, header length
             && same(IP_LEN + 14..IP_LEN + 16) // window
             && same(IP_LEN + 18..self.headers) // urgent pointer, options
+        };
+        is_like_packet && (!self.is_tcp() || is_like_segment())
     }
 
     fn checksum_is_right(&self) -> bool {
         let mut addresses = [0; 8];
         addresses.copy_from_slice(&self.packet[12..20]);
-        let tcp = &self.packet[IP_LEN..];
-        fold(sum(tcp, pseudo(&addresses, TCP, tcp.len()))) == 0xffff
+        let transport = &self.packet[IP_LEN..];
+        fold(sum(transport, pseudo(&addresses, self.protocol(), transport.len()))) == 0xffff
             && fold(sum(&self.packet[..IP_LEN], 0)) == 0xffff
     }
 
@@ -325,7 +367,7 @@ mod tests {
     /// What is written for `packets`: each write's virtio header and bytes.
     fn writes(enabled: bool, packets: &[Vec<u8>]) -> Vec<(Vnet, Vec<u8>)> {
         let mut arena = vec![0xee; 7];
-        let mut coalescer = Coalescer::new(enabled);
+        let mut coalescer = Coalescer::new(enabled, enabled);
         let places: Vec<_> = packets
             .iter()
             .map(|packet| {
@@ -391,7 +433,7 @@ mod tests {
             let mut packets = stream(&Tcp::default(), 10, 1372);
             packets.push(udp(1, &[1; 10]));
             let mut arena = Vec::new();
-            let mut coalescer = Coalescer::new(enabled);
+            let mut coalescer = Coalescer::new(enabled, enabled);
             let places: Vec<_> = packets
                 .iter()
                 .map(|packet| {
@@ -528,23 +570,56 @@ mod tests {
     }
 
     #[test]
-    fn disabled_or_not_tcp_nothing_joins() {
-        let packets = stream(&Tcp::default(), 3, 100);
-        assert_eq!(writes(false, &packets).len(), 3);
-        let packets = [udp(1, &[1; 10]), udp(2, &[2; 10]), vec![0x45], vec![]];
-        assert_eq!(split_again(writes(true, &packets)), packets);
+    fn datagrams_of_one_flow_become_one_train() {
+        let packets: Vec<_> = (0..10).map(|n| udp(n, &[n as u8; 1372])).collect();
+        let writes = writes(true, &packets);
+        assert_eq!(writes.len(), 1);
+        let (vnet, train) = &writes[0];
+        assert_eq!(*vnet, Vnet { partial: Some((20, 6)), gso: Gso::Udp, gso_size: 1372, header_len: 28 });
+        assert_eq!(train.len(), 28 + 10 * 1372);
+        assert_eq!(split_again(writes), packets);
+    }
+
+    /// A shorter datagram ends a train, a longer one begins another; what is empty, has no checksum, or a wrong one, stays alone and in its place.
+    #[test]
+    fn datagrams_join_only_where_splitting_gives_them_back() {
+        let mut packets: Vec<_> = [100, 100, 60, 100, 0, 100, 100, 200, 200]
+            .iter()
+            .zip(1..)
+            .map(|(size, n)| udp(n, &vec![7; *size]))
+            .collect();
+        packets[5][IP_LEN + 6..IP_LEN + 8].fill(0);
+        packets[8][50] ^= 1;
+        let writes = writes(true, &packets);
+        let lengths: Vec<_> = writes.iter().map(|(_, bytes)| bytes.len() - 28).collect();
+        assert_eq!(lengths, [260, 100, 0, 100, 100, 200, 200]);
+        assert_eq!(split_again(writes), packets);
+    }
+
+    #[test]
+    fn disabled_nothing_joins() {
+        let mut packets = stream(&Tcp::default(), 3, 100);
+        packets.extend([udp(1, &[1; 10]), udp(2, &[2; 10]), vec![0x45], vec![]]);
+        let all = writes(false, &packets);
+        assert_eq!(all.len(), packets.len());
+        assert_eq!(split_again(all), packets);
     }
 
     proptest! {
         /// Any mix of a few connections, sizes, flags, losses: each connection's packets come out as they went in, in their order.
         #[test]
         fn splitting_gives_back_what_was_joined(
-            moves in prop::collection::vec((0..3u16, prop::sample::select(vec![0usize, 7, 100, 101]), 0..12u8), 1..80),
+            moves in prop::collection::vec((0..4u16, prop::sample::select(vec![0usize, 7, 100, 101]), 0..12u8), 1..80),
         ) {
             let mut flows: Vec<_> = (0..3).map(|port| Tcp { source_port: port, ..Tcp::default() }).collect();
-            let mut packets = Vec::new();
+            let (mut packets, mut datagrams) = (Vec::new(), 0);
             for (n, (flow, size, kind)) in moves.into_iter().enumerate() {
-                let tcp = &mut flows[usize::from(flow)];
+                // The last flow is of datagrams.
+                let Some(tcp) = flows.get_mut(usize::from(flow)) else {
+                    packets.push(udp(datagrams, &vec![n as u8; size]));
+                    datagrams += 1;
+                    continue;
+                };
                 match kind {
                     0 => tcp.sequence = tcp.sequence.wrapping_add(1000),
                     1 => tcp.acknowledgement += 1,
@@ -557,7 +632,7 @@ mod tests {
             }
             let back = split_again(writes(true, &packets));
             prop_assert!(back.iter().all(|packet| is_right(packet)));
-            for port in 0..3u16 {
+            for port in [0, 1, 2, 1000u16] {
                 let of = |all: &[Vec<u8>]| -> Vec<_> {
                     all.iter().filter(|p| p[20..22] == port.to_be_bytes()).cloned().collect()
                 };
@@ -569,7 +644,7 @@ mod tests {
         fn nothing_breaks_it(packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20)) {
             let packets: Vec<_> = packets.into_iter().map(|mut packet| {
                 if let [first, _, high, low, ..] = &mut packet[..] { (*first, *high, *low) = (0x45, 0, *low % 80); }
-                if let Some(protocol) = packet.get_mut(9) { *protocol = TCP; }
+                if let Some(protocol) = packet.get_mut(9) { *protocol = if *protocol % 2 == 0 { TCP } else { UDP }; }
                 packet
             }).collect();
             prop_assert_eq!(split_again(writes(true, &packets)), packets);

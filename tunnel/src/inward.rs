@@ -48,7 +48,8 @@ impl<I: Ingress> Inward<I> {
         notify: Notify,
         waiter: Waiter,
     ) -> Self {
-        let coalescer = Coalescer::new(tun.as_ref().is_some_and(Tun::has_offload));
+        let takes = |what: fn(&Tun) -> bool| tun.as_ref().is_some_and(what);
+        let coalescer = Coalescer::new(takes(Tun::has_offload), takes(Tun::takes_udp_trains));
         let outlet = Outlet::new(udp.clone());
         let receiver = Receiver::new();
         Self {

@@ -28,6 +28,9 @@ pub struct TunConfig {
     pub mtu: u16,
     /// Whether packets come and go in trains (TSO, checksum offload) where the kernel can.
     pub offload: bool,
+    /// Whether consecutive UDP datagrams of one flow are written in trains, too, where the kernel can. Netfilter's helpers would see but one
+    /// message in a train.
+    pub udp_trains: bool,
     /// Segments in the longest train that is read; `None` leaves the kernel's limit.
     pub max_train: Option<u16>,
 }
@@ -35,13 +38,13 @@ pub struct TunConfig {
 impl TunConfig {
     /// For a terminal: its applications' trains are as long as one send takes.
     pub fn terminal(name: &str) -> Self {
-        Self { max_train: Some(ONE_SEND), ..Self::relay(name) }
+        Self { max_train: Some(ONE_SEND), udp_trains: true, ..Self::relay(name) }
     }
 
     /// For a relay: trains arrive by way of other interfaces, up to 64 KiB long. The kernel would take apart, packet by packet, those
-    /// that exceed a limit here, and that costs more than a second send.
+    /// that exceed a limit here, and that costs more than a second send. Datagrams are written one by one, for its Netfilter looks into them.
     pub fn relay(name: &str) -> Self {
-        Self { name: name.to_owned(), mtu: VIRTUAL_MTU, offload: true, max_train: None }
+        Self { name: name.to_owned(), mtu: VIRTUAL_MTU, offload: true, udp_trains: false, max_train: None }
     }
 }
 
@@ -92,6 +95,7 @@ struct Inner {
     index: u32,
     mtu: u16,
     vnet: bool,
+    udp_trains: bool,
 }
 
 impl Tun {
@@ -108,7 +112,9 @@ impl Tun {
         // Read and written until nothing is left, then polled.
         fcntl(&device, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| step("O_NONBLOCK", e.into()))?;
         let index = device.if_index().map_err(|e| step("its index", e))?;
-        let tun = Self(Arc::new(Inner { device, name: name.clone(), index, mtu: config.mtu, vnet }));
+        let udp_trains = config.udp_trains && vnet && device.udp_gso();
+        let (mtu, held) = (config.mtu, name.clone());
+        let tun = Self(Arc::new(Inner { device, name: held, index, mtu, vnet, udp_trains }));
 
         let netlink = Netlink::open().map_err(|e| step("opening netlink", e))?;
         let link = LinkUnspec::new_with_index(index).mtu(config.mtu.into()).up().build();
@@ -139,6 +145,11 @@ impl Tun {
     /// Whether packets come and go in trains.
     pub fn has_offload(&self) -> bool {
         self.0.vnet
+    }
+
+    /// Whether datagrams may be written in trains.
+    pub(crate) fn takes_udp_trains(&self) -> bool {
+        self.0.udp_trains
     }
 
     /// Gives the interface an address, with no network of its own: [`Tun::add_route`] says what lies behind it. An address that it has

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use ntm_protocol::addr::PathId;
 use ntm_protocol::crypto::{DataKeys, SharedKey, Suite};
 use ntm_protocol::data::{DataUpdate, Flow, Inbound, NotSent, Outbound, Verdict, Way};
@@ -136,6 +137,34 @@ fn everything(offload: bool, spin: Duration) {
                 (counts.tun_in_packets, counts.tun_out_packets)
             );
         }
+    }
+}
+
+/// An application's trains of UDP datagrams pass as trains, and come out as the datagrams that they were.
+#[test]
+fn trains_of_datagrams_pass_as_trains_both_ways() {
+    const TRAINS: usize = 20;
+    let world = World::new();
+    let nodes = plain_nodes(&world, true, Duration::ZERO);
+    let at = |side: usize| SocketAddr::from((vip(side), 9000));
+    let sockets =
+        [0, 1].map(|side| world.within(side, || std::net::UdpSocket::bind(at(side)).expect("a socket")));
+    for (from, to) in [(0, 1), (1, 0)] {
+        sockets[to].set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        setsockopt(&sockets[from], UdpGsoSegment, &1300).expect("UDP_SEGMENT");
+        for train in 0..TRAINS {
+            let bytes: Vec<u8> = (0..40 * 1300 - 500).map(|n| (n / 7 + train) as u8).collect();
+            sockets[from].send_to(&bytes, at(to)).expect("sent");
+            let mut datagram = [0; 2000];
+            for expected in bytes.chunks(1300) {
+                let (length, sender) = sockets[to].recv_from(&mut datagram).expect("a datagram");
+                assert_eq!((&datagram[..length], sender), (expected, at(from)));
+            }
+        }
+    }
+    for counts in nodes.map(Node::stop) {
+        assert!(counts.tun_in_packets > 4 * counts.tun_reads, "the TUN gave no trains: {counts:#?}");
+        assert!(counts.tun_out_packets > 4 * counts.tun_writes, "the TUN got no trains: {counts:#?}");
     }
 }
 
