@@ -16,7 +16,7 @@ install_needs() {
         fi
     done
     if ! command -v cargo >/dev/null; then
-        echo "Rust is missing: install it from https://rustup.rs (or your system's cargo, 1.89 or newer)." >&2
+        echo "Rust is missing: install it from https://rustup.rs (or your system's cargo, 1.91 or newer)." >&2
         exit 4
     fi
     [ -z "$missing" ] && return

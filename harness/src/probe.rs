@@ -31,7 +31,7 @@ use crate::world::probing::Grounds;
 use crate::world::space::Space;
 
 /// The server's ports. One is that of NTMobile: a router that treated it otherwise than others would be no NAT as there are (T3.1-f).
-const PORTS: [u16; 2] = [3478, NTM_PORT];
+pub const PORTS: [u16; 2] = [3478, NTM_PORT];
 
 /// What is known of a router that is what it was declared to be.
 #[derive(Debug, Clone, Serialize)]
@@ -47,7 +47,7 @@ pub enum Probed {
 pub type Probes = BTreeMap<String, Probed>;
 
 /// The routers of `plan` that translate.
-fn nats(plan: &Plan) -> Vec<(&RouterPlan, Axes)> {
+pub fn nats(plan: &Plan) -> Vec<(&RouterPlan, Axes)> {
     plan.routers.iter().filter_map(|router| Some((router, *router.nat.axes()?))).collect()
 }
 

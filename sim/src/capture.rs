@@ -6,7 +6,7 @@ use ntm_protocol::time::Instant;
 
 use crate::HostId;
 use crate::network::{Datagram, RouterId};
-use crate::packet::Packet;
+use crate::packet::{self, Packet, Protocol};
 use crate::world::World;
 
 /// Where a packet was seen.
@@ -49,12 +49,15 @@ pub struct CapturedOutside {
 }
 
 impl Datagram {
-    /// The packet as bytes, from the IP header on; nothing for IPv6.
+    /// The packet as bytes, from the IP header on; nothing for what is neither UDP nor of IPv4.
     pub fn bytes(&self) -> Option<Vec<u8>> {
         let Datagram { protocol, source, destination, payload } = self.clone();
         match (source, destination) {
             (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
                 Some(Packet { protocol, source, destination, payload }.emit())
+            }
+            (SocketAddr::V6(source), SocketAddr::V6(destination)) if protocol == Protocol::Udp => {
+                Some(packet::emit_v6(source, destination, &payload))
             }
             _ => None,
         }
@@ -66,6 +69,12 @@ impl World {
     pub fn capture_all(&mut self) {
         self.captures.get_or_insert_default();
         self.captures_outside.get_or_insert_default();
+    }
+
+    /// What passed since it was last taken, at hosts and outside routers: who takes it often needs no memory for all of it.
+    pub fn take_captured(&mut self) -> (Vec<Captured>, Vec<CapturedOutside>) {
+        let at_hosts = self.captures.as_mut().map(std::mem::take).unwrap_or_default();
+        (at_hosts, self.captures_outside.as_mut().map(std::mem::take).unwrap_or_default())
     }
 
     /// What passed the outer sides of routers, in the order of time.

@@ -9,6 +9,7 @@ use ntm_protocol::coordinator::store::{Write, WriteId};
 use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
 use ntm_protocol::crypto::{SharedKey, sealed_len};
 use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict, Way};
+use ntm_protocol::inner::reset;
 use ntm_protocol::observe::What;
 use ntm_protocol::relay::{self, Relay, RelayConfig};
 use ntm_protocol::terminal::{self, QueryId, Terminal, TerminalConfig};
@@ -20,6 +21,7 @@ use crate::masquerade::Masquerade;
 use crate::network::{Datagram, NetworkId};
 use crate::packet::{Packet, Protocol};
 use crate::store::Store;
+use crate::talk::is_request;
 use crate::world::Settings;
 
 /// Where a host is attached to a network, with one address: an interface with addresses of both families is two of these.
@@ -98,7 +100,7 @@ impl Outgoing {
     }
 
     /// A datagram as it is; the host's own address becomes its source.
-    fn plain(datagram: Datagram) -> Self {
+    pub(crate) fn plain(datagram: Datagram) -> Self {
         let Datagram { protocol, source, destination, payload } = datagram;
         Self { protocol, port: source.port(), to: destination, local: None, source: None, bytes: payload }
     }
@@ -247,12 +249,12 @@ impl Host {
     pub(crate) fn receive(&mut self, mut datagram: Datagram, now: Instant, output: &mut Output) {
         let (from, to) = (datagram.source, datagram.destination);
         let is_ntm = datagram.protocol == Protocol::Udp && to.port() == NTM_PORT;
-        let bytes = &mut datagram.payload;
         match &mut self.machine {
             Machine::Off => {}
             Machine::General => output.delivered.push(datagram),
-            Machine::Coordinator(dc) if is_ntm => dc.handle_datagram(from, bytes, now),
+            Machine::Coordinator(dc) if is_ntm => dc.handle_datagram(from, &datagram.payload, now),
             Machine::Terminal(terminal, tables) if is_ntm => {
+                let bytes = &mut datagram.payload;
                 match tables.inbound.judge(bytes) {
                     Verdict::Deliver(at) => {
                         output.delivered.extend(Packet::parse(&bytes[at]).map(Datagram::from));
@@ -263,21 +265,32 @@ impl Host {
                     Verdict::Forward(_) | Verdict::Translate(_) => {}
                 }
             }
-            Machine::Relay(_, tables, masquerade) if masquerade.expects(from, to) => {
+            Machine::Relay(_, tables, masquerade) if masquerade.expects(&datagram) => {
                 let back = masquerade.come(datagram, now);
                 output.sent.extend(back.and_then(|packet| tables.seal(&packet).ok()));
             }
-            Machine::Relay(relay, tables, masquerade) if is_ntm => match tables.inbound.judge(bytes) {
-                // The masquerade here knows both families.
-                Verdict::Deliver(at) | Verdict::Translate(at) => {
-                    let inner = Packet::parse(&bytes[at]);
-                    let left = inner.and_then(|packet| masquerade.leave(packet, now));
-                    output.sent.extend(left.map(Outgoing::translated));
+            Machine::Relay(relay, tables, masquerade) if is_ntm => {
+                match tables.inbound.judge(&mut datagram.payload) {
+                    // The masquerade here knows both families.
+                    Verdict::Deliver(at) | Verdict::Translate(at) => {
+                        let inner = Packet::parse(&datagram.payload[at]);
+                        let left = inner.and_then(|packet| masquerade.leave(packet, now));
+                        output.sent.extend(left.map(Outgoing::translated));
+                    }
+                    Verdict::Forward(to) => output.sent.push(Outgoing::ntm(to, datagram.payload)),
+                    Verdict::Control => relay.handle_datagram(from, &datagram.payload, now),
+                    Verdict::Refused(refusal) => relay.refuse(from, &refusal, now),
                 }
-                Verdict::Forward(to) => output.sent.push(Outgoing::ntm(to, datagram.payload)),
-                Verdict::Control => relay.handle_datagram(from, bytes, now),
-                Verdict::Refused(refusal) => relay.refuse(from, &refusal, now),
-            },
+            }
+            // What a kernel answers by itself (T6.1-b), and answers to what a terminal's application asked for by a real address.
+            Machine::Coordinator(_) | Machine::Relay(..)
+                if datagram.protocol == Protocol::Icmp && is_request(&datagram) =>
+            {
+                output.sent.push(Outgoing::plain(datagram.turned()));
+            }
+            Machine::Terminal(..) if datagram.protocol == Protocol::Icmp && !is_request(&datagram) => {
+                output.delivered.push(datagram);
+            }
             Machine::Coordinator(_) | Machine::Terminal(..) | Machine::Relay(..) => {}
         }
     }
@@ -300,6 +313,14 @@ impl Host {
                 }
                 match tables.seal(&packet) {
                     Ok(outgoing) => output.sent.push(outgoing),
+                    // Its connection has ended: it is to know at once (T4.2.5-b), as a terminal's data path tells it.
+                    Err(NotSent::Lost(_)) => {
+                        let mut answer = vec![0; 40];
+                        let length = reset::answer(&packet.emit(), &mut answer);
+                        let reset = length.and_then(|length| Packet::parse(&answer[..length]));
+                        output.delivered.extend(reset.map(Datagram::from));
+                        return false;
+                    }
                     Err(NotSent::NoPath(flow)) => {
                         terminal.handle_no_path(flow, now);
                         return false;

@@ -9,7 +9,7 @@
 //! * [`World`]: hosts, networks and applications, driven by one queue of events ordered by (time, number).
 //! * [`link`], [`network`]: how datagrams travel, through NATs and impairments.
 //! * [`dns`], [`store`]: what a DC asks for, as data.
-//! * [`packet`], [`talk`]: what applications send. [`capture`]: what passed the interfaces.
+//! * [`packet`], [`talk`], [`flow`]: what applications send; TCP is a real one, smoltcp's. [`capture`]: what passed the interfaces.
 //! * [`ladder`]: the trace, one readable line for each observation. [`sequence`]: what of a trace is the same in both worlds.
 //!
 //! ```
@@ -31,6 +31,7 @@
 
 pub mod capture;
 pub mod dns;
+pub mod flow;
 mod host;
 pub mod impair;
 pub mod ladder;
@@ -40,6 +41,7 @@ pub mod network;
 pub mod packet;
 mod queue;
 pub mod sequence;
+mod stack;
 pub mod store;
 pub mod talk;
 mod world;

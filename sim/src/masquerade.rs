@@ -8,15 +8,16 @@ use ntm_protocol::addr::Vip;
 use ntm_protocol::time::{Duration, Instant};
 
 use crate::network::Datagram;
-use crate::packet::Packet;
+use crate::packet::{Packet, Protocol};
 
-/// How long an idle connection is remembered: Linux's `nf_conntrack_udp_timeout_stream`.
+/// How long an idle connection is remembered: Linux's `nf_conntrack_udp_timeout_stream`, and for TCP `nf_conntrack_tcp_timeout_established`.
 const REMEMBERED: Duration = Duration::from_secs(120);
+const REMEMBERED_TCP: Duration = Duration::from_secs(432_000);
 
-/// Source and destination of packets on MN's side.
-type Inner = (SocketAddrV4, SocketAddrV4);
-/// Source and destination of packets on the general node's side, in either family (T3.1-d).
-type Outer = (SocketAddr, SocketAddr);
+/// Protocol, source and destination of packets on MN's side.
+type Inner = (Protocol, SocketAddrV4, SocketAddrV4);
+/// Protocol, source and destination of packets on the general node's side, in either family (T3.1-d).
+type Outer = (Protocol, SocketAddr, SocketAddr);
 
 /// The translations of one relay.
 #[derive(Debug)]
@@ -56,46 +57,50 @@ impl Masquerade {
 
     /// A packet from MN, as it leaves for the general node.
     pub(crate) fn leave(&mut self, packet: Packet, now: Instant) -> Option<Datagram> {
-        let inner = (packet.source, packet.destination);
+        let inner = (packet.protocol, packet.source, packet.destination);
         self.forget_if_idle(inner, now);
         let outer = match self.leaving.get(&inner) {
             Some((outer, _)) => *outer,
             None => {
-                let real = *self.general.get(&Vip(*inner.1.ip()))?;
-                let (own, destination) = (self.outer_for(real)?, SocketAddr::new(real, inner.1.port()));
+                let Packet { protocol, source, destination, .. } = packet;
+                let real = *self.general.get(&Vip(*destination.ip()))?;
+                let (own, destination) = (self.outer_for(real)?, SocketAddr::new(real, destination.port()));
                 // The source port stays where that is unambiguous, else the next free one serves.
-                let ports = (inner.0.port()..=u16::MAX).chain(1024..inner.0.port());
+                let ports = (source.port()..=u16::MAX).chain(1024..source.port());
                 let mut sources = ports.map(|port| SocketAddr::new(own, port));
-                let source = sources.find(|source| !self.coming.contains_key(&(destination, *source)))?;
-                self.coming.insert((destination, source), inner);
-                (source, destination)
+                let is_free =
+                    |source: &SocketAddr| !self.coming.contains_key(&(protocol, destination, *source));
+                let source = sources.find(is_free)?;
+                self.coming.insert((protocol, destination, source), inner);
+                (protocol, source, destination)
             }
         };
         self.leaving.insert(inner, (outer, now));
         let Packet { protocol, payload, .. } = packet;
-        Some(Datagram { protocol, source: outer.0, destination: outer.1, payload })
+        Some(Datagram { protocol, source: outer.1, destination: outer.2, payload })
     }
 
     /// An answer from a general node, as MN expects it.
     pub(crate) fn come(&mut self, datagram: Datagram, now: Instant) -> Option<Packet> {
-        let inner = *self.coming.get(&(datagram.source, datagram.destination))?;
+        let inner = *self.coming.get(&(datagram.protocol, datagram.source, datagram.destination))?;
         self.forget_if_idle(inner, now);
         self.leaving.get_mut(&inner)?.1 = now;
         let Datagram { protocol, payload, .. } = datagram;
-        Some(Packet { protocol, source: inner.1, destination: inner.0, payload })
+        Some(Packet { protocol, source: inner.2, destination: inner.1, payload })
     }
 
     /// Whether a datagram answers a translated one.
-    pub(crate) fn expects(&self, source: SocketAddr, destination: SocketAddr) -> bool {
-        self.coming.contains_key(&(source, destination))
+    pub(crate) fn expects(&self, datagram: &Datagram) -> bool {
+        self.coming.contains_key(&(datagram.protocol, datagram.source, datagram.destination))
     }
 
     fn forget_if_idle(&mut self, inner: Inner, now: Instant) {
-        if let Some(((source, destination), used)) = self.leaving.get(&inner).copied()
-            && now.since(used) > REMEMBERED
+        let remembered = if inner.0 == Protocol::Tcp { REMEMBERED_TCP } else { REMEMBERED };
+        if let Some(((protocol, source, destination), used)) = self.leaving.get(&inner).copied()
+            && now.since(used) > remembered
         {
             self.leaving.remove(&inner);
-            self.coming.remove(&(destination, source));
+            self.coming.remove(&(protocol, destination, source));
         }
     }
 }

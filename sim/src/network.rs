@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ntm_nat::{Behaviour, Flow, Protocol, Segment, Side, Translator};
+use ntm_nat::{Behaviour, Flow, Forward, ForwardError, Protocol, Segment, Side, Translator};
 use ntm_protocol::time::{Duration, Instant};
 
 use crate::HostId;
 use crate::impair::Impairment;
 use crate::link::{Link, Wire};
+use crate::packet::segment;
 
 /// A network: the public one, or one behind a NAT.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -21,10 +22,10 @@ pub const INTERNET: NetworkId = NetworkId(0);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RouterId(usize);
 
-/// A UDP datagram or an ICMP echo under way; ports as in [`Packet`](crate::packet::Packet).
+/// A UDP datagram, a TCP segment or an ICMP echo under way; ports as in [`Packet`](crate::packet::Packet).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Datagram {
-    /// UDP or ICMP.
+    /// UDP, TCP or ICMP.
     pub protocol: Protocol,
     /// Source address and port, as they are at this point of the way.
     pub source: SocketAddr,
@@ -38,7 +39,8 @@ impl Datagram {
     /// As a NAT sees it.
     fn flow(&self) -> Flow {
         let Self { protocol, source, destination, .. } = *self;
-        Flow { protocol, source, destination, segment: Segment::Data }
+        let segment = if protocol == Protocol::Tcp { segment(&self.payload) } else { Segment::Data };
+        Flow { protocol, source, destination, segment }
     }
 
     /// What an echo application answers with: the same, turned round.
@@ -54,7 +56,11 @@ impl Datagram {
     /// Its length on the wire, in bytes: with the headers of Ethernet, IP and UDP or ICMP.
     pub(crate) fn wire_len(&self) -> usize {
         let ip = if self.destination.is_ipv4() { 20 } else { 40 };
-        let header = if self.protocol == Protocol::Icmp { 6 } else { 8 };
+        let header = match self.protocol {
+            Protocol::Icmp => 6,
+            Protocol::Udp => 8,
+            Protocol::Tcp => 4,
+        };
         14 + ip + header + self.payload.len()
     }
 }
@@ -202,6 +208,19 @@ impl Networks {
         let wires = self.networks.iter_mut().flat_map(|network| network.wires.values_mut());
         let uplinks = self.routers.iter_mut().map(|router| &mut router.uplink);
         wires.chain(uplinks).for_each(|wire| wire.change(&change));
+    }
+
+    /// The NAT of a router forwards these ports from now on; it begins anew.
+    pub(crate) fn forward(
+        &mut self,
+        router: RouterId,
+        external: IpAddr,
+        forwards: &[Forward],
+        seed: [u8; 32],
+    ) -> Result<(), ForwardError> {
+        let router = &mut self.routers[router.0];
+        router.nat = Translator::new(router.nat.behaviour(), external, forwards, seed)?;
+        Ok(())
     }
 
     /// The uplink of a router.

@@ -1,15 +1,23 @@
-//! What applications send: UDP and ICMP echo in IPv4 (RFC 768, RFC 791, RFC 792), with checksums that are checked.
+//! What applications send: UDP, TCP and ICMP echo in IPv4 (RFC 768, RFC 791, RFC 792, RFC 9293), with checksums that are checked.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use crate::network::Datagram;
 
 pub use ntm_nat::Protocol;
+use ntm_nat::Segment;
 
 const IP: usize = 20;
 const UDP: usize = 8;
 /// Type, code, checksum and identifier; the sequence number counts as part of what is carried.
 const ICMP: usize = 6;
+/// The ports; the rest of the header counts as part of what is carried, its checksum as 0.
+const TCP: usize = 4;
+/// What there is behind the ports at least.
+const TCP_REST: usize = 16;
+/// Where the flags are, and the checksum, behind the ports.
+const TCP_FLAGS: usize = 9;
+const TCP_SUM: usize = 12;
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
 
@@ -18,13 +26,13 @@ const ECHO_REQUEST: u8 = 8;
 /// Of an ICMP echo the query identifier stands where the port of the one who asks would, as in [`ntm_nat::Flow`]; the other port is 0.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Packet {
-    /// UDP or ICMP.
+    /// UDP, TCP or ICMP.
     pub protocol: Protocol,
     /// Source address and port.
     pub source: SocketAddrV4,
     /// Destination address and port.
     pub destination: SocketAddrV4,
-    /// What it carries; of an ICMP echo the sequence number first.
+    /// What it carries; of an ICMP echo the sequence number first, of TCP the header behind the ports, without its checksum.
     pub payload: Vec<u8>,
 }
 
@@ -46,15 +54,11 @@ impl Packet {
     }
 
     /// The packet as bytes.
-    ///
-    /// # Panics
-    ///
-    /// If it is TCP, of which there is none here.
     pub fn emit(&self) -> Vec<u8> {
         let header = match self.protocol {
             Protocol::Udp => UDP,
             Protocol::Icmp => ICMP,
-            Protocol::Tcp => panic!("no application here sends TCP"),
+            Protocol::Tcp => TCP,
         };
         let length = IP + header + self.payload.len();
         let mut bytes = vec![0; length];
@@ -64,7 +68,15 @@ impl Packet {
         bytes[12..16].copy_from_slice(&self.source.ip().octets());
         bytes[16..20].copy_from_slice(&self.destination.ip().octets());
         bytes[IP + header..].copy_from_slice(&self.payload);
-        if self.protocol == Protocol::Icmp {
+        if self.protocol == Protocol::Tcp {
+            bytes[9] = 6;
+            bytes[20..22].copy_from_slice(&self.source.port().to_be_bytes());
+            bytes[22..24].copy_from_slice(&self.destination.port().to_be_bytes());
+            let whole = !pseudo_sum(&bytes, 6);
+            if let Some(place) = bytes.get_mut(IP + TCP + TCP_SUM..IP + TCP + TCP_SUM + 2) {
+                place.copy_from_slice(&whole.to_be_bytes());
+            }
+        } else if self.protocol == Protocol::Icmp {
             let is_request = self.destination.port() == 0;
             let (kind, id) = if is_request {
                 (ECHO_REQUEST, self.source.port())
@@ -80,7 +92,7 @@ impl Packet {
             bytes[20..22].copy_from_slice(&self.source.port().to_be_bytes());
             bytes[22..24].copy_from_slice(&self.destination.port().to_be_bytes());
             bytes[24..26].copy_from_slice(&((length - IP) as u16).to_be_bytes());
-            let whole = match !udp_sum(&bytes) {
+            let whole = match !pseudo_sum(&bytes, 17) {
                 0 => u16::MAX,
                 sum => sum,
             };
@@ -91,7 +103,7 @@ impl Packet {
         bytes
     }
 
-    /// Reads a packet; `None` where it is not well formed, a checksum is wrong, or it is neither UDP nor an echo.
+    /// Reads a packet; `None` where it is not well formed, a checksum is wrong, or it is neither UDP, TCP nor an echo.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let short = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
         let whole = bytes.len() >= IP
@@ -102,8 +114,11 @@ impl Packet {
             return None;
         }
         let (protocol, header, ports) = match bytes[9] {
-            17 if usize::from(short(24)?) == bytes.len() - IP && udp_sum(bytes) == u16::MAX => {
+            17 if usize::from(short(24)?) == bytes.len() - IP && pseudo_sum(bytes, 17) == u16::MAX => {
                 (Protocol::Udp, UDP, (short(20)?, short(22)?))
+            }
+            6 if bytes.len() >= IP + TCP + TCP_REST && pseudo_sum(bytes, 6) == u16::MAX => {
+                (Protocol::Tcp, TCP, (short(20)?, short(22)?))
             }
             1 if sum(&bytes[IP..], 0) == u16::MAX && bytes.get(21) == Some(&0) => {
                 let id = short(24)?;
@@ -116,19 +131,65 @@ impl Packet {
             _ => return None,
         };
         let address = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]].into();
+        let mut payload = bytes.get(IP + header..)?.to_vec();
+        if protocol == Protocol::Tcp {
+            // Whoever changes an address or a port need not mind it.
+            payload.get_mut(TCP_SUM..TCP_SUM + 2)?.fill(0);
+        }
         Some(Self {
             protocol,
             source: SocketAddrV4::new(address(12), ports.0),
             destination: SocketAddrV4::new(address(16), ports.1),
-            payload: bytes.get(IP + header..)?.to_vec(),
+            payload,
         })
     }
 }
 
-/// The sum over the pseudo header and the UDP datagram.
-fn udp_sum(packet: &[u8]) -> u16 {
+/// A UDP datagram in IPv6 (RFC 8200, RFC 768) as bytes.
+pub(crate) fn emit_v6(source: SocketAddrV6, destination: SocketAddrV6, payload: &[u8]) -> Vec<u8> {
+    const HEADER: usize = 40;
+    let length = (UDP + payload.len()) as u16;
+    let mut bytes = vec![0; HEADER + UDP];
+    bytes[0] = 0x60;
+    bytes[4..6].copy_from_slice(&length.to_be_bytes());
+    (bytes[6], bytes[7]) = (17, 64);
+    bytes[8..24].copy_from_slice(&source.ip().octets());
+    bytes[24..40].copy_from_slice(&destination.ip().octets());
+    bytes[40..42].copy_from_slice(&source.port().to_be_bytes());
+    bytes[42..44].copy_from_slice(&destination.port().to_be_bytes());
+    bytes[44..46].copy_from_slice(&length.to_be_bytes());
+    bytes.extend(payload);
+    // The pseudo header of RFC 8200, section 8.1, has the same words as that of IPv4.
+    let whole = match !sum(&bytes[8..], 17 + u32::from(length)) {
+        0 => u16::MAX,
+        sum => sum,
+    };
+    bytes[46..48].copy_from_slice(&whole.to_be_bytes());
+    bytes
+}
+
+/// What a TCP segment, which is carried as in [`Packet::payload`], does to a connection.
+pub(crate) fn segment(payload: &[u8]) -> Segment {
+    const FIN_OR_RST: u8 = 0x05;
+    const SYN: u8 = 0x02;
+    match payload.get(TCP_FLAGS) {
+        Some(flags) if flags & FIN_OR_RST != 0 => Segment::Close,
+        Some(flags) if flags & SYN != 0 => Segment::Open,
+        _ => Segment::Data,
+    }
+}
+
+/// The sequence number of a TCP segment, and how many bytes it carries.
+pub(crate) fn stretch(payload: &[u8]) -> Option<(u32, usize)> {
+    let sequence = u32::from_be_bytes(*payload.first_chunk()?);
+    let header = usize::from(payload.get(TCP_FLAGS - 1)? >> 4) * 4;
+    Some((sequence, (payload.len() + TCP).checked_sub(header)?))
+}
+
+/// The sum over the pseudo header and what follows the header of a packet of `protocol`.
+fn pseudo_sum(packet: &[u8], protocol: u32) -> u16 {
     let length = packet.len() - IP;
-    sum(&packet[12..], 17 + length as u32)
+    sum(&packet[12..], protocol + length as u32)
 }
 
 /// The ones' complement sum (RFC 1071).
@@ -147,15 +208,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_datagram_in_ipv6_has_a_right_checksum() {
+        let at = |text: &str| text.parse::<SocketAddrV6>().unwrap();
+        let bytes = emit_v6(at("[2001:db8::1]:4330"), at("[2001:db8::2]:7"), b"odd");
+        assert_eq!((bytes.len(), sum(&bytes[8..], 17 + 11)), (51, u16::MAX));
+    }
+
+    #[test]
+    fn segments_say_what_they_are() {
+        // Of RFC 9293, section 3.1: number 1, acknowledging 2, five words of header, the flags, a window.
+        let of = |flags: u8, data: &[u8]| {
+            [&[0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 1, 0, 0, 0, 0, 0][..], data].concat()
+        };
+        assert_eq!(segment(&of(0x12, b"")), Segment::Open);
+        assert_eq!(segment(&of(0x10, b"data")), Segment::Data);
+        assert_eq!([0x11, 0x04].map(|flags| segment(&of(flags, b""))), [Segment::Close; 2]);
+        assert_eq!((stretch(&of(0x10, b"data")), stretch(b"")), (Some((1, 4)), None));
+    }
+
+    #[test]
     fn packets_round_trip_and_a_changed_bit_is_noticed() {
-        let ends = [(Protocol::Udp, 40_000, 7), (Protocol::Icmp, 40_000, 0), (Protocol::Icmp, 0, 40_000)];
+        let ends = [
+            (Protocol::Udp, 40_000, 7),
+            (Protocol::Tcp, 40_000, 80),
+            (Protocol::Icmp, 40_000, 0),
+            (Protocol::Icmp, 0, 40_000),
+        ];
         for (protocol, source, destination) in ends {
-            for payload in [&b""[..], b"odd", b"even"] {
+            for carried in [&b""[..], b"odd", b"even"] {
+                let header: &[u8] = if protocol == Protocol::Tcp { &[0; TCP_REST] } else { &[] };
+                let payload = [header, carried].concat();
                 let packet = Packet {
                     protocol,
                     source: SocketAddrV4::new([198, 18, 0, 1].into(), source),
                     destination: SocketAddrV4::new([198, 18, 0, 2].into(), destination),
-                    payload: payload.to_vec(),
+                    payload,
                 };
                 let bytes = packet.emit();
                 assert_eq!(Packet::parse(&bytes), Some(packet.clone()));

@@ -57,6 +57,8 @@ pub struct Talk {
     pub again: u32,
     /// How many echoes came to another host or port than the one that they are for.
     pub astray: u32,
+    /// By a real address, past whatever NTMobile does.
+    pub(crate) real: bool,
     pub(crate) port: u16,
     pub(crate) ended: bool,
 }
@@ -83,6 +85,7 @@ impl Talk {
             packets,
             again: 0,
             astray: 0,
+            real: false,
             port,
             ended: false,
         }

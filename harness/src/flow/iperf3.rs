@@ -240,14 +240,18 @@ impl Reports {
 
 /// The bytes that the receiver got.
 fn received(ends: &Reports, why: &str) -> Quantities {
+    counted(&ends.intervals(), ends.omitted(), why)
+}
+
+/// What a receiver's intervals tell; those of the first `omitted` seconds are left out of them.
+pub fn counted(intervals: &[Interval], omitted: f64, why: &str) -> Quantities {
     let mut out = unmeasured(&["bytes", "mbits", "bytes_at_end"], why);
     let mut set = |name: &str, value: f64| out.insert(name.to_owned(), Ok(Value::Number(value)));
-    let intervals = ends.intervals();
     if let Some(last) = intervals.last() {
         let bytes: f64 = intervals.iter().map(|interval| interval.bytes).sum();
         set("bytes", bytes);
         // Not by the intervals' own lengths: that of the first one may reach into the time that is not measured.
-        set("mbits", bytes * 8.0 / (last.end - ends.omitted()) / 1e6);
+        set("mbits", bytes * 8.0 / (last.end - omitted) / 1e6);
         set("bytes_at_end", intervals.iter().filter(|i| i.start >= last.end - 1.001).map(|i| i.bytes).sum());
     }
     out

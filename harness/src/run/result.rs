@@ -21,6 +21,7 @@ use crate::daemons::Usage;
 use crate::disturbance::{self, Disturbance};
 use crate::exit::{Exit, Failure};
 use crate::first_packet::{self, FirstPacket};
+use crate::flow::iperf3::Interval;
 use crate::flow::probes::Ways;
 use crate::flow::{self, Quantities};
 use crate::judge::excuse::excuse;
@@ -55,6 +56,10 @@ pub struct Record {
     pub end: u64,
     /// Of each ping in the simulator, when each request was sent, in milliseconds, and how many it took.
     pub round_trips: BTreeMap<String, Vec<(f64, Option<f64>)>>,
+    /// What iperf3's receivers counted, where it is not in files of the flows.
+    pub transfers: BTreeMap<String, Vec<Interval>>,
+    /// What probes told, likewise.
+    pub ways: BTreeMap<String, Ways>,
     /// Each flow that came to its end.
     pub flows: Vec<(String, Quantities)>,
     /// Each handover that was done.
@@ -282,7 +287,7 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
                 out.insert(format!("flow.{id}.{name}"), Err(why.to_owned()));
             }
             // What came until then is known.
-            if let (FlowKind::Probe { .. }, Ok(ways)) = (&flow.kind, Ways::load(id, &record.flows_folder)) {
+            if let (FlowKind::Probe { .. }, Ok(ways)) = (&flow.kind, ways(record, id)) {
                 out.extend(named(id, ways.quantities()));
             }
             continue;
@@ -308,8 +313,10 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
             let receiver = if *reverse { client } else { server };
             if let (Some(server), Some(receiver)) = (server, receiver) {
                 let transfer = measure::transfer(server, receiver, flow::port(index));
-                let reports = flow::iperf3::Reports::load(id, &record.flows_folder, *reverse);
-                let more = transfer.quantities(&reports.intervals(), record.handovers.first());
+                let intervals = record.transfers.get(id).cloned().unwrap_or_else(|| {
+                    flow::iperf3::Reports::load(id, &record.flows_folder, *reverse).intervals()
+                });
+                let more = transfer.quantities(&intervals, record.handovers.first());
                 out.extend(named(id, more));
             }
         }
@@ -369,6 +376,11 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
     out
 }
 
+/// What the probes of a flow told; the error says why it is nothing.
+fn ways(record: &Record, id: &str) -> Result<Ways, String> {
+    record.ways.get(id).cloned().map_or_else(|| Ways::load(id, &record.flows_folder), Ok)
+}
+
 /// What probes tell of the handovers of their nodes.
 fn probed(job: &Job, record: &Record) -> Quantities {
     let mut out = Quantities::new();
@@ -376,7 +388,7 @@ fn probed(job: &Job, record: &Record) -> Quantities {
         let Some((flow, is_client)) = catalogue::probes_of(&job.scenario, &done.node) else { continue };
         let until = record.handovers.get(index + 1).map_or(u64::MAX, Handover::began);
         // A flow that left nothing is as one without a probe.
-        let ways = Ways::load(flow.id.get_ref(), &record.flows_folder).unwrap_or_default();
+        let ways = ways(record, flow.id.get_ref()).unwrap_or_default();
         let (away, home) = if is_client { (&ways.out, &ways.back) } else { (&ways.back, &ways.out) };
         let both = away.handover(done, until, "out").into_iter().chain(home.handover(done, until, "in"));
         for (name, value) in both {

@@ -18,9 +18,12 @@ pub mod source;
 pub mod tables;
 pub mod units;
 
-use model::{FlowKind, Role, Router, Scenario};
+use model::{Check, Flow, FlowKind, Node, Place, Role, Router, Scenario};
 use ntm_nat::Allocation;
 use source::{Problem, Source};
+use toml::Spanned;
+
+use crate::simulation::apps;
 
 /// Reads and checks a scenario; the error is the text for the user, all problems at once.
 pub fn check(source: &Source) -> Result<Scenario, String> {
@@ -80,40 +83,95 @@ pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), Strin
 
 /// Whether `scenario`, which was read from `source`, can be run in the simulation; the error is the text for the user.
 pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), String> {
-    let forwards = scenario.routers.values().flat_map(|router| &router.forward).map(|host| {
-        Problem::new(host.span(), "the simulation forwards no ports").hint("run this with --engine emulation")
-    });
-    let relays = scenario.flows.iter().filter_map(|flow| {
-        let to = &flow.kind.ends()?.to;
-        let (key, node) = scenario.node_named(to.get_ref())?;
-        let message = format!("the simulation's relays answer no ping, and `{key}` is one");
-        matches!(node.role, Role::Relay { .. })
-            .then(|| Problem::new(to.span(), message).hint("run this with --engine emulation"))
-    });
     let problems: Vec<Problem> = scenario
         .flows
         .iter()
-        .filter(|flow| !matches!(flow.kind, FlowKind::Ping { .. }))
-        .map(|flow| {
-            let (id, word) = (flow.id.get_ref(), flow.kind.word());
-            Problem::new(
-                flow.id.span(),
-                format!("the simulation does not run `{word}`, which flow `{id}` is"),
-            )
-            .hint("it runs `ping`; run this one with --engine emulation")
+        .filter_map(|flow| {
+            let (message, hint) = not_simulated(scenario, flow)?;
+            Some(Problem::new(flow.id.span(), message).hint(hint))
         })
-        .chain(forwards)
-        .chain(relays)
+        .chain(of_processes(scenario))
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
+}
+
+/// What of a flow the simulation does not do, and what to do about it.
+fn not_simulated(scenario: &Scenario, flow: &Flow) -> Option<(String, &'static str)> {
+    let (id, word) = (flow.id.get_ref(), flow.kind.word());
+    let to = flow.kind.ends().and_then(|ends| scenario.node_named(ends.to.get_ref()));
+    let is_ping = matches!(flow.kind, FlowKind::Ping { .. });
+    if let Some((key, Node { role: Role::General { .. }, interfaces, .. })) = to
+        && !is_ping
+        && interfaces.iter().all(|interface| interface.ip.as_ref().is_some_and(|ip| !ip.get_ref().v4()))
+    {
+        let message =
+            format!("flow `{id}` goes to `{key}`, which has only IPv6: the simulator's applications");
+        return Some((message + " speak IPv4", "run this with --engine emulation"));
+    }
+    match &flow.kind {
+        FlowKind::Ping { .. } | FlowKind::Http { .. } | FlowKind::Probe { .. } => None,
+        FlowKind::Iperf3 { udp: false, streams: 1, rate, ends, .. } => {
+            let both =
+                [scenario.nodes.get(ends.from.get_ref()), to.map(|(_, node)| node)].into_iter().flatten();
+            let bounded = rate.is_some() || both.into_iter().any(|node| is_bounded(scenario, node));
+            let message = format!("nothing bounds how much flow `{id}` transfers in no time");
+            (!bounded).then_some((message, "give it a `rate`, or one of its ends a link with a `rate`"))
+        }
+        FlowKind::Udp { size, reply, .. } if (*size).max(*reply) <= apps::WHOLE => None,
+        FlowKind::Udp { .. } => {
+            let message =
+                format!("the simulation cuts nothing up, and flow `{id}` has datagrams of more than");
+            Some((format!("{message} {} bytes", apps::WHOLE), "run this with --engine emulation"))
+        }
+        FlowKind::Iperf3 { .. }
+        | FlowKind::PingPong { .. }
+        | FlowKind::Dns { .. }
+        | FlowKind::Ftp { .. }
+        | FlowKind::Sip { .. }
+        | FlowKind::Exec { .. } => Some((
+            format!("the simulation does not run `{word}` so, which flow `{id}` is"),
+            "it runs `ping`, `http`, `probe`, `udp` and `iperf3` over TCP with one stream; run this one with --engine emulation",
+        )),
+    }
+}
+
+/// Expectations on what only processes have.
+fn of_processes(scenario: &Scenario) -> impl Iterator<Item = Problem> {
+    let names = scenario.expectations.iter().filter_map(|expectation| match &expectation.check {
+        Check::Expression(expression) => Some(expression),
+        Check::Sequence { .. } => None,
+    });
+    names.filter_map(|expression| {
+        let is_of_process = |name: &str| [".memory_mb", ".cpu_s"].iter().any(|end| name.contains(end));
+        let (name, place) = expression.get_ref().names().into_iter().find(|(name, _)| is_of_process(name))?;
+        let message = format!("`{name}` is of a process, and in the simulation there is none");
+        Some(
+            Problem::new(parse_events::within(expression, &place), message)
+                .hint("run this one with --engine emulation"),
+        )
+    })
+}
+
+/// Whether all ways of a node have a rate, in both directions.
+fn is_bounded(scenario: &Scenario, node: &Node) -> bool {
+    let has_rate = |link: &Option<Spanned<String>>| {
+        let link = link.as_ref().and_then(|name| scenario.links.get(name.get_ref()));
+        link.is_some_and(|link| link.up.rate.is_some() && link.down.rate.is_some())
+    };
+    node.interfaces.iter().all(|interface| {
+        let router = match interface.at.get_ref() {
+            Place::Internet => None,
+            Place::Behind(router) => scenario.routers.get(router),
+        };
+        has_rate(&interface.link) || router.is_some_and(|router| has_rate(&router.link))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// T6.1-b: a relay answers pings at its real address, and nothing else; in the simulation not even them. A router of the simulation
-    /// forwards no ports.
+    /// T6.1-b: a relay answers pings at its real address, and nothing else.
     #[test]
     fn what_a_relay_and_a_router_do_not_do_is_told() {
         let of = |router: &str, flow: &str| {
@@ -126,14 +184,11 @@ mod tests {
             );
             Source { name: "t".into(), text }
         };
-        let ping = of("", "ping = { from = \"b\", to = \"rs.dc.test\" }");
+        let ping = of("forward = \"b\"", "ping = { from = \"b\", to = \"rs.dc.test\" }");
         let scenario = check(&ping).unwrap_or_else(|message| panic!("{message}"));
-        assert!(check_simulation(&ping, &scenario).unwrap_err().contains("relays answer no ping"));
+        assert_eq!(check_simulation(&ping, &scenario), Ok(()));
         let page = check(&of("", "http = { from = \"b\", to = \"rs.dc.test\" }")).unwrap_err();
         assert!(page.contains("answers a `ping` and nothing else"), "{page}");
-        let forward = of("forward = \"b\"", "ping = { from = \"b\", to = \"b.test\" }");
-        let scenario = check(&forward).unwrap_or_else(|message| panic!("{message}"));
-        assert!(check_simulation(&forward, &scenario).unwrap_err().contains("forwards no ports"));
         let file =
             check(&of("forward = \"b\"", "ftp = { from = \"b\", to = \"b.test\", mode = \"passive\" }"));
         assert!(file.unwrap_err().contains("`ftp` has ports of its own"));

@@ -344,7 +344,7 @@ fn after(table: &Table<'_, '_>) -> Option<After> {
 }
 
 /// A place inside a quoted string, in bytes of the file. The quote is one character.
-pub(super) fn within(text: &Spanned<String>, inner: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+pub(super) fn within<T>(text: &Spanned<T>, inner: &std::ops::Range<usize>) -> std::ops::Range<usize> {
     let start = text.span().start + 1;
     (start + inner.start).min(text.span().end)..(start + inner.end).min(text.span().end)
 }

@@ -6,6 +6,7 @@ use ntm_protocol::addr::Fqdn;
 use ntm_protocol::coordinator::lookup::DC_RECORD;
 use ntm_protocol::coordinator::route::Selection;
 use ntm_protocol::crypto::Suite;
+use ntm_protocol::data::V6_MTU;
 use ntm_protocol::terminal::Handover;
 use ntm_protocol::time::Duration;
 use ntm_sim::{HostId, INTERNET, Interface, Link, NetworkId, Settings, World};
@@ -80,6 +81,7 @@ pub fn build(scenario: &Scenario, plan: &Plan) -> Result<Built, Failure> {
         patience: Duration::from_millis(4500),
         negotiation: Duration::from_secs(4),
         capacity: 65_536,
+        mtu: if with_v6(plan) { V6_MTU.into() } else { Settings::default().mtu },
         ..Settings::default()
     };
     let mut networks = BTreeMap::from([(Place::Internet, INTERNET)]);
@@ -87,6 +89,10 @@ pub fn build(scenario: &Scenario, plan: &Plan) -> Result<Built, Failure> {
         let outer = router.outer.to_string();
         let network = world.router(&router.name, router.nat, INTERNET, &outer, shape(&router.link));
         networks.insert(Place::Behind(router.name.clone()), network);
+        if !router.forwards.is_empty() {
+            let set = world.forward(&router.name, router.outer.into(), &router.forwards);
+            set.map_err(Failure::during(format!("the forwards of `{}`", router.name)))?;
+        }
     }
     let mut built = Built { world, hosts: BTreeMap::new(), networks, links: BTreeMap::new() };
     // Relays and terminals are introduced to coordinators, which must be there by then.
@@ -129,6 +135,12 @@ fn add(built: &mut Built, host: &HostPlan) -> Result<HostId, Failure> {
         }
         Role::Dns { .. } | Role::General { .. } => built.world.add_general(name, fqdn, &at),
     })
+}
+
+/// Whether packets may travel over IPv6 outside: the simulator's TCP does not find out what a path takes, so it keeps to the least there is.
+fn with_v6(plan: &Plan) -> bool {
+    let interfaces = plan.hosts.iter().flat_map(|host| &host.interfaces);
+    interfaces.flat_map(InterfacePlan::addresses).any(|(address, ..)| address.is_ipv6())
 }
 
 /// What a node that starts next is configured with.

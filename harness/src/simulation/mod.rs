@@ -1,10 +1,12 @@
 //! A run in the simulator: the same scenario and plan, the same observations, quantities and verdict, in virtual time.
 //!
-//! [`build`] makes the simulated world of a plan, [`play`] lets flows and the timeline run, [`seen`] reads from the world what
+//! [`build`] makes the simulated world of a plan, `apps` says what flows are there, [`play`] lets flows and the timeline run, [`seen`] reads from the world what
 //! emulation reads from captures and daemons. Nothing here touches the machine: no namespace, no process, no clock.
 
+pub mod apps;
 pub mod build;
 pub mod play;
+mod probing;
 pub mod seen;
 
 use ntm_protocol::time::{Duration, Instant};
@@ -23,11 +25,14 @@ pub fn run(scenario: &Scenario, plan: &Plan) -> Result<(Record, Ending), Failure
     let mut built = build::build(scenario, plan)?;
     built.world.capture_all();
     start(&mut built, plan)?;
-    let mut record = Record { origin: Instant::ZERO, ..Record::default() };
+    let probes = probing::probe(plan, scenario.seed)?;
+    let mut record = Record { origin: Instant::ZERO, probes, ..Record::default() };
+    seen::prepare(plan, &mut record);
     record.ready = built.world.now().as_nanos();
     record.start = record.ready;
     let ending = play::play(scenario, plan, &mut built, &mut record)?;
-    seen::read(plan, &built, &mut record)?;
+    seen::collect(plan, &mut built, &mut record);
+    seen::read(&built, &mut record)?;
     Ok((record, ending))
 }
 

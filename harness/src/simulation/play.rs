@@ -1,27 +1,34 @@
 //! Flows and the timeline in virtual time.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ntm_protocol::expiry::earliest;
 use ntm_protocol::time::Instant;
+use ntm_sim::flow::{FlowId, Outcome};
 use ntm_sim::talk::Numbered;
 use ntm_sim::{Talk, TalkId, World};
 use serde_json::{Value as Json, json};
 
+use super::apps;
 use super::build::{Built, configure};
+use super::seen;
 use crate::exit::Failure;
 use crate::flow::{self, Quantities, is_virtual, ping};
 use crate::judge::expr::Value;
-use crate::plan::{InterfacePlan, Plan};
+use crate::plan::{HostPlan, InterfacePlan, Plan};
 use crate::run::limit;
 use crate::run::result::{Ending, Record};
-use crate::scenario::model::{ActionKind, End, Flow, FlowKind, Link, Scenario};
+use crate::scenario::model::{ActionKind, End, Flow, FlowKind, Link, Role, Scenario};
 use crate::timeline::{Addresses, Handover, about, interface};
 use crate::trace;
 
 /// How long ping waits for the last answer.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How often what passed the interfaces is noted.
+const COLLECT: Duration = Duration::from_millis(100);
 
 /// Something that happens at a moment.
 enum Deed<'a> {
@@ -39,15 +46,15 @@ enum Deed<'a> {
 }
 
 /// Lets everything happen, until all flows and actions have come to their ends or the time is over.
-pub fn play(
-    scenario: &Scenario,
-    plan: &Plan,
+pub fn play<'a>(
+    scenario: &'a Scenario,
+    plan: &'a Plan,
     built: &mut Built,
     record: &mut Record,
 ) -> Result<Ending, Failure> {
     let begin = built.world.now();
     let limit = limit(scenario);
-    let mut stage = Stage { plan, built, record, begin, up: BTreeMap::new(), running: Vec::new() };
+    let mut stage = Stage { scenario, plan, built, record, begin, up: BTreeMap::new(), running: Vec::new() };
     for host in &plan.hosts {
         let up = host.interfaces.iter().filter(|interface| interface.up).cloned().collect();
         stage.up.insert(&host.name, up);
@@ -115,10 +122,28 @@ fn agenda<'a>(scenario: &'a Scenario, plan: &Plan) -> Result<Vec<(Duration, Deed
     Ok(out)
 }
 
+/// What a flow is in the world.
+#[derive(Clone, Copy)]
+enum Subject {
+    Ping(TalkId),
+    Flow(FlowId),
+}
+
+impl Subject {
+    /// How far it is, so that a change is noticed; at [`ENDED`] it needs no more time.
+    fn stage(self, world: &World) -> u32 {
+        match self {
+            Self::Ping(talk) => stage(world.heard(talk)),
+            Self::Flow(flow) if world.has_ended(flow) => ENDED,
+            Self::Flow(_) => 0,
+        }
+    }
+}
+
 /// A flow that has started.
 struct Running<'a> {
     flow: &'a Flow,
-    talk: TalkId,
+    subject: Subject,
     /// When its `duration` is over.
     until: Option<Instant>,
 }
@@ -126,11 +151,16 @@ struct Running<'a> {
 impl Running<'_> {
     /// When it waits no longer.
     fn deadline(&self, world: &World) -> Option<Instant> {
-        earliest([deadline(world.heard(self.talk)), self.until])
+        let own = match self.subject {
+            Subject::Ping(talk) => deadline(world.heard(talk)),
+            Subject::Flow(_) => None,
+        };
+        earliest([own, self.until])
     }
 }
 
 struct Stage<'a, 'w> {
+    scenario: &'a Scenario,
     plan: &'a Plan,
     built: &'w mut Built,
     record: &'w mut Record,
@@ -209,15 +239,38 @@ impl<'a> Stage<'a, '_> {
     }
 
     fn start(&mut self, flow: &'a Flow) -> Result<(), Failure> {
-        let FlowKind::Ping { ends, count, interval } = &flow.kind else {
-            return Err(Failure::error(format!("flow `{}` cannot be simulated", flow.id.get_ref())));
+        let id = flow.id.get_ref();
+        let impossible = || Failure::error(format!("flow `{id}` cannot be simulated"));
+        let (client, server) = flow::ends(flow, self.plan);
+        let from = self.built.host(client)?;
+        let to = flow.kind.ends().ok_or_else(impossible)?.to.get_ref();
+        self.note(client, "flow-started", json!({ "flow": id }));
+        let subject = match &flow.kind {
+            FlowKind::Ping { count, interval, .. } => {
+                let count = usize::try_from(*count).unwrap_or(usize::MAX);
+                let relay = self.plan.host_named(to).filter(|host| matches!(host.role, Role::Relay { .. }));
+                let addresses = relay.into_iter().flat_map(HostPlan::addresses);
+                let real = addresses.filter_map(|address| match address {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                });
+                let world = &mut self.built.world;
+                // A relay has its real address alone.
+                Subject::Ping(match real.into_iter().next() {
+                    Some(address) => world.ping_real(from, (to, address), count, *interval),
+                    None => world.ping(from, to, count, *interval),
+                })
+            }
+            kind => {
+                let task = apps::task(self.scenario, kind).ok_or_else(impossible)?;
+                let server = self.built.host(server.ok_or_else(impossible)?)?;
+                let index = self.scenario.flows.iter().position(|other| other.id.get_ref() == id);
+                let port = flow::port(index.unwrap_or_default());
+                Subject::Flow(self.built.world.flow(from, server, to, port, task))
+            }
         };
-        let from = self.built.host(ends.from.get_ref())?;
-        self.note(ends.from.get_ref(), "flow-started", json!({ "flow": flow.id.get_ref() }));
-        let count = usize::try_from(*count).unwrap_or(usize::MAX);
-        let talk = self.built.world.ping(from, ends.to.get_ref(), count, *interval);
         let until = flow.duration.map(|limit| self.built.world.now() + limit);
-        self.running.push(Running { flow, talk, until });
+        self.running.push(Running { flow, subject, until });
         Ok(())
     }
 
@@ -229,12 +282,13 @@ impl<'a> Stage<'a, '_> {
             if now >= until || (idle && self.running.is_empty()) {
                 return;
             }
-            let talks: Vec<TalkId> = self.running.iter().map(|running| running.talk).collect();
+            let subjects: Vec<Subject> = self.running.iter().map(|running| running.subject).collect();
             let deadlines = self.running.iter().filter_map(|running| running.deadline(&self.built.world));
-            let next = deadlines.chain([until]).min().unwrap_or(until).max(now);
-            let stages = |world: &World| talks.iter().map(|talk| stage(world.heard(*talk))).sum::<u32>();
+            let next = deadlines.chain([until, now + COLLECT]).min().unwrap_or(until).max(now);
+            let stages = |world: &World| subjects.iter().map(|subject| subject.stage(world)).sum::<u32>();
             let before = stages(&self.built.world);
             self.built.world.wait(next - now, |world| stages(world) != before);
+            seen::collect(self.plan, self.built, self.record);
         }
     }
 
@@ -243,22 +297,43 @@ impl<'a> Stage<'a, '_> {
         let world = &self.built.world;
         let has_ended = |running: &Running<'_>| {
             let over = running.deadline(world).is_some_and(|deadline| now >= deadline);
-            stage(world.heard(running.talk)) == ENDED || over
+            running.subject.stage(world) == ENDED || over
         };
         let (ended, running) = std::mem::take(&mut self.running).into_iter().partition(has_ended);
         self.running = running;
-        for Running { flow, talk, until } in ended {
-            self.built.world.hang_up(talk);
+        for Running { flow, subject, until } in ended {
             let was_cut = until.is_some_and(|until| now >= until);
-            let heard = self.built.world.heard(talk);
-            let mut quantities = measured(heard);
+            let name = flow.id.get_ref();
+            let mut quantities = match subject {
+                Subject::Ping(talk) => {
+                    self.built.world.hang_up(talk);
+                    let heard = self.built.world.heard(talk);
+                    self.record.round_trips.insert(name.clone(), round_trips(heard, self.begin));
+                    measured(heard)
+                }
+                Subject::Flow(id) => {
+                    self.built.world.end_flow(id);
+                    let outcome = self.built.world.outcome(id);
+                    match &outcome {
+                        Outcome::Transferred(out) => {
+                            self.record.transfers.insert(name.clone(), apps::intervals(&flow.kind, out));
+                        }
+                        Outcome::Probed(out) => {
+                            self.record.ways.insert(name.clone(), apps::ways(out));
+                        }
+                        _ => {}
+                    }
+                    let client = self.built.host(flow::ends(flow, self.plan).0).ok();
+                    let own = client.and_then(|host| self.built.world.application_address(host));
+                    apps::measured(flow, &outcome, self.built.world.question_of(id), own)
+                }
+            };
             let end = match was_cut {
                 true => End::Cut,
                 false if flow::is_complete(&flow.kind, &quantities) => End::Complete,
                 false => End::Failed,
             };
             quantities.insert("end".to_owned(), Ok(Value::Text(end.word().to_owned())));
-            self.record.round_trips.insert(flow.id.get_ref().clone(), round_trips(heard, self.begin));
             let (node, id) = (flow::ends(flow, self.plan).0, flow.id.get_ref());
             self.note(node, "flow-ended", json!({ "flow": id }));
             self.record.flows.push((id.clone(), quantities));

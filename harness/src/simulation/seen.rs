@@ -9,71 +9,67 @@ use serde_json::{Map, Value as Json, json};
 
 use super::build::Built;
 use crate::capture::packet;
-use crate::capture::sealed::{self, Seal};
+use crate::capture::sealed;
 use crate::exit::Failure;
-use crate::measure::Recordings;
 use crate::plan::config::TUN;
 use crate::plan::{InterfacePlan, Plan};
 use crate::report::events;
 use crate::run::result::Record;
 use crate::transitions::sighting::{self, Sighting};
 
-/// Reads the world into `record`.
-pub fn read(plan: &Plan, built: &Built, record: &mut Record) -> Result<(), Failure> {
+/// Reads the world into `record`, all but what passed the interfaces.
+pub fn read(built: &Built, record: &mut Record) -> Result<(), Failure> {
     let trace: Result<Vec<Json>, _> = built.world.trace().iter().map(serde_json::to_value).collect();
     record.trace =
         events::sorted(record.own.iter().cloned().chain(trace.map_err(Failure::during("the trace"))?));
     record.end = built.world.now().as_nanos();
-    record.recordings = recordings(plan, built);
-    (record.sightings, record.seals) = sightings(built);
+    record.seals.sort_unstable();
     record.status = status(built).map_err(Failure::during("a node's status"))?;
     Ok(())
 }
 
-fn recordings(plan: &Plan, built: &Built) -> Recordings {
-    let mut out = Recordings::new();
+/// Where packets are going to be seen.
+pub fn prepare(plan: &Plan, record: &mut Record) {
     for host in &plan.hosts {
         let names = host.interfaces.iter().map(|interface| interface.name.as_str());
         let tun = host.is_terminal().then_some(TUN);
         for interface in names.chain(tun) {
-            out.entry((host.name.clone(), interface.to_owned())).or_default();
+            record.recordings.entry((host.name.clone(), interface.to_owned())).or_default();
         }
     }
-    for captured in built.world.captured() {
-        let Some(interface) = interface(plan, built, captured) else { continue };
-        let (node, t) = (built.world.name(captured.host).to_owned(), captured.at.as_nanos());
-        let seen = captured.packet.bytes().and_then(|bytes| packet::parse(t, captured.outgoing, &bytes));
-        out.entry((node, interface)).or_default().packets.extend(seen);
-    }
-    out
 }
 
 /// A packet in its order, with when, where, at what place, whether outgoing.
 type Seen<'a> = ((usize, bool), Instant, &'a str, sighting::Point, bool, &'a Datagram);
 
-/// What whole packets tell, in the order of time, and the data packets among them, sorted.
-fn sightings(built: &Built) -> (Vec<Sighting>, Vec<Seal>) {
+/// Notes what passed the interfaces since it was last asked: what emulation's recordings keep of packets, what whole packets tell, in the order of time, and the
+/// data packets among them.
+pub fn collect(plan: &Plan, built: &mut Built, record: &mut Record) {
+    let (at_hosts, outside) = built.world.take_captured();
+    for captured in &at_hosts {
+        let Some(interface) = interface(plan, built, captured) else { continue };
+        let (node, t) = (built.world.name(captured.host).to_owned(), captured.at.as_nanos());
+        let seen = captured.packet.bytes().and_then(|bytes| packet::parse(t, captured.outgoing, &bytes));
+        record.recordings.entry((node, interface)).or_default().packets.extend(seen);
+    }
     let world = &built.world;
-    let at_hosts = world.captured().iter().enumerate().map(|(number, it)| -> Seen<'_> {
+    let at_hosts = at_hosts.iter().enumerate().map(|(number, it)| -> Seen<'_> {
         let is_virtual = it.point == Point::Virtual;
         let place = if is_virtual { sighting::Point::Application } else { sighting::Point::Real };
         ((number, true), it.at, world.name(it.host), place, it.outgoing, &it.packet)
     });
-    let outside = world.captured_outside().iter().map(|it| -> Seen<'_> {
+    let outside = outside.iter().map(|it| -> Seen<'_> {
         ((it.after, false), it.at, it.router.as_str(), sighting::Point::Outside, it.outgoing, &it.packet)
     });
     let mut all: Vec<_> = at_hosts.chain(outside).collect();
     all.sort_by_key(|(order, ..)| *order);
-    let (mut sightings, mut seals) = (Vec::new(), Vec::new());
     for (_, at, node, place, outgoing, packet) in all {
         let (t, bytes) = (at.as_nanos(), packet.bytes().unwrap_or_default());
-        sightings.extend(Sighting::read(t, node, place, outgoing, &bytes));
+        record.sightings.extend(Sighting::read(t, node, place, outgoing, &bytes));
         if place != sighting::Point::Application {
-            seals.extend(sealed::seals(t, &bytes));
+            record.seals.extend(sealed::seals(t, &bytes));
         }
     }
-    seals.sort_unstable();
-    (sightings, seals)
 }
 
 /// The name of the interface where a packet was seen.

@@ -29,6 +29,6 @@ pub use behaviour::{
 };
 pub use direct::direct_possible;
 pub use flow::{Flow, Protocol, Segment};
-pub use forward::Forward;
+pub use forward::{Forward, ForwardError};
 pub use names::UnknownName;
 pub use translator::{Mapping, Refusal, Scope, Side, Translated, Translator};

@@ -1,11 +1,14 @@
 //! The world: who is in it, what happens next, and what was observed.
 
 mod build;
+mod flows;
 mod look;
 mod run;
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ntm_nat::{Forward, ForwardError};
 use ntm_protocol::addr::{Fqdn, NodeId};
 use ntm_protocol::coordinator::route::Selection;
 use ntm_protocol::crypto::{SharedKey, Suite};
@@ -19,12 +22,14 @@ use rand_core::{Rng, SeedableRng};
 use crate::HostId;
 use crate::capture::{Captured, CapturedOutside};
 use crate::dns::Dns;
+use crate::flow::Flow;
 use crate::host::{Host, Interface, Machine, Output};
 use crate::impair::Impairment;
 use crate::link::Link;
 use crate::network::{Datagram, Networks};
 use crate::packet::Protocol;
 use crate::queue::Queue;
+use crate::stack::Stack;
 use crate::talk::{Talk, TalkId};
 use run::Event;
 
@@ -45,6 +50,8 @@ pub struct Settings {
     pub capacity: usize,
     /// The suite of data packets.
     pub suite: Suite,
+    /// The MTU of terminals' virtual interfaces, in bytes: nothing is cut up here.
+    pub mtu: usize,
     /// How a DC picks a relay.
     pub selection: Selection,
     /// Whether DCs are told each other's virtual ranges by their configurations.
@@ -65,6 +72,7 @@ impl Default for Settings {
             handover: Handover::default(),
             capacity: 1000,
             suite: Suite::Aes128Cbc,
+            mtu: 1424,
             selection: Selection::Best,
             ranges_known: true,
             write: Duration::from_micros(500),
@@ -117,6 +125,9 @@ pub struct World {
     pub(crate) networks: Networks,
     hosts: Vec<Host>,
     talks: Vec<Talk>,
+    flows: Vec<Flow>,
+    /// The TCP of hosts that have flows over it.
+    stacks: BTreeMap<HostId, Stack>,
     /// What was observed, unless nobody wants to know.
     trace: Option<Vec<Observation>>,
     recording: Option<Vec<Recorded>>,
@@ -140,6 +151,8 @@ impl World {
             networks: Networks::default(),
             hosts: Vec::new(),
             talks: Vec::new(),
+            flows: Vec::new(),
+            stacks: BTreeMap::new(),
             trace: Some(Vec::new()),
             recording: None,
             captures: None,
@@ -201,6 +214,7 @@ impl World {
         if let Machine::Terminal(terminal, _) = &mut host.machine {
             terminal.handle_addresses(&addresses, self.now);
         }
+        self.readdress_stack(id);
         self.settle(id, Output::default());
     }
 
@@ -215,6 +229,21 @@ impl World {
     pub fn relink_router(&mut self, name: &str, link: &Link) {
         if let Some(router) = self.networks.router_named(name) {
             self.networks.uplink(router).set(link);
+        }
+    }
+
+    /// The router called `name`, with `external` as its outer address, forwards these ports; what its NAT knew is forgotten. The error says
+    /// which of them cannot be.
+    pub fn forward(
+        &mut self,
+        name: &str,
+        external: IpAddr,
+        forwards: &[Forward],
+    ) -> Result<(), ForwardError> {
+        let seed = self.bytes();
+        match self.networks.router_named(name) {
+            Some(router) => self.networks.forward(router, external, forwards, seed),
+            None => Ok(()),
         }
     }
 
@@ -256,6 +285,21 @@ impl World {
         self.converse(host, name.clone(), (Protocol::Icmp, Some(interval), Some(count)))
     }
 
+    /// An application of `host` sends `count` ICMP echo requests to a real address, that of `name`, one every `interval`.
+    pub fn ping_real(
+        &mut self,
+        host: HostId,
+        (name, address): (&Fqdn, Ipv4Addr),
+        count: usize,
+        interval: Duration,
+    ) -> TalkId {
+        let id = TalkId(self.talks.len());
+        let what = (Protocol::Icmp, Some(interval), Some(count));
+        self.talks.push(Talk { real: true, ..Talk::new(id, host, name.clone(), what, self.now) });
+        self.answered(id, Ok(address));
+        id
+    }
+
     /// An application of `host` asks for `name`, and that is all.
     pub fn ask(&mut self, host: HostId, name: &str) -> TalkId {
         self.converse(host, fqdn_of(name), (Protocol::Udp, None, None))
@@ -264,6 +308,11 @@ impl World {
     /// As [`talk`](Self::talk), with any name.
     pub fn talk_to(&mut self, host: HostId, name: &str, period: Duration) -> TalkId {
         self.converse(host, fqdn_of(name), (Protocol::Udp, Some(period), None))
+    }
+
+    /// An application of `host` asks for a name.
+    pub(crate) fn question(&mut self, host: HostId, name: Fqdn) -> TalkId {
+        self.converse(host, name, (Protocol::Udp, None, None))
     }
 
     fn converse(

@@ -13,6 +13,7 @@ use ntm_protocol::wire::DnsError;
 use super::{Recorded, World};
 use crate::HostId;
 use crate::capture::Point;
+use crate::flow::FlowId;
 use crate::host::{Interface, Machine, Outgoing, Output};
 use crate::link::Way;
 use crate::network::{Datagram, NetworkId, Next, RouterId};
@@ -37,6 +38,10 @@ pub(super) enum Event {
     Translated(HostId, u64, Vip, bool),
     /// An application sends its next packet.
     Tick(TalkId),
+    /// A flow wanted to act.
+    Flow(FlowId),
+    /// A host's TCP wanted to act.
+    Stack(HostId),
 }
 
 /// A machine that wants to be woken so often at one instant never comes to rest.
@@ -106,6 +111,8 @@ impl World {
                 }
             }
             Event::Tick(talk) => self.tick(talk),
+            Event::Flow(flow) => self.wake_flow(flow),
+            Event::Stack(host) => self.wake_stack(host),
         }
     }
 
@@ -247,19 +254,28 @@ impl World {
         self.answered(id, first.ok_or(DnsError::NxDomain));
     }
 
-    fn answered(&mut self, id: TalkId, answer: Result<Ipv4Addr, DnsError>) {
+    pub(super) fn answered(&mut self, id: TalkId, answer: Result<Ipv4Addr, DnsError>) {
         let Some(talk) = self.talks.get_mut(id.0).filter(|talk| talk.answer.is_none()) else { return };
         talk.answer = Some((self.now, answer));
         if answer.is_ok() && talk.period.is_some() {
             self.queue.push(self.now, Event::Tick(id));
         }
+        if let Some(flow) = self.flows.iter().position(|flow| flow.talk == id) {
+            self.queue.push(self.now, Event::Flow(FlowId(flow)));
+            self.flows[flow].wake = Some(self.now);
+        }
     }
 
     /// The address that an application of a host has.
-    fn own_address(&self, id: HostId) -> Option<Ipv4Addr> {
+    pub(super) fn own_address(&self, id: HostId) -> Option<Ipv4Addr> {
         if self.is_terminal(id) {
             return self.at_terminal(id).and_then(Terminal::vip).map(|vip| vip.0);
         }
+        self.real_address(id)
+    }
+
+    /// The address of a host's preferred interface.
+    fn real_address(&self, id: HostId) -> Option<Ipv4Addr> {
         self.hosts[id.0].interfaces.iter().find_map(|interface| match interface.address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
@@ -273,9 +289,15 @@ impl World {
         };
         let (host, number) = (talk.host, talk.packets.len());
         let mut output = Output::default();
-        let had_path = self.own_address(host).is_some_and(|own| {
-            let packet = self.talks[id.0].packet(id, number, own, peer);
-            self.dispatch(host, packet.into(), &mut output)
+        let is_real = talk.real;
+        let own = if is_real { self.real_address(host) } else { self.own_address(host) };
+        let had_path = own.is_some_and(|own| {
+            let packet = self.talks[id.0].packet(id, number, own, peer).into();
+            if is_real {
+                output.sent.push(Outgoing::plain(packet));
+                return true;
+            }
+            self.dispatch(host, packet, &mut output)
         });
         let packet = Numbered { sent: self.now, had_path, arrived: None, returned: None };
         self.talks[id.0].packets.push(packet);
@@ -284,7 +306,7 @@ impl World {
     }
 
     /// An application sends a datagram: whether there was a way.
-    fn dispatch(&mut self, id: HostId, packet: Datagram, output: &mut Output) -> bool {
+    pub(super) fn dispatch(&mut self, id: HostId, packet: Datagram, output: &mut Output) -> bool {
         self.capture_virtual(id, true, &packet);
         self.hosts[id.0].send_from_application(packet, self.now, output)
     }
@@ -292,7 +314,12 @@ impl World {
     /// A packet came to an application: one that echoes, or one that counts echoes.
     fn deliver(&mut self, id: HostId, packet: Datagram) {
         let now = self.now;
-        self.capture_virtual(id, false, &packet);
+        if self.own_address(id).is_some_and(|own| IpAddr::V4(own) == packet.destination.ip()) {
+            self.capture_virtual(id, false, &packet);
+        }
+        if self.deliver_to_flow(id, &packet) {
+            return;
+        }
         let named = talk::parse(&packet);
         let known = named.and_then(|(talk, number)| Some((self.talks.get_mut(talk.0)?, number)));
         let known = known.filter(|(talk, number)| *number < talk.packets.len());

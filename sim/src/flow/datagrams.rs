@@ -1,0 +1,120 @@
+//! Datagrams of a size, each of which is answered by one of another size.
+
+use ntm_protocol::time::{Duration, Instant};
+
+use super::{Application, Ends, Outcome, byte};
+use crate::HostId;
+use crate::packet::Packet;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the name may take.
+const NAME: Duration = Duration::from_secs(10);
+
+/// What to send.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Datagrams {
+    /// Payload of each, in bytes: at least 4.
+    pub size: usize,
+    /// Payload of each answer, in bytes: at least 4.
+    pub reply: usize,
+    /// How many.
+    pub count: u32,
+    /// Between two.
+    pub interval: Duration,
+    /// Whether anybody answers.
+    pub listen: bool,
+}
+
+/// What came of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Exchanged {
+    /// What the client sent.
+    pub sent: u32,
+    /// What came to the server whole.
+    pub arrived: u32,
+    /// What the server sent.
+    pub answered: u32,
+    /// What came to the client whole.
+    pub received: u32,
+}
+
+pub(super) struct Running {
+    datagrams: Datagrams,
+    begun: Instant,
+    since: Option<Instant>,
+    out: Exchanged,
+    ended: bool,
+}
+
+/// The datagram numbered `number`.
+fn payload(number: u32, size: usize) -> Vec<u8> {
+    let rest = (u64::from(number) << 20..).map(byte).take(size.saturating_sub(4));
+    number.to_be_bytes().into_iter().chain(rest).collect()
+}
+
+impl Running {
+    pub(super) fn new(datagrams: Datagrams, now: Instant) -> Self {
+        Self { datagrams, begun: now, since: None, out: Exchanged::default(), ended: false }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let due = |since| since + self.datagrams.interval * self.out.sent;
+        self.since.map(due).filter(|_| self.out.sent < self.datagrams.count)
+    }
+
+    fn limit(&self) -> Instant {
+        match self.since {
+            None => self.begun + NAME,
+            Some(since) => since + self.datagrams.interval * self.datagrams.count + PATIENCE,
+        }
+    }
+}
+
+impl Application for Running {
+    fn act(&mut self, ends: &mut Ends<'_>) -> bool {
+        if self.ended {
+            return false;
+        }
+        let now = ends.now;
+        if ends.peer().is_some() {
+            self.since.get_or_insert(now);
+        }
+        while self.next().is_some_and(|due| due <= now) {
+            ends.call(payload(self.out.sent, self.datagrams.size));
+            self.out.sent += 1;
+        }
+        let all = self.out.sent == self.datagrams.count && self.out.received >= self.out.sent;
+        self.ended = all || now >= self.limit();
+        false
+    }
+
+    fn take(&mut self, ends: &mut Ends<'_>, host: HostId, packet: &Packet) {
+        let Some(number) = packet.payload.first_chunk().map(|number| u32::from_be_bytes(*number)) else {
+            return;
+        };
+        if host == ends.server {
+            if !self.datagrams.listen || packet.payload != payload(number, self.datagrams.size) {
+                return;
+            }
+            self.out.arrived += 1;
+            self.out.answered += 1;
+            ends.answer((packet.source, packet.destination), payload(number, self.datagrams.reply));
+        } else if packet.payload == payload(number, self.datagrams.reply) {
+            self.out.received += 1;
+        }
+    }
+
+    fn wake(&self, _: Instant) -> Option<Instant> {
+        let due = [self.next(), Some(self.limit())].into_iter().flatten().min();
+        due.filter(|_| !self.ended)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::Exchanged(self.out)
+    }
+}

@@ -1,0 +1,170 @@
+//! T3.1-b, T4.1.4-b, T4.2.5-b: TCP connections, by a real TCP, live through handovers; and what becomes of them where nothing helps.
+
+mod common;
+
+use common::{BOTH, Lab, inside, ms, public, secs};
+use ntm_nat::Behaviour;
+use ntm_sim::flow::{
+    Datagrams, Exchanged, Fetched, FlowId, Outcome, Page, Probes, Task, Transfer, Transferred,
+};
+use ntm_sim::{HostId, Link};
+
+const PORT: u16 = 5201;
+
+fn transfer(seconds: u64, rate: u64) -> Transfer {
+    Transfer { duration: secs(seconds), omit: ms(0), reverse: false, rate: Some(rate), window: 1 << 20 }
+}
+
+fn begin(lab: &mut Lab, from: HostId, to: HostId, task: Task) -> FlowId {
+    let name = lab.world.fqdn(to).clone();
+    lab.world.flow(from, to, &name, PORT, task)
+}
+
+fn end(lab: &mut Lab, flow: FlowId) -> Outcome {
+    assert!(lab.world.wait(secs(60), |world| world.has_ended(flow)), "it did not end\n{}", lab.ladder(0));
+    lab.world.outcome(flow)
+}
+
+fn transferred(lab: &mut Lab, flow: FlowId) -> Transferred {
+    match end(lab, flow) {
+        Outcome::Transferred(out) => out,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Every byte that the sender gave at `rate` came, once and in its place.
+fn assert_whole(out: &Transferred, seconds: u64, rate: u64) {
+    assert_eq!(
+        (out.completed, out.failure.as_deref(), out.wrong, out.connections),
+        (true, None, 0, 1),
+        "{out:?}"
+    );
+    let (got, given) = (out.stretches.iter().sum::<u64>(), seconds * rate / 8);
+    assert!((given..given + (256 << 10)).contains(&got), "{got} of {given}");
+    assert_eq!(out.stretches.len() as u64, seconds * 10);
+}
+
+/// Peers: a terminal behind a NAT of another DC, and a general node; both directions of data.
+#[test]
+fn t4_1_4_b_a_connection_lives_through_handovers() {
+    for how in BOTH {
+        for (general, reverse) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut lab = Lab::of(5, how);
+            let home = lab.nat(Behaviour::PORT_RESTRICTED);
+            let (there, new) = (lab.nat(Behaviour::SYMMETRIC), lab.nat(Behaviour::FULL_CONE));
+            let mn = lab.mn(inside(home, 2));
+            let cn = if general { lab.gn } else { lab.cn(inside(there, 2)) };
+            lab.start();
+            let flow =
+                begin(&mut lab, mn, cn, Task::Transfer(Transfer { reverse, ..transfer(6, 5_000_000) }));
+            lab.world.run_for(secs(2));
+            lab.world.move_to(mn, &[inside(new, 2)]);
+            lab.world.run_for(secs(2));
+            lab.world.move_to(mn, &[public(50)]);
+            let out = transferred(&mut lab, flow);
+            assert_whole(&out, 6, 5_000_000);
+        }
+    }
+}
+
+/// A link's rate bounds a transfer of which no more is under way than its queue holds; losses are sent again.
+#[test]
+fn a_transfer_fills_its_link_and_survives_losses() {
+    let mut lab = Lab::new(3);
+    let slow = |loss: f64| {
+        let mut link = Link::of(ms(5));
+        for way in [&mut link.up, &mut link.down] {
+            way.rate = std::num::NonZero::new(20_000_000);
+            way.loss = loss;
+        }
+        link
+    };
+    let at = |n: u8, loss: f64| ntm_sim::Interface { link: slow(loss), ..public(n) };
+    let (mn, lossy) = (lab.mn(at(50, 0.0)), lab.world.terminal("lossy", lab.dc[0], at(51, 0.01)));
+    let cn = lab.cn(public(52));
+    lab.start();
+    let task = Task::Transfer(Transfer { rate: None, omit: secs(1), ..transfer(3, 0) });
+    let flow = begin(&mut lab, mn, cn, task);
+    let out = transferred(&mut lab, flow);
+    let mbits = out.stretches.iter().sum::<u64>() as f64 * 8.0 / 3e6;
+    assert!((17.0..20.0).contains(&mbits) && out.completed, "{mbits} {out:?}");
+    let flow = begin(&mut lab, lossy, cn, Task::Transfer(transfer(4, 1_000_000)));
+    let out = transferred(&mut lab, flow);
+    assert_whole(&out, 4, 1_000_000);
+    assert!(out.retransmits > 0, "{out:?}");
+}
+
+#[test]
+fn a_transfer_that_is_cut_off_fails_in_bounded_time() {
+    let mut lab = Lab::new(4);
+    let (mn, cn) = (lab.mn(public(50)), lab.cn(public(51)));
+    lab.start();
+    let flow = begin(&mut lab, mn, cn, Task::Transfer(transfer(3, 1_000_000)));
+    lab.world.run_for(secs(1));
+    lab.world.set_interfaces(cn, &[]);
+    let began = lab.world.now();
+    let out = transferred(&mut lab, flow);
+    assert!(!out.completed && out.failure.is_some(), "{out:?}");
+    assert!(lab.world.now() - began < secs(20));
+}
+
+#[test]
+fn a_page_comes_whole() {
+    let mut lab = Lab::new(6);
+    let home = lab.nat(Behaviour::SYMMETRIC);
+    let mn = lab.mn(inside(home, 2));
+    lab.start();
+    let gn = lab.gn;
+    let flow = begin(&mut lab, mn, gn, Task::Page(Page { size: 200_000 }));
+    let Outcome::Fetched(Fetched { bytes, wrong, done, whole }) = end(&mut lab, flow) else { panic!() };
+    assert_eq!((bytes, wrong, done.is_some(), whole), (200_000, 0, true, true));
+    // A server that is not there.
+    lab.world.crash(gn);
+    let flow = begin(&mut lab, mn, gn, Task::Page(Page { size: 200_000 }));
+    let Outcome::Fetched(out) = end(&mut lab, flow) else { panic!() };
+    assert!(!out.whole && out.bytes == 0, "{out:?}");
+}
+
+#[test]
+fn probes_and_datagrams_go_both_ways() {
+    let mut lab = Lab::new(7);
+    let home = lab.nat(Behaviour::SYMMETRIC);
+    let (mn, cn) = (lab.mn(inside(home, 2)), lab.cn(public(51)));
+    lab.start();
+    for to in [cn, lab.gn] {
+        let probes = Task::Probes(Probes { count: 100, interval: ms(5), size: 100 });
+        let flow = begin(&mut lab, mn, to, probes);
+        let Outcome::Probed(out) = end(&mut lab, flow) else { panic!() };
+        for row in [&out.out, &out.back] {
+            assert_eq!((row.sent.len(), row.arrived.len()), (100, 100));
+            assert!(row.arrived.iter().map(|(number, _)| *number).eq(0..100));
+        }
+        for listen in [true, false] {
+            let datagrams = Datagrams { size: 1000, reply: 500, count: 5, interval: ms(100), listen };
+            let flow = begin(&mut lab, mn, to, Task::Datagrams(datagrams));
+            let Outcome::Exchanged(out) = end(&mut lab, flow) else { panic!() };
+            let come = if listen { 5 } else { 0 };
+            assert_eq!(out, Exchanged { sent: 5, arrived: come, answered: come, received: come });
+        }
+    }
+}
+
+/// T4.2.5-b: the relay's entry is gone, and with it the connection: the application learns of it by a reset, at once.
+#[test]
+fn t4_2_5_b_an_rs_n_connection_that_is_lost_is_reset() {
+    let mut lab = Lab::new(8);
+    let mn = lab.mn(public(50));
+    lab.start();
+    let gn = lab.gn;
+    let flow = begin(&mut lab, mn, gn, Task::Transfer(transfer(30, 1_000_000)));
+    lab.world.run_for(secs(2));
+    let rs = lab.rs;
+    lab.world.crash(rs);
+    let died = lab.world.now();
+    let out = transferred(&mut lab, flow);
+    assert!(
+        !out.completed && lab.world.now() - died < secs(20),
+        "{out:?} after {:?}",
+        lab.world.now() - died
+    );
+}
