@@ -3,8 +3,9 @@
 # program:package, for Debian and Ubuntu
 NEEDS="nft:nftables tc:iproute2 ss:iproute2 iperf3:iperf3 ping:iputils-ping curl:curl busybox:busybox vsftpd:vsftpd sipp:sip-tester cc:build-essential"
 
-# What ./test needs besides: a browser, for the tests of report.html, and tshark, for those of the dissector.
-TEST_NEEDS="chromium:chromium tshark:tshark"
+# What ./test needs besides: a browser, for the tests of report.html, tshark, for those of the dissector, and clang, to make the relay's
+# program for the kernel again.
+TEST_NEEDS="chromium:chromium tshark:tshark clang-14:clang-14"
 
 # Says what is missing and installs it, as root or by sudo; on another system it names the packages and stops.
 install_needs() {

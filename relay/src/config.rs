@@ -11,6 +11,7 @@
 //! tun      = "ntm0"
 //! lifetime = "300s"              # of an entry that nobody uses
 //! capacity = 65536               # entries of the Relay Table
+//! rs_s     = "auto"              # who switches tunnels: "tcx" (the kernel, where it can), "userspace", or by the traffic
 //! # trace = "rs1.jsonl", control = "rs1.sock": none
 //!
 //! [[coordinator]]
@@ -33,6 +34,8 @@ use ntm_protocol::time::Duration;
 use ntm_protocol::wire::NodeKind;
 use serde::Deserialize;
 
+use crate::rs_s::Mode;
+
 /// A configuration that was read and checked, its key file too.
 #[derive(Debug)]
 pub struct Config {
@@ -50,6 +53,8 @@ pub struct Config {
     pub lifetime: Duration,
     /// The most entries of the Relay Table.
     pub capacity: usize,
+    /// Who switches tunnels.
+    pub rs_s: Mode,
     /// Its DCs; at least one.
     pub coordinators: Vec<Coordinator>,
     /// Where observations go.
@@ -86,6 +91,8 @@ struct File {
     lifetime: HumanDuration,
     #[serde(default = "default_capacity")]
     capacity: usize,
+    #[serde(default)]
+    rs_s: Mode,
     #[serde(default)]
     coordinator: Vec<CoordinatorEntry>,
     trace: Option<PathBuf>,
@@ -149,6 +156,7 @@ impl Config {
             tun: file.tun,
             lifetime: file.lifetime.0,
             capacity: file.capacity,
+            rs_s: file.rs_s,
             coordinators,
             trace: file.trace.map(|trace| config::beside(path, &trace)),
             control: file.control.map(|control| config::beside(path, &control)),
@@ -268,6 +276,7 @@ keys = 'keys.toml'
         assert_eq!(config.address.to_string(), "203.0.113.20:4330");
         assert_eq!((config.vips.to_string().as_str(), config.tun.as_str()), ("198.18.0.0/15", "ntm0"));
         assert_eq!((config.lifetime, config.capacity), (Duration::from_secs(300), 65_536));
+        assert_eq!(config.rs_s, Mode::Auto);
         assert_eq!((config.trace.as_ref(), config.control.as_ref()), (None, None));
         let machine = config.machine([1; 32], 9);
         assert_eq!(machine.addresses[..], config.address[..]);
@@ -290,7 +299,7 @@ keys = 'keys.toml'
     #[test]
     fn mistakes_are_shown_with_their_place() {
         insta::assert_snapshot!(error("prot", "4330"), @"
-        rs.toml:5:1: unknown field `prot`, expected one of `name`, `fqdn`, `address`, `port`, `keys`, `vips`, `tun`, `lifetime`, `capacity`, `coordinator`, `trace`, `control`
+        rs.toml:5:1: unknown field `prot`, expected one of `name`, `fqdn`, `address`, `port`, `keys`, `vips`, `tun`, `lifetime`, `capacity`, `rs_s`, `coordinator`, `trace`, `control`
           5 | prot = 4330
             | ^^^^
         ");
@@ -298,6 +307,11 @@ keys = 'keys.toml'
         rs.toml:5:8: 198.18.0.1/15 has bits set after its prefix: did you mean 198.18.0.0/15?
           5 | vips = '198.18.0.1/15'
             |        ^^^^^^^^^^^^^^^
+        ");
+        insta::assert_snapshot!(error("rs_s", "'xdp'"), @"
+        rs.toml:5:8: unknown variant `xdp`, expected one of `auto`, `userspace`, `tcx`
+          5 | rs_s = 'xdp'
+            |        ^^^^^
         ");
         insta::assert_snapshot!(error("lifetime", "'300'"), @"
         rs.toml:5:12: '300' needs a unit: ns, us, ms, s, m or h, as in 5s, 300ms or 2m

@@ -12,6 +12,7 @@ use ntm_tunnel::{Plane, PlaneOptions, Udp, UdpConfig};
 
 use crate::config::Config;
 use crate::rs_n::RsN;
+use crate::rs_s::RsS;
 use crate::shell::Shell;
 
 /// Runs the relay until it is told to stop.
@@ -33,13 +34,14 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         }
         other => Ok(other?),
     };
+    let rs_s = RsS::open(config.rs_s, udp.clone(), port, config.capacity);
     let tun = rs_n.as_ref().ok().map(|rs_n| rs_n.tun().clone());
     let (outbound, inbound) = (Outbound::default(), Inbound::default());
     let translate = rs_n.as_ref().is_ok_and(|rs_n| rs_n.without_ipv6().is_none());
     let options = PlaneOptions { translate, ..PlaneOptions::default() };
     let plane = Plane::start(tun, udp.clone(), outbound, inbound, options)?;
     let relay = Relay::new(config.machine(clock::seed(), clock::wall_micros()), clock::now());
-    let mut shell = Shell::new(config, relay, plane, udp, rs_n, trace);
+    let mut shell = Shell::new(config, relay, plane, udp, rs_n, rs_s, trace);
 
     loop {
         shell.drain();

@@ -5,6 +5,7 @@
 //! * [`config`]: the configuration file.
 //! * [`drive`]: the loop; `shell`: the role machine, and what its wishes move; `readiness`: what is told to whoever started it.
 //! * [`rs_n`]: both translations of RS-N, by Netfilter (T5.1.2-a).
+//! * [`rs_s`]: RS-S by the kernel, where it can (T4.1.3-a).
 //! * [`status`]: what the control socket tells.
 //!
 //! ```text
@@ -21,5 +22,6 @@ pub mod config;
 pub mod drive;
 mod readiness;
 pub mod rs_n;
+pub mod rs_s;
 mod shell;
 pub mod status;

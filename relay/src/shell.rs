@@ -16,6 +16,7 @@ use ntm_tunnel::{Event as Input, Notice, Plane, Udp};
 use crate::config::Config;
 use crate::readiness::{Readiness, Tell};
 use crate::rs_n::RsN;
+use crate::rs_s::RsS;
 use crate::status::{COMMANDS, CoordinatorStatus, Counters, RsNStatus, Status};
 
 /// A running relay, driven by its loop: [`Shell::drain`], then one input, again and again.
@@ -26,6 +27,7 @@ pub(crate) struct Shell {
     udp: Udp,
     /// Or why this machine has none.
     rs_n: Result<RsN, String>,
+    rs_s: RsS,
     trace: TraceSink,
     readiness: Readiness,
     control_not_sent: u64,
@@ -40,10 +42,22 @@ impl Shell {
         plane: Plane<DataUpdate>,
         udp: Udp,
         rs_n: Result<RsN, String>,
+        rs_s: RsS,
         trace: TraceSink,
     ) -> Self {
         let readiness = Readiness::default();
-        Self { config, relay, plane, udp, rs_n, trace, readiness, control_not_sent: 0, not_translated: 0 }
+        Self {
+            config,
+            relay,
+            plane,
+            udp,
+            rs_n,
+            rs_s,
+            trace,
+            readiness,
+            control_not_sent: 0,
+            not_translated: 0,
+        }
     }
 
     /// What the data threads have next. May be dropped and called again.
@@ -66,12 +80,14 @@ impl Shell {
 
     /// When [`Shell::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.relay.poll_timeout()
+        self.relay.poll_timeout().into_iter().chain(self.rs_s.poll_timeout()).min()
     }
 
     /// Does what is due now.
     pub(crate) fn handle_timeout(&mut self) {
-        self.relay.handle_timeout(clock::now());
+        let now = clock::now();
+        self.relay.handle_timeout(now);
+        self.rs_s.handle_timeout(&self.plane.counts(), now);
     }
 
     /// Does what the role machine wants done. Tables change before the answer goes out that says so (T4.1.2-a).
@@ -102,7 +118,10 @@ impl Shell {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Data(update) => self.plane.update(update),
+            Event::Data(update) => {
+                self.rs_s.apply(&update, clock::now());
+                self.plane.update(update);
+            }
             Event::Translate { general, real } => {
                 let done = match self.rs_n.as_mut().map(|rs_n| rs_n.translate(general, real)) {
                     Ok(Ok(())) => true,
@@ -180,6 +199,7 @@ impl Shell {
                 },
                 Err(why) => RsNStatus::Unavailable { available: false, why },
             },
+            rs_s: self.rs_s.status(),
             table: self.relay.table().rows(),
             load: self.relay.table().load(),
             counters: Counters {
@@ -187,13 +207,14 @@ impl Shell {
                 control_not_sent: self.control_not_sent,
                 not_translated: self.not_translated,
                 trace_lost: self.trace.lost(),
-                data: self.plane.counts(),
+                data: self.rs_s.counts(self.plane.counts()),
             },
         }
     }
 
     /// Ends the data threads, then takes away what they worked on.
     pub(crate) fn stop(self) -> Result<(), Failure> {
+        drop(self.rs_s);
         self.plane.stop().map_err(|error| anyhow!(error.to_string()))?;
         drop(self.rs_n);
         Ok(())

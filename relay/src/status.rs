@@ -8,6 +8,8 @@ use ntm_protocol::relay::table::Row;
 use ntm_tunnel::Counts;
 use serde::Serialize;
 
+use crate::rs_s::RsSStatus;
+
 /// The commands that a relay has.
 pub const COMMANDS: [&str; 2] = ["status", "table"];
 
@@ -26,6 +28,8 @@ pub struct Status<'a> {
     pub coordinators: Vec<CoordinatorStatus<'a>>,
     /// Whether it can serve general nodes.
     pub rs_n: RsNStatus<'a>,
+    /// Who switches tunnels, and what the kernel did of it.
+    pub rs_s: RsSStatus,
     /// The Relay Table (TA-c).
     pub table: Vec<Row>,
     /// How full the table is, in thousandths.

@@ -8,11 +8,11 @@ use nix::sys::socket::SockaddrStorage;
 
 /// What was asked so far.
 #[derive(Debug, Default)]
-pub(crate) struct Interfaces(Vec<(IpAddr, Option<u32>)>);
+pub struct Interfaces(Vec<(IpAddr, Option<u32>)>);
 
 impl Interfaces {
     /// The index of the link that has `address`; none where none has it.
-    pub(crate) fn index_of(&mut self, address: IpAddr) -> Option<u32> {
+    pub fn index_of(&mut self, address: IpAddr) -> Option<u32> {
         if let Some((_, index)) = self.0.iter().find(|(known, _)| *known == address) {
             return *index;
         }
@@ -22,7 +22,7 @@ impl Interfaces {
     }
 
     /// Asks anew from now on.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.0.clear();
     }
 }

@@ -48,6 +48,7 @@ mod vnet;
 mod wake;
 
 pub use counters::Counts;
+pub use interfaces::Interfaces;
 pub use plane::{Event, Notice, Plane, PlaneError, PlaneOptions};
 pub use table::{Egress, Ingress};
 pub use tun::{Tun, TunConfig, TunError, VIRTUAL_MTU};

@@ -55,13 +55,23 @@ pub(crate) fn allow_fragments(socket: &Socket) {
 
 /// Switches `UDP_GRO` on and asks whether `UDP_SEGMENT` is known: (received, sent) in trains.
 pub(crate) fn enable_offload(socket: &Socket) -> (bool, bool) {
-    let gro = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+    let gro = set_gro(socket, true).is_ok();
     // Zero sets no size for the socket as a whole; a kernel without the option refuses it.
     let gso = set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
     (gro, gso)
 }
 
-fn set_option(socket: &Socket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+/// Switches `UDP_GRO`.
+pub(crate) fn set_gro(socket: &impl AsRawFd, on: bool) -> io::Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_GRO, on.into())
+}
+
+fn set_option(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let size = mem::size_of_val(&value) as libc::socklen_t;
     // SAFETY: the option's value is an int that lives over the call, and its size is told.
     let result =

@@ -60,6 +60,7 @@ pub struct Udp(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     socket: UdpSocket,
+    gro: bool,
     gso: bool,
     /// Whether IPv4 addresses are written as IPv6 ones to it (RFC 4291, section 2.5.5.2): it speaks both families.
     mapped: bool,
@@ -78,7 +79,7 @@ impl Udp {
         socket.bind(&bind.into()).map_err(|source| UdpError::Bind { address: bind, source })?;
         let (gro, gso) = if config.offload { mmsg::enable_offload(&socket) } else { (false, false) };
         tracing::debug!("UDP {bind}: UDP_GRO {gro}, UDP_SEGMENT {gso}");
-        Ok(Self(Arc::new(Inner { socket: socket.into(), gso, mapped: bind.is_ipv6() })))
+        Ok(Self(Arc::new(Inner { socket: socket.into(), gro, gso, mapped: bind.is_ipv6() })))
     }
 
     /// The address bound.
@@ -98,6 +99,12 @@ impl Udp {
             }
             other => other.map(drop),
         }
+    }
+
+    /// Whether datagrams are received in trains from now on, where the kernel can and the configuration does not forbid it. A train that came before is
+    /// received as one.
+    pub fn receive_trains(&self, on: bool) -> io::Result<()> {
+        if self.0.gro { mmsg::set_gro(&self.0.socket, on) } else { Ok(()) }
     }
 
     /// The form in which the socket takes the address `to`.

@@ -11,9 +11,9 @@ use crate::process::Daemon;
 use crate::world::{GENERAL, RELAY, TERMINAL, World, steadily, until};
 
 const VIP_CN: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
-const ENDS: [Role; 2] = [Role::Initiator, Role::Responder];
+pub(crate) const ENDS: [Role; 2] = [Role::Initiator, Role::Responder];
 
-fn switch(path: Path) -> RelayOrder {
+pub(crate) fn switch(path: Path) -> RelayOrder {
     let [initiator_key, responder_key] = ENDS.map(|end| path.temp_key(end));
     let [initiator, responder] = [VIP_MN, VIP_CN].map(Vip);
     RelayOrder::Switch { initiator_key, responder_key, initiator, responder }

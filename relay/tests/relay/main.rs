@@ -8,6 +8,7 @@ mod daemon;
 mod ipv6;
 mod peers;
 mod process;
+mod switching;
 mod table;
 mod translation;
 mod world;

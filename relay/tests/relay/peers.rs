@@ -55,9 +55,9 @@ impl Path {
         self.id.0[0] ^ (end.index() as u8 + 1) << 6
     }
 
-    /// The key that `end` gives the relay, likewise.
+    /// The key that `end` gives the relay in this epoch, likewise.
     pub(crate) fn common_byte(self, end: Role) -> u8 {
-        self.id.0[0] ^ (end.index() as u8 + 1) << 5 ^ 0x0f
+        self.id.0[0] ^ (end.index() as u8 + 1) << 5 ^ 0x0f ^ self.epoch << 2
     }
 
     /// The key that the DC gives `end` and the relay.
