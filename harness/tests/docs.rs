@@ -73,7 +73,7 @@ nat = { preset = "?", mapping = "?", filtering = "?", allocation = "?", ? = 1, t
 a = { role = "?", at = "internet" }
 b = { role = "dns", at = "internet", zone = ".", ? = 1 }
 c = { role = "coordinator", at = "internet", zone = "c.test", vips = "198.18.0.0/16", suite = "?", relay_selection = "?", ? = 1 }
-d = { role = "relay", at = "internet", ? = 1 }
+d = { role = "relay", at = "internet", rs_s = "?", ? = 1 }
 e = { role = "general", at = "internet", name = "e.test", state = "?", ? = 1 }
 f = { role = "terminal", at = "r", ? = 1 }
 g = { role = "terminal", eth0 = { at = "r", ? = 1 } }

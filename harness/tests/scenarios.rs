@@ -21,6 +21,16 @@ fn holds(name: &str) -> (Home, Value) {
     runs(home, name, &scenario(name), &[])
 }
 
+/// The same, with the relay's tunnels switched by the daemon, where else the kernel may do it.
+fn holds_in_user_space(name: &str) -> (Home, Value) {
+    let text = fs::read_to_string(scenario(name)).expect("a scenario");
+    let (relay, chosen) = ("role = \"relay\",", "role = \"relay\", rs_s = \"userspace\",");
+    assert_eq!(text.matches(relay).count(), 1);
+    let home = Home::new();
+    let file = home.scenario(name, &text.replace(relay, chosen));
+    runs(home, name, &file, &[])
+}
+
 /// Runs so many rounds of `scenarios/NAME.toml`, with transfers of so many seconds; all must hold. The report.
 fn rounds_hold(name: &str, rounds: u64, seconds: u64) -> (Home, Value) {
     let text = fs::read_to_string(scenario(name)).expect("a scenario");
@@ -117,6 +127,9 @@ fn assert_nothing_can_be_read(home: &Home, report: &Value) {
 /// Relay Table has every field of an RS-S entry, of both sides, and none was filled before what it needs.
 #[test]
 fn rs_s() {
+    let (home, report) = holds_in_user_space("rs-s");
+    insta::assert_snapshot!("transitions_rs_s", transitions(&home));
+    assert_nothing_changed(&report);
     let (home, report) = holds("rs-s");
     insta::assert_snapshot!("transitions_rs_s", transitions(&home));
     assert_nothing_can_be_read(&home, &report);
@@ -209,6 +222,7 @@ fn unused_path() {
 #[test]
 fn handover_rs_s() {
     holds("handover-rs-s");
+    holds_in_user_space("handover-rs-s");
 }
 
 #[test]

@@ -34,7 +34,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         }
         other => Ok(other?),
     };
-    let rs_s = RsS::open(config.rs_s, udp.clone(), port, config.capacity);
+    let coordinators = config.coordinators.iter().flat_map(|dc| dc.address.iter().copied());
+    let rs_s = RsS::open(config.rs_s, udp.clone(), port, config.capacity, coordinators);
     let tun = rs_n.as_ref().ok().map(|rs_n| rs_n.tun().clone());
     let (outbound, inbound) = (Outbound::default(), Inbound::default());
     let translate = rs_n.as_ref().is_ok_and(|rs_n| rs_n.without_ipv6().is_none());

@@ -73,7 +73,7 @@ pub struct SharedKey {
 pub fn pairs(plan: &Plan) -> Vec<(usize, usize)> {
     let serves = |host: &HostPlan, dc: &HostPlan| match &host.role {
         Role::Terminal(terminal) => *terminal.coordinator.get_ref() == dc.name,
-        Role::Relay { coordinators } => coordinators.iter().any(|name| *name.get_ref() == dc.name),
+        Role::Relay { coordinators, .. } => coordinators.iter().any(|name| *name.get_ref() == dc.name),
         Role::Coordinator(_) => host.name < dc.name,
         Role::Dns { .. } | Role::General { .. } => false,
     };
@@ -163,6 +163,8 @@ struct RelayConfig<'a> {
     keys: &'a str,
     vips: String,
     tun: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rs_s: Option<&'a str>,
     coordinator: Vec<CoordinatorRef>,
 }
 
@@ -262,7 +264,7 @@ fn daemon(
             };
             ("ntm-dc", text(&config)?)
         }
-        Role::Relay { coordinators } => {
+        Role::Relay { coordinators, rs_s } => {
             let config = RelayConfig {
                 common,
                 fqdn: fqdn()?,
@@ -271,6 +273,7 @@ fn daemon(
                 keys: KEYS,
                 vips: VIRTUAL.to_string(),
                 tun: TUN,
+                rs_s: *rs_s,
                 coordinator: coordinators
                     .iter()
                     .map(|name| coordinator(plan, name.get_ref()))

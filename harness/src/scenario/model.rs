@@ -199,6 +199,8 @@ pub enum Role {
     Relay {
         /// Names of nodes.
         coordinators: Vec<Spanned<String>>,
+        /// Who switches tunnels; the daemon's own default where nothing is said.
+        rs_s: Option<&'static str>,
     },
     /// A node without NTMobile.
     General {
@@ -239,6 +241,9 @@ pub struct Terminal {
 
 /// What a terminal may do on a handover.
 pub const HANDOVERS: &[(&str, &str)] = &[("thesis", "thesis"), ("fast", "fast")];
+
+/// Who may switch a relay's tunnels.
+pub const SWITCHERS: &[(&str, &str)] = &[("auto", "auto"), ("userspace", "userspace"), ("tcx", "tcx")];
 
 /// How a coordinator may pick a relay.
 pub const SELECTIONS: &[(&str, &str)] = &[("best", "best"), ("random", "random"), ("first", "first")];
@@ -597,7 +602,7 @@ impl Scenario {
                 Fqdn::new(&format!("{key}.{}", dc.zone.get_ref())).ok()
             }
             Role::Coordinator(dc) => Fqdn::new(&format!("ns.{}", dc.zone.get_ref())).ok(),
-            Role::Relay { coordinators } => {
+            Role::Relay { coordinators, .. } => {
                 let Role::Coordinator(dc) = &self.nodes.get(coordinators.first()?.get_ref())?.role else {
                     return None;
                 };

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::matrix::{matrix, seed};
 use super::model::{
     ActionKind, Coordinator, HANDOVERS, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES,
-    Scenario, Shape, Terminal,
+    SWITCHERS, Scenario, Shape, Terminal,
 };
 use super::parse_events::{actions, expectations, flows, implied};
 use super::parse_nat::behaviour;
@@ -311,7 +311,8 @@ fn role(table: &Table<'_, '_>, coordinators: &[String]) -> Option<Role> {
             if named.is_empty() {
                 named.extend(only());
             }
-            Role::Relay { coordinators: named }
+            let rs_s = table.choice("rs_s", SWITCHERS).map(Spanned::into_inner);
+            Role::Relay { coordinators: named, rs_s }
         }
         RoleWord::General => Role::General { name: table.from_str("name") },
         RoleWord::Terminal => {

@@ -195,7 +195,7 @@ impl Resolve<'_> {
                     known(&terminal.coordinator);
                     None
                 }
-                Role::Relay { coordinators } => {
+                Role::Relay { coordinators, .. } => {
                     coordinators.iter().for_each(known);
                     Some("a relay")
                 }

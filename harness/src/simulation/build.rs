@@ -124,7 +124,7 @@ fn add(built: &mut Built, host: &HostPlan) -> Result<HostId, Failure> {
             let serves = (dc.zone.get_ref().clone(), *dc.vips.get_ref());
             built.world.add_coordinator(name, fqdn, serves, &at)
         }
-        Role::Relay { coordinators } => {
+        Role::Relay { coordinators, .. } => {
             let dcs = coordinators.iter().map(|name| built.host(name.get_ref()));
             let dcs = dcs.collect::<Result<Vec<_>, _>>()?;
             built.world.add_relay(name, fqdn, &dcs, &at)

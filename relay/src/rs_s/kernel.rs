@@ -62,6 +62,7 @@ pub(super) struct Kernel {
     settings: Array<MapData, [u8; SETTINGS]>,
     counts: PerCpuArray<MapData, [u8; COUNTS]>,
     links: Vec<(u32, SchedClassifierLink)>,
+    /// The last one.
     generation: u32,
     port: u16,
     program: Ebpf,
@@ -82,8 +83,6 @@ impl Kernel {
         let counts = PerCpuArray::try_from(map(&mut program, "counts")?).map_err(broken)?;
         let mut kernel = Self { hops, settings, counts, links: Vec::new(), generation: 0, port, program };
         kernel.classifier()?.load().map_err(|error| why(&error, "loading"))?;
-        // Whether the kernel attaches it is known only once it has: to the loopback interface, whose packets it leaves alone.
-        drop(kernel.link("lo")?);
         Ok(kernel)
     }
 
@@ -104,15 +103,24 @@ impl Kernel {
     pub(super) fn begin(&mut self, now: Instant) -> Result<(), String> {
         let since = if self.generation == 0 { 0 } else { now.as_nanos() };
         self.generation = self.generation.wrapping_add(1).max(1);
+        self.put(since, self.generation)
+    }
+
+    /// From here on all packets are left to the relay. What was switched has left already.
+    pub(super) fn end(&mut self) -> Result<(), String> {
+        self.put(0, 0)
+    }
+
+    fn put(&mut self, since: u64, generation: u32) -> Result<(), String> {
         let mut bytes = [0; SETTINGS];
         bytes[..8].copy_from_slice(&since.to_ne_bytes());
         bytes[8..16].copy_from_slice(&(GAP.as_nanos() as u64).to_ne_bytes());
-        bytes[16..20].copy_from_slice(&self.generation.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&generation.to_ne_bytes());
         bytes[20..22].copy_from_slice(&self.port.to_be_bytes());
         self.settings.set(0, bytes, 0).map_err(|error| why(&error, "setting up"))
     }
 
-    /// Attaches it to the interface `link`, if it is not there yet.
+    /// Attaches it to the interface `link`, if it is not there yet. That takes the kernel some 20 ms.
     pub(super) fn attach(&mut self, link: u32) -> Result<(), String> {
         if self.links.iter().all(|(known, _)| *known != link) {
             let name = name(link).ok_or_else(|| format!("there is no interface {link}"))?;
@@ -120,11 +128,6 @@ impl Kernel {
             self.links.push((link, attached));
         }
         Ok(())
-    }
-
-    /// Takes it off all interfaces. What it switched has left already.
-    pub(super) fn detach(&mut self) {
-        self.links.clear();
     }
 
     /// The interfaces that it is attached to.

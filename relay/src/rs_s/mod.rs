@@ -47,22 +47,30 @@ pub(crate) struct RsS {
     /// What a program that is gone had counted.
     former: KernelCounts,
     choice: Choice,
-    /// Whether the program is attached, and the socket takes no trains.
+    /// Whether the program switches, and the socket takes no trains.
     active: bool,
     /// The paths that are switched, with both their ends; and whether the kernel can.
     paths: HashMap<PathId, [SocketAddr; 2], FixedState>,
-    /// The interfaces by which their ends are reached.
-    links: Vec<u32>,
     routes: Routes,
     due: Option<Instant>,
 }
 
 impl RsS {
-    /// For the relay whose socket `udp` is bound to `port`.
-    pub(crate) fn open(mode: Mode, udp: Udp, port: u16, capacity: usize) -> Self {
+    /// For the relay whose socket `udp` is bound to `port`, and which speaks to `peers`. Where these are reached, ends of paths will be.
+    pub(crate) fn open(
+        mode: Mode,
+        udp: Udp,
+        port: u16,
+        capacity: usize,
+        peers: impl Iterator<Item = SocketAddr>,
+    ) -> Self {
+        let mut routes = Routes::default();
         let kernel = match mode {
             Mode::Userspace => Err("the configuration says so".to_owned()),
-            Mode::Auto | Mode::Tcx => Kernel::load(port, capacity),
+            Mode::Auto | Mode::Tcx => Kernel::load(port, capacity).and_then(|mut kernel| {
+                peers.filter_map(|peer| routes.to(peer)).try_for_each(|way| kernel.attach(way.link))?;
+                Ok(kernel)
+            }),
         };
         match (&kernel, mode) {
             (Err(why), Mode::Tcx) => tracing::warn!("tunnels are switched in user space (RS-S): {why}"),
@@ -77,8 +85,7 @@ impl RsS {
             choice: Choice::default(),
             active: false,
             paths: HashMap::default(),
-            links: Vec::new(),
-            routes: Routes::default(),
+            routes,
             due: None,
         }
     }
@@ -122,12 +129,7 @@ impl RsS {
         kernel.set(path, Role::Initiator, &onward, is_new, now)?;
         kernel.set(path, Role::Responder, &back, is_new, now)?;
         for link in [initiator.link, responder.link] {
-            if !self.links.contains(&link) {
-                self.links.push(link);
-            }
-            if self.active {
-                kernel.attach(link)?;
-            }
+            kernel.attach(link)?;
         }
         Ok(())
     }
@@ -141,7 +143,6 @@ impl RsS {
         }
         if self.paths.is_empty() {
             self.deactivate();
-            self.links.clear();
             self.due = None;
         }
     }
@@ -153,16 +154,16 @@ impl RsS {
         self.udp.receive_trains(false).map_err(|error| format!("UDP_GRO stays on: {error}"))?;
         kernel.begin(now)?;
         self.active = true;
-        self.links.iter().try_for_each(|link| kernel.attach(*link))
+        Ok(())
     }
 
-    /// Has the data thread switch from here on. What the program switched has left already, so nothing is overtaken.
+    /// Has the data thread switch from here on. What the program switched is ahead of what the thread will.
     fn deactivate(&mut self) {
         if !std::mem::take(&mut self.active) {
             return;
         }
-        if let Ok(kernel) = &mut self.kernel {
-            kernel.detach();
+        if let Ok(Err(why)) = self.kernel.as_mut().map(Kernel::end) {
+            tracing::debug!("{why}");
         }
         if let Err(error) = self.udp.receive_trains(true) {
             tracing::debug!("UDP_GRO stays off: {error}");
@@ -242,7 +243,7 @@ pub struct RsSStatus {
     pub path: &'static str,
     /// Why.
     pub why: String,
-    /// The interfaces at whose ingress the kernel's program stands now.
+    /// The interfaces at whose ingress the kernel's program stands.
     pub interfaces: Vec<String>,
     /// The paths that it was told of.
     pub paths: usize,

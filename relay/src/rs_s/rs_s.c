@@ -59,6 +59,7 @@ struct settings {
 	u64 since;
 	// How long nothing of a path may have gone the other way before it passes here.
 	u64 gap;
+	// 0 while the relay switches.
 	u32 generation;
 	// In network order.
 	u16 port, zero;
@@ -202,7 +203,7 @@ SECTION("classifier") int rs_s(struct __sk_buff *skb)
 	u8 *packet;
 	int done = UP, is_v4 = skb->protocol == BIG16(0x0800);
 
-	if (!set || !count || (!is_v4 && skb->protocol != BIG16(0x86dd)))
+	if (!set || !count || !set->generation || (!is_v4 && skb->protocol != BIG16(0x86dd)))
 		return UP;
 	offset = ETHERNET + (is_v4 ? V4 : V6) + UDP;
 	if (skb->len < offset + NTM)

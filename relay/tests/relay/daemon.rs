@@ -237,7 +237,7 @@ fn a_bad_configuration_ends_it_with_its_line() {
     });
     assert_eq!(said[0], said[1]);
     insta::assert_snapshot!(said[0].trim_end(), @"
-    ntm-relay: relay.toml:2:1: unknown field `adress`, expected one of `name`, `fqdn`, `address`, `port`, `keys`, `vips`, `tun`, `lifetime`, `capacity`, `coordinator`, `trace`, `control`
+    ntm-relay: relay.toml:2:1: unknown field `adress`, expected one of `name`, `fqdn`, `address`, `port`, `keys`, `vips`, `tun`, `lifetime`, `capacity`, `rs_s`, `coordinator`, `trace`, `control`
       2 | adress = '203.0.113.20'
         | ^^^^^^
     ");

@@ -10,7 +10,7 @@ use super::Kind::{
 use super::{Key, Kind, NEEDED, Section};
 use crate::flow::{datagrams, dns, ftp, iperf3, pingpong, probes};
 use crate::scenario::matrix::MOST_ROUNDS;
-use crate::scenario::model::{End, HANDOVERS, Ip, SELECTIONS, SUITES};
+use crate::scenario::model::{End, HANDOVERS, Ip, SELECTIONS, SUITES, SWITCHERS};
 use crate::scenario::parse::{MOST_ALIKE, ROLES, STATES};
 use crate::scenario::parse_events::{MOST_CALLS, MOST_REPEATED};
 
@@ -306,6 +306,13 @@ pub static NODE: Section = section(
             "the cipher suite of data packets; `none` authenticates them, and does not encrypt; `aes-128-gcm` is an extension",
         ),
         of(&["relay"], &["coordinator"], Names("coordinator"), "the only one", "the coordinators it serves"),
+        of(
+            &["relay"],
+            &["rs_s"],
+            Words(|| words(SWITCHERS)),
+            "`\"auto\"`",
+            "who switches tunnels (RS-S): `tcx` the kernel, where it can; `userspace` the daemon; `auto` chooses by kernel and traffic",
+        ),
         of(&["terminal"], &["coordinator"], Name("coordinator"), "the only one", "its coordinator"),
         of(
             &["terminal"],
