@@ -23,12 +23,11 @@ use ntm_dns::answer::Zones;
 use ntm_dns::server::{DnsServer, Traced};
 use ntm_dns::zone::Zone;
 use ntm_protocol::addr::{Fqdn, NTM_PORT, NodeId};
-use ntm_protocol::crypto::SharedKey;
-use ntm_protocol::session::{Entropy, Session};
+use ntm_protocol::crypto::{Entropy, SharedKey};
+use ntm_protocol::session::Session;
 use ntm_protocol::wire::{
     DirectionRequest, Header, List, Message, NodeKind, RegistrationRequest, RequestId, RouteResponse,
 };
-use rand_core::SeedableRng;
 use tokio::net::UdpSocket;
 
 /// How many requests are under way at once.
@@ -211,7 +210,7 @@ impl Slot {
             socket,
             address,
             terminals: (number..terminals).step_by(SLOTS).map(session).collect(),
-            entropy: Entropy::from_seed([number as u8; 32]),
+            entropy: Entropy::new([number as u8; 32]),
             next: 1,
             repeated: 0,
         })

@@ -11,16 +11,15 @@ use ntm_protocol::addr::{Fqdn, NodeId, PathId, Vip};
 use ntm_protocol::coordinator::route::Selection;
 use ntm_protocol::coordinator::store::WriteOutcome;
 use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
-use ntm_protocol::crypto::{SharedKey, Suite};
+use ntm_protocol::crypto::{Entropy, SharedKey, Suite};
 use ntm_protocol::relay::{Relay, RelayConfig};
-use ntm_protocol::session::{Entropy, Session, Transmit};
+use ntm_protocol::session::{Session, Transmit};
 use ntm_protocol::terminal::{Handover, Terminal, TerminalConfig};
 use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::{
     DirectionRefusal, DirectionRequest, DnsError, Epoch, Header, KeepAlive, Kind, Message, NodeKind,
     PathKeepAlive, RelayDirection, RelayOrder, RequestId, Role, Route, RouteDirection, TunnelRequest, Writer,
 };
-use rand_core::SeedableRng;
 
 fn main() {
     divan::main();
@@ -131,7 +130,7 @@ impl End {
         // Above all that a machine in its place used.
         let first = 1 << 50;
         let session = Session::new(shared, NodeId::of(&name(local)), NodeId::of(&name(peer)), first);
-        Self { session, rng: Entropy::from_seed([3; 32]) }
+        Self { session, rng: Entropy::new([3; 32]) }
     }
 
     fn seal(&mut self, message: &Message) -> Vec<u8> {

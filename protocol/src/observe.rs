@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Fqdn, PathId, Vip};
+use crate::session::next_of;
 use crate::time::Instant;
 use crate::wire::{DnsError, Fields, Kind, Refusal, RelayMode, Role};
 
@@ -247,12 +248,25 @@ pub enum TableChange {
 pub struct Journal {
     waiting: VecDeque<(Instant, What)>,
     refused: u64,
+    unread: bool,
 }
 
 impl Journal {
+    /// Notes nothing from now on, and only counts what is refused: nobody reads it.
+    pub fn close(&mut self) {
+        self.unread = true;
+    }
+
+    /// Whether anybody reads what is noted.
+    pub fn is_read(&self) -> bool {
+        !self.unread
+    }
+
     /// Notes `what` at `now`.
     pub fn note(&mut self, now: Instant, what: What) {
-        self.waiting.push_back((now, what));
+        if self.is_read() {
+            self.waiting.push_back((now, what));
+        }
     }
 
     /// Counts and notes input that was refused.
@@ -266,7 +280,7 @@ impl Journal {
 
     /// The oldest observation not yet taken.
     pub fn poll(&mut self) -> Option<(Instant, What)> {
-        self.waiting.pop_front()
+        next_of(&mut self.waiting)
     }
 
     /// How many inputs were refused so far.

@@ -7,17 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng;
-
 use crate::addr::{NodeId, PathId};
-use crate::crypto::{ControlKeys, Purpose, ReplayWindow, SharedKey};
+use crate::crypto::{ControlKeys, Entropy, Purpose, SharedKey, Window};
 use crate::observe::{Journal, What};
 use crate::time::{Duration, Instant};
 use crate::wire::{Flags, Header, Kind, Message, Reason, Refusal, RequestId, Role};
-
-/// The generator of all of a machine's randomness, from the seed of its constructor.
-pub type Entropy = ChaCha20Rng;
 
 /// A datagram to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +28,7 @@ pub struct Session {
     send: ControlKeys,
     receive: ControlKeys,
     next: u64,
-    window: Option<ReplayWindow>,
+    window: Option<Window>,
 }
 
 impl Session {
@@ -86,7 +80,7 @@ impl Session {
     /// Takes the peer's numbers above `floor` from now on. An open window never falls back.
     pub fn open_above(&mut self, floor: u64) {
         if self.window.as_ref().is_none_or(|window| window.highest() < floor) {
-            self.window = Some(ReplayWindow::above(floor));
+            self.window = Some(Window::above(floor));
         }
     }
 
@@ -116,7 +110,7 @@ pub struct TunnelSession {
     send: ControlKeys,
     receive: ControlKeys,
     next: u64,
-    window: ReplayWindow,
+    window: Window,
 }
 
 impl TunnelSession {
@@ -132,7 +126,7 @@ impl TunnelSession {
             send: keys(role),
             receive: keys(role.other()),
             next: 1,
-            window: ReplayWindow::default(),
+            window: Window::above(0),
         }
     }
 
@@ -189,7 +183,7 @@ impl Mail {
     /// Empty, with randomness from `seed`; Request IDs start at `first`, above all that this node used before.
     pub fn new(seed: [u8; 32], first: u64) -> Self {
         Self {
-            rng: Entropy::from_seed(seed),
+            rng: Entropy::new(seed),
             journal: Journal::default(),
             waiting: VecDeque::new(),
             next_request: first.max(1),
@@ -241,12 +235,18 @@ impl Mail {
         now: Instant,
     ) {
         self.waiting.push_back(Transmit { to, bytes });
+        if !self.journal.is_read() {
+            return;
+        }
         let (message, fields) = (message.kind(), message.fields());
         self.journal.note(now, What::Sent { message, to, seq, path, attempt, fields });
     }
 
     /// Notes that `message` came from `from` and was taken.
     pub fn received(&mut self, header: &Header, message: &Message, from: SocketAddr, now: Instant) {
+        if !self.journal.is_read() {
+            return;
+        }
         let path = match message {
             Message::TunnelRequest(_)
             | Message::TunnelResponse(_)
@@ -260,8 +260,17 @@ impl Mail {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.waiting.pop_front()
+        next_of(&mut self.waiting)
     }
+}
+
+/// The next of what waits. Once all is taken, nothing of its room stays: a machine has something to say only now and then.
+pub(crate) fn next_of<T>(waiting: &mut VecDeque<T>) -> Option<T> {
+    let next = waiting.pop_front();
+    if next.is_none() && waiting.capacity() > 0 {
+        *waiting = VecDeque::new();
+    }
+    next
 }
 
 /// A header for [`ControlKeys::seal`], which fills in what depends on the body.
@@ -330,7 +339,7 @@ struct Entry<T> {
 
 /// Requests under way, each repeated with backoff until it is answered or given up.
 pub struct Pending<T> {
-    entries: BTreeMap<RequestId, Entry<T>>,
+    entries: BTreeMap<RequestId, Box<Entry<T>>>,
     due: BTreeSet<(Instant, RequestId)>,
 }
 
@@ -359,7 +368,7 @@ impl<T> Pending<T> {
     pub fn sent(&mut self, id: RequestId, what: T, now: Instant, wait: Duration) {
         self.answered(id, now);
         let wait = wait.min(MOST_WAIT);
-        self.entries.insert(id, Entry { what, due: now + wait, wait, attempt: 1, sent: now });
+        self.entries.insert(id, Box::new(Entry { what, due: now + wait, wait, attempt: 1, sent: now }));
         self.due.insert((now + wait, id));
     }
 
@@ -377,7 +386,15 @@ impl<T> Pending<T> {
     pub fn answered(&mut self, id: RequestId, now: Instant) -> Option<(T, Option<Duration>)> {
         let entry = self.entries.remove(&id)?;
         self.due.remove(&(entry.due, id));
+        self.let_go();
         Some((entry.what, (entry.attempt == 1).then(|| now.since(entry.sent))))
+    }
+
+    /// With nothing under way no room is held either.
+    fn let_go(&mut self) {
+        if self.entries.is_empty() {
+            *self = Self::default();
+        }
     }
 
     /// Makes the request `id` due at `now`.
@@ -405,7 +422,9 @@ impl<T> Pending<T> {
         self.due.pop_first();
         let entry = self.entries.get_mut(&id)?;
         if entry.attempt >= ATTEMPTS {
-            return self.entries.remove(&id).map(|entry| Expired::GaveUp(id, entry.what));
+            let given_up = self.entries.remove(&id).map(|entry| Expired::GaveUp(id, entry.what));
+            self.let_go();
+            return given_up;
         }
         entry.attempt += 1;
         entry.wait = (entry.wait * 2).min(MOST_WAIT);
@@ -424,7 +443,7 @@ mod tests {
     fn pair() -> (Session, Session, Entropy) {
         let (a, b) = (NodeId([1; 16]), NodeId([2; 16]));
         let key = SharedKey::new([3; 32]);
-        (Session::new(&key, a, b, 5), Session::new(&key, b, a, 1), Entropy::from_seed([0; 32]))
+        (Session::new(&key, a, b, 5), Session::new(&key, b, a, 1), Entropy::new([0; 32]))
     }
 
     fn message() -> Message {

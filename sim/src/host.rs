@@ -49,7 +49,7 @@ pub(crate) enum Machine {
     /// Not running.
     Off,
     Coordinator(Box<Coordinator>),
-    Relay(Box<Relay>, Tables, Masquerade),
+    Relay(Box<Relay>, Tables, Box<Masquerade>),
     Terminal(Box<Terminal>, Tables),
     General,
 }
@@ -222,7 +222,7 @@ impl Host {
                     seed,
                     first_sequence,
                 };
-                let masquerade = Masquerade::new(self.addresses());
+                let masquerade = Box::new(Masquerade::new(self.addresses()));
                 Machine::Relay(Box::new(Relay::new(config, now)), Tables::default(), masquerade)
             }
             Part::Terminal { coordinator: (coordinator, at) } => {
@@ -243,6 +243,16 @@ impl Host {
             }
             Part::General => Machine::General,
         };
+    }
+
+    /// Its machine observes nothing from now on.
+    pub(crate) fn close_journal(&mut self) {
+        match &mut self.machine {
+            Machine::Off | Machine::General => {}
+            Machine::Coordinator(dc) => dc.close_journal(),
+            Machine::Relay(relay, ..) => relay.close_journal(),
+            Machine::Terminal(terminal, _) => terminal.close_journal(),
+        }
     }
 
     /// A datagram came in.

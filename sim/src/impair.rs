@@ -158,6 +158,11 @@ impl Line {
         }
     }
 
+    /// A line that did nothing so far but take time, and whose newest packet arrives at `newest`.
+    pub(crate) fn after(asked: Impairment, seed: [u8; 32], newest: Instant) -> Self {
+        Self { newest, ..Self::new(asked, seed) }
+    }
+
     /// What it does to packets.
     pub fn impairment(&self) -> Impairment {
         self.asked

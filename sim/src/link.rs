@@ -28,34 +28,77 @@ pub(crate) enum Way {
     Down,
 }
 
-/// The two lines of a link that is in place.
+/// A link that is in place: its two directions, and what whatever is random comes from.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    up: Line,
-    down: Line,
+    up: Direction,
+    down: Direction,
+    seed: [u8; 32],
+}
+
+/// A direction of a link that is in place. Of those that do nothing but take time there may be millions: they are no [`Line`] until more is
+/// asked of them, and tell the same.
+#[derive(Debug)]
+enum Direction {
+    Plain { delay: Duration, newest: Instant },
+    Line(Box<Line>),
+}
+
+impl Direction {
+    fn new(asked: Impairment, seed: [u8; 32]) -> Self {
+        let mut new = Self::Plain { delay: Duration::ZERO, newest: Instant::ZERO };
+        new.set(asked, seed);
+        new
+    }
+
+    fn impairment(&self) -> Impairment {
+        match self {
+            Self::Plain { delay, .. } => Impairment { delay: *delay, ..Impairment::default() },
+            Self::Line(line) => line.impairment(),
+        }
+    }
+
+    fn set(&mut self, asked: Impairment, seed: [u8; 32]) {
+        match self {
+            Self::Plain { delay, .. }
+                if asked == (Impairment { delay: asked.delay, ..Impairment::default() }) =>
+            {
+                *delay = asked.delay;
+            }
+            Self::Plain { newest, .. } => *self = Self::Line(Box::new(Line::after(asked, seed, *newest))),
+            Self::Line(line) => line.set(asked),
+        }
+    }
+
+    fn offer(&mut self, len: usize, now: Instant) -> Verdict {
+        match self {
+            Self::Plain { delay, newest } => {
+                *newest = (*newest).max(now + *delay);
+                Verdict::Deliver { at: *newest, copy: None }
+            }
+            Self::Line(line) => line.offer(len, now),
+        }
+    }
 }
 
 impl Wire {
     /// A link on which nothing is under way. Whatever is random comes from `seed`.
     pub(crate) fn new(link: &Link, seed: [u8; 32]) -> Self {
-        let mut other = seed;
-        // The two directions share nothing.
-        other[0] ^= 1;
-        Self { up: Line::new(link.up, seed), down: Line::new(link.down, other) }
+        Self { up: Direction::new(link.up, seed), down: Direction::new(link.down, other(seed)), seed }
     }
 
     /// What it does from now on.
     pub(crate) fn set(&mut self, link: &Link) {
-        self.up.set(link.up);
-        self.down.set(link.down);
+        self.up.set(link.up, self.seed);
+        self.down.set(link.down, other(self.seed));
     }
 
     /// Changes what both directions do.
     pub(crate) fn change(&mut self, change: impl Fn(&mut Impairment)) {
-        for line in [&mut self.up, &mut self.down] {
-            let mut asked = line.impairment();
+        for (direction, seed) in [(&mut self.up, self.seed), (&mut self.down, other(self.seed))] {
+            let mut asked = direction.impairment();
             change(&mut asked);
-            line.set(asked);
+            direction.set(asked, seed);
         }
     }
 
@@ -78,6 +121,12 @@ impl Wire {
     }
 }
 
+/// The seed of the other direction: the two share nothing.
+fn other(mut seed: [u8; 32]) -> [u8; 32] {
+    seed[0] ^= 1;
+    seed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +142,28 @@ mod tests {
         assert_eq!(wire.pass(Way::Up, 100, at(9)).collect::<Vec<_>>(), [at(10), at(10)]);
         wire.set(&Link { up: Impairment { loss: 1.0, ..way(1) }, ..Link::default() });
         assert_eq!(wire.pass(Way::Up, 100, at(9)).count(), 0);
+    }
+
+    /// Faultless or not, before the change and after it: a wire does what two lines do.
+    #[test]
+    fn a_wire_that_only_takes_time_tells_what_a_line_tells() {
+        let way = |ms: u64| Impairment { delay: Duration::from_millis(ms), ..Impairment::default() };
+        let lossy = Impairment { loss: 0.3, jitter: Duration::from_millis(1), ..way(4) };
+        let (mut wire, mut line) =
+            (Wire::new(&Link { up: way(7), down: way(2) }, [1; 32]), Line::new(way(7), [1; 32]));
+        let mut lost = 0;
+        for n in 0..400 {
+            let asked = [way(7), way(3), lossy, way(5)][n / 100];
+            wire.set(&Link { up: asked, down: way(2) });
+            line.set(asked);
+            let now = Instant::from_nanos(n as u64 * 700_000);
+            let expected: Vec<_> = match line.offer(100, now) {
+                Verdict::Deliver { at, copy } => [at].into_iter().chain(copy).collect(),
+                Verdict::Drop(_) => Vec::new(),
+            };
+            lost += usize::from(expected.is_empty());
+            assert_eq!(wire.pass(Way::Up, 100, now).collect::<Vec<_>>(), expected, "packet {n}");
+        }
+        assert!((10..60).contains(&lost), "{lost}");
     }
 }

@@ -1,8 +1,9 @@
 //! Networks and the NATs between them: where a datagram goes next. In IPv6 a router translates nothing: what is behind it is reachable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+use foldhash::fast::FixedState;
 use ntm_nat::{Behaviour, Flow, Forward, ForwardError, Protocol, Segment, Side, Translator};
 use ntm_protocol::time::{Duration, Instant};
 
@@ -80,17 +81,16 @@ pub(crate) enum Next {
     Lost,
 }
 
-#[derive(Clone, Copy)]
 enum Owner {
-    Host(HostId),
+    /// A host, and what stands between it and the network.
+    Host(HostId, Box<Wire>),
     Router(RouterId),
 }
 
 #[derive(Default)]
 struct Network {
-    owners: BTreeMap<IpAddr, Owner>,
-    /// What stands between it and each of its hosts.
-    wires: BTreeMap<IpAddr, Wire>,
+    /// Asked by address alone: its order means nothing.
+    owners: HashMap<IpAddr, Owner, FixedState>,
     /// The router that leads out.
     gateway: Option<RouterId>,
 }
@@ -152,8 +152,7 @@ impl Networks {
         link: &Link,
         seed: [u8; 32],
     ) {
-        self.claim(network, address, Owner::Host(host));
-        self.networks[network.0].wires.insert(address, Wire::new(link, seed));
+        self.claim(network, address, Owner::Host(host, Box::new(Wire::new(link, seed))));
         // What a router without NAT has behind it is reached by its own address.
         if let Some((router, outside)) = self.routed(network) {
             self.claim(outside, address, Owner::Router(router));
@@ -164,7 +163,6 @@ impl Networks {
     pub(crate) fn detach(&mut self, network: NetworkId, address: IpAddr) {
         let left = &mut self.networks[network.0];
         left.owners.remove(&address);
-        left.wires.remove(&address);
         if let Some((_, outside)) = self.routed(network) {
             self.networks[outside.0].owners.remove(&address);
         }
@@ -179,7 +177,10 @@ impl Networks {
 
     /// The link of whoever has `address` in `network`.
     pub(crate) fn wire(&mut self, network: NetworkId, address: IpAddr) -> Option<&mut Wire> {
-        self.networks[network.0].wires.get_mut(&address)
+        match self.networks[network.0].owners.get_mut(&address)? {
+            Owner::Host(_, wire) => Some(wire),
+            Owner::Router(_) => None,
+        }
     }
 
     /// Datagrams from one public address to another are lost from now on; those of the other direction are not.
@@ -205,7 +206,11 @@ impl Networks {
 
     /// Changes every link.
     pub(crate) fn impair(&mut self, change: impl Fn(&mut Impairment)) {
-        let wires = self.networks.iter_mut().flat_map(|network| network.wires.values_mut());
+        let owners = self.networks.iter_mut().flat_map(|network| network.owners.values_mut());
+        let wires = owners.filter_map(|owner| match owner {
+            Owner::Host(_, wire) => Some(&mut **wire),
+            Owner::Router(_) => None,
+        });
         let uplinks = self.routers.iter_mut().map(|router| &mut router.uplink);
         wires.chain(uplinks).for_each(|wire| wire.change(&change));
     }
@@ -245,7 +250,7 @@ impl Networks {
             return Next::Lost;
         }
         match self.networks[network.0].owners.get(&destination.ip()) {
-            Some(Owner::Host(host)) => return Next::Host(*host),
+            Some(Owner::Host(host, _)) => return Next::Host(*host),
             Some(Owner::Router(router)) => return Next::Down(*router),
             None => {}
         }
@@ -307,7 +312,7 @@ impl Networks {
         owners
             .filter_map(|owner| match owner {
                 Owner::Router(router) => Some(self.routers[router.0].name.as_str()),
-                Owner::Host(_) => None,
+                Owner::Host(..) => None,
             })
             .next()
     }

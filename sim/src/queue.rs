@@ -1,64 +1,55 @@
 //! The one queue of events, ordered by time, and within an instant by the order in which they were put in.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use ntm_protocol::time::Instant;
 
 /// Events and when they happen. Putting one in and taking one out cost O(log n).
 pub(crate) struct Queue<E> {
-    heap: BinaryHeap<Item<E>>,
+    heap: BinaryHeap<Item>,
     next: u64,
+    /// The events stay where they were put: only what orders them is moved about.
+    events: Vec<Option<E>>,
+    free: Vec<u32>,
 }
 
-struct Item<E> {
-    at: Instant,
-    number: u64,
-    event: E,
+/// Ordered so that the greatest is the one that happens first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    order: Reverse<(Instant, u64)>,
+    slot: u32,
 }
 
 impl<E> Default for Queue<E> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), next: 0 }
+        Self { heap: BinaryHeap::new(), next: 0, events: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<E> Queue<E> {
     /// `event` happens at `at`.
     pub(crate) fn push(&mut self, at: Instant, event: E) {
-        self.heap.push(Item { at, number: self.next, event });
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            u32::try_from(self.events.len() - 1).expect("four billion events do not fit a memory")
+        });
+        self.events[slot as usize] = Some(event);
+        self.heap.push(Item { order: Reverse((at, self.next)), slot });
         self.next += 1;
     }
 
     /// Takes the next event, if it happens at `until` or before.
     pub(crate) fn pop(&mut self, until: Instant) -> Option<(Instant, E)> {
-        if self.heap.peek()?.at > until {
+        let Item { order: Reverse((at, _)), .. } = *self.heap.peek()?;
+        if at > until {
             return None;
         }
-        self.heap.pop().map(|item| (item.at, item.event))
+        let Item { slot, .. } = self.heap.pop()?;
+        self.free.push(slot);
+        self.events[slot as usize].take().map(|event| (at, event))
     }
 }
-
-/// The greatest is the one that happens first.
-impl<E> Ord for Item<E> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
-    }
-}
-
-impl<E> PartialOrd for Item<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> PartialEq for Item<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<E> Eq for Item<E> {}
 
 #[cfg(test)]
 mod tests {
@@ -74,5 +65,9 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| queue.pop(at(8))).map(|(_, name)| name).collect();
         assert_eq!(order, ['a', 'b', 'c', 'd']);
         assert_eq!(queue.pop(at(9)), Some((at(9), 'e')));
+        (0..100).for_each(|n| queue.push(at(20 - n % 4), (b'a' + (n % 4) as u8) as char));
+        let order: String = std::iter::from_fn(|| queue.pop(at(99))).map(|(_, name)| name).collect();
+        assert_eq!(order, ["d", "c", "b", "a"].map(|name| name.repeat(25)).concat());
+        assert_eq!(queue.events.len(), 100, "room is used again");
     }
 }

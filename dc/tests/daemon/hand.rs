@@ -3,12 +3,11 @@
 use std::net::{SocketAddr, UdpSocket};
 
 use ntm_protocol::addr::{Fqdn, NTM_PORT, NodeId};
-use ntm_protocol::crypto::SharedKey;
-use ntm_protocol::session::{Entropy, Session};
+use ntm_protocol::crypto::{Entropy, SharedKey};
+use ntm_protocol::session::Session;
 use ntm_protocol::wire::{
     Header, KeepAlive, List, Message, NodeKind, RegistrationRequest, RegistrationResponse, RequestId,
 };
-use rand_core::SeedableRng;
 
 use crate::process::{Site, fqdn, key, loopback};
 use crate::space::Space;
@@ -44,7 +43,7 @@ impl Hand {
             address: SocketAddr::new(loopback(address), NTM_PORT),
             socket: space.udp(loopback(address), NTM_PORT),
             session: Session::new(&SharedKey::new(key), local, peer, first),
-            entropy: Entropy::from_seed([address; 32]),
+            entropy: Entropy::new([address; 32]),
             dc: site.socket(),
         }
     }

@@ -19,10 +19,9 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use nix::net::if_::if_nametoindex;
 use ntm_protocol::addr::{Fqdn, NodeId, Vip};
-use ntm_protocol::crypto::SharedKey;
-use ntm_protocol::session::{Entropy, Session};
+use ntm_protocol::crypto::{Entropy, SharedKey};
+use ntm_protocol::session::Session;
 use ntm_protocol::wire::{Header, List, Message as NtmMessage, RegistrationResponse};
-use rand_core::SeedableRng;
 use serde_json::{Value, json};
 
 const STUB: &str = "127.0.0.53:53";
@@ -226,7 +225,7 @@ impl Dc {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let id = |name: &str| NodeId::of(&name.parse::<Fqdn>().expect("a name"));
         let session = Session::new(&SharedKey::new([KEY; 32]), id("ns.dc.test"), id("mn.dc.test"), 1);
-        Self { session, socket, rng: Entropy::from_seed([2; 32]) }
+        Self { session, socket, rng: Entropy::new([2; 32]) }
     }
 
     /// Answers the next Registration Request from `source`.

@@ -140,7 +140,7 @@ impl Coordinator {
                 live: None,
                 found_at: None,
             };
-            registry.nodes.insert(id, node);
+            registry.nodes.insert(id, Box::new(node));
         }
         config.nodes.iter().for_each(|record| registry.restore_node(record));
         config.generals.iter().for_each(|record| registry.restore_general(*record));
@@ -342,7 +342,7 @@ impl Coordinator {
     }
 
     fn unanswered(&mut self, ask: &Ask, now: Instant) {
-        if let Some(to) = self.registry.nodes.get(&ask.node).and_then(Node::address) {
+        if let Some(to) = self.registry.nodes.get(&ask.node).and_then(|node| node.address()) {
             self.mail.journal.note(now, What::GaveUp { message: ask.message.kind(), to });
         }
         match ask.purpose {
@@ -395,6 +395,11 @@ impl Coordinator {
     /// The next write to make durable; its outcome goes to [`handle_written`](Self::handle_written).
     pub fn poll_write(&mut self) -> Option<(WriteId, Write)> {
         self.writes_waiting.pop_front()
+    }
+
+    /// Observes nothing from now on: nobody reads it.
+    pub fn close_journal(&mut self) {
+        self.mail.journal.close();
     }
 
     /// The oldest observation not yet taken.

@@ -77,6 +77,7 @@ impl Coordinator {
             .registry
             .nodes
             .iter()
+            .map(|(id, node)| (id, &**node))
             .filter(is_unknown)
             .map(|(id, node)| (*id, node.fqdn.clone()))
             .collect();

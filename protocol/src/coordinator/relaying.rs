@@ -13,7 +13,7 @@ use crate::wire::{
 };
 
 use super::negotiation::{Negotiation, NegotiationId, Peer, Plan, Purpose, Stage};
-use super::registry::{Node, rtt_to};
+use super::registry::rtt_to;
 use super::route::Selection;
 use super::store::{GeneralRecord, Write};
 use super::{Continuation, Coordinator, route};
@@ -31,7 +31,7 @@ impl Coordinator {
             return self.general_ready(id, GeneralRecord { real, vip }, now);
         }
         let relays = self.registry.relays.iter().filter_map(|relay| self.registry.nodes.get(relay));
-        let Some(real) = route::reachable(addresses, relays.map(Node::families)) else {
+        let Some(real) = route::reachable(addresses, relays.map(|node| node.families())) else {
             let reason = match addresses {
                 [] => "the name has no address",
                 _ => "the name has only IPv6 addresses, and no relay has IPv6",
@@ -135,7 +135,7 @@ impl Coordinator {
 
     /// Whether `relay` is registered, and has addresses by which `requester` and `peer` reach it (T3.1-d).
     fn is_usable(&self, relay: NodeId, requester: NodeId, peer: &Peer) -> bool {
-        let families = |node| self.registry.nodes.get(&node).map(Node::families).unwrap_or_default();
+        let families = |node| self.registry.nodes.get(&node).map(|node| node.families()).unwrap_or_default();
         let side = match peer {
             Peer::Terminal { information, .. } => information.addresses.iter().collect(),
             Peer::General { real, .. } => [*real].into_iter().collect(),

@@ -1,8 +1,9 @@
 //! Sealing and opening control messages: header ‖ IV ‖ AES-128-CFB(body) ‖ MAC.
 
-use aes::Aes128;
+use aes::Aes128Enc;
 use aes::cipher::{InnerIvInit, KeyInit};
 use rand_core::Rng;
+use zeroize::Zeroizing;
 
 use super::{MacKey, Purpose, SharedKey};
 use crate::wire::{HEADER_LEN, Header, MAC_LEN, Message, Reason, Refusal, Writer};
@@ -11,10 +12,11 @@ const IV_LEN: usize = 16;
 /// The suite number that control messages carry: AES-128.
 const CONTROL_SUITE: u8 = 1;
 
-/// The keys of control messages in one direction.
+/// The keys of control messages in one direction. The cipher's is expanded for each message: that takes less time than a block of its MAC, and
+/// a DC keeps the keys of very many nodes.
 #[derive(Clone)]
 pub struct ControlKeys {
-    cipher: Aes128,
+    encrypt: Zeroizing<[u8; 16]>,
     mac: MacKey,
 }
 
@@ -26,7 +28,12 @@ impl ControlKeys {
         let (mut encrypt, mut mac) = ([0; 16], [0; 32]);
         encrypt.copy_from_slice(&material[..16]);
         mac.copy_from_slice(&material[16..]);
-        Self { cipher: Aes128::new(&encrypt.into()), mac: MacKey::new(&mac) }
+        Self { encrypt: Zeroizing::new(encrypt), mac: MacKey::new(&mac) }
+    }
+
+    /// CFB encrypts the blocks that it decrypts with, too.
+    fn cipher(&self) -> Aes128Enc {
+        Aes128Enc::new((&*self.encrypt).into())
     }
 
     /// The datagram of `message`. Of `header`, kind, suite, length and the flag for encryption are filled in here.
@@ -43,7 +50,7 @@ impl ControlKeys {
         header.suite = CONTROL_SUITE;
         header.flags.encrypted = true;
         header.length = u16::try_from(body.len()).expect("the bounds of all lists keep a body under 64 KiB");
-        cfb_mode::Encryptor::inner_iv_init(&self.cipher, &iv.into()).encrypt(body);
+        cfb_mode::Encryptor::inner_iv_init(self.cipher(), &iv.into()).encrypt(body);
         bytes[..HEADER_LEN].copy_from_slice(&header.emit());
         let tag = self.mac.tag(&bytes);
         bytes.extend_from_slice(&tag);
@@ -69,7 +76,7 @@ impl ControlKeys {
         let mut iv = [0; IV_LEN];
         iv.copy_from_slice(&sealed[HEADER_LEN..HEADER_LEN + IV_LEN]);
         let mut body = sealed[HEADER_LEN + IV_LEN..].to_vec();
-        cfb_mode::Decryptor::inner_iv_init(&self.cipher, &iv.into()).decrypt(&mut body);
+        cfb_mode::Decryptor::inner_iv_init(self.cipher(), &iv.into()).decrypt(&mut body);
         Message::decode(header.kind, &body)
     }
 }
@@ -118,7 +125,7 @@ mod tests {
         for (at, plain) in body.chunks(16).enumerate() {
             let mut block = aes::Block::default();
             block.copy_from_slice(&sealed[at * 16..][..16]);
-            keys_of_both.cipher.encrypt_block(&mut block);
+            keys_of_both.cipher().encrypt_block(&mut block);
             let expected: Vec<u8> = plain.iter().zip(&block).map(|(plain, key)| plain ^ key).collect();
             assert_eq!(sealed[IV_LEN + at * 16..][..plain.len()], expected);
         }

@@ -6,6 +6,7 @@
 
 mod chains;
 mod control;
+mod entropy;
 mod gcm;
 mod keys;
 mod mac;
@@ -15,9 +16,10 @@ mod sha256;
 mod suite;
 
 pub use control::ControlKeys;
+pub use entropy::Entropy;
 pub use keys::{Purpose, SharedKey};
 pub use packet::{DataKeys, OPENED_AT_ONCE, inner_at, open_all};
-pub use replay::ReplayWindow;
+pub use replay::{ReplayWindow, Window};
 pub use suite::{Suite, sealed_len};
 
 use mac::MacKey;

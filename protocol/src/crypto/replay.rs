@@ -67,6 +67,56 @@ impl ReplayWindow {
     }
 }
 
+/// The same window for a conversation of which there may be a million: as long as no number is left out, it is its highest number alone.
+#[derive(Clone, Debug)]
+pub enum Window {
+    /// Every number up to this one was seen, or is not accepted any more.
+    Gapless(u64),
+    /// Numbers were left out, and may still come.
+    Gaps(Box<ReplayWindow>),
+}
+
+impl Window {
+    /// A window that accepts numbers above `floor` only.
+    pub fn above(floor: u64) -> Self {
+        Self::Gapless(floor)
+    }
+
+    /// The highest number accepted.
+    pub fn highest(&self) -> u64 {
+        match self {
+            Self::Gapless(highest) => *highest,
+            Self::Gaps(window) => window.highest(),
+        }
+    }
+
+    /// Whether `n` would be accepted.
+    pub fn check(&self, n: u64) -> bool {
+        match self {
+            Self::Gapless(highest) => n > *highest,
+            Self::Gaps(window) => window.check(n),
+        }
+    }
+
+    /// Marks `n` as seen; false, and nothing changes, if it was seen before or is too old.
+    pub fn accept(&mut self, n: u64) -> bool {
+        match self {
+            Self::Gaps(window) => window.accept(n),
+            Self::Gapless(highest) if n <= *highest => false,
+            Self::Gapless(highest) if n - *highest == 1 => {
+                *highest = n;
+                true
+            }
+            Self::Gapless(highest) => {
+                let mut window = Box::new(ReplayWindow::above(*highest));
+                let taken = window.accept(n);
+                *self = Self::Gaps(window);
+                taken
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -93,10 +143,14 @@ mod tests {
         #[test]
         fn equals_the_model(steps in proptest::collection::vec((0u64..6000, any::<bool>()), 1..400)) {
             let (mut window, mut seen, mut highest) = (ReplayWindow::default(), BTreeSet::from([0]), 0);
-            for (n, near) in steps {
-                let n = if near { highest + n % 70 } else { n };
+            let mut compact = Window::above(0);
+            for (step, (n, near)) in steps.into_iter().enumerate() {
+                // The first numbers come in order, each once or twice.
+                let n = if near || step < 20 { highest + n % if step < 20 { 2 } else { 70 } } else { n };
                 let fresh = !seen.contains(&n) && n + WIDTH > highest;
                 prop_assert_eq!(window.accept(n), fresh, "number {} at highest {}", n, highest);
+                prop_assert_eq!((compact.check(n), compact.accept(n)), (fresh, fresh), "number {} at highest {}", n, highest);
+                prop_assert_eq!(compact.highest(), window.highest());
                 if fresh {
                     seen.insert(n);
                     highest = highest.max(n);

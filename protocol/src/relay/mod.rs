@@ -293,6 +293,11 @@ impl Relay {
         self.events.pop_front()
     }
 
+    /// Observes nothing from now on: nobody reads it.
+    pub fn close_journal(&mut self) {
+        self.mail.journal.close();
+    }
+
     /// The oldest observation not yet taken.
     pub fn poll_observation(&mut self) -> Option<(Instant, What)> {
         self.mail.journal.poll()

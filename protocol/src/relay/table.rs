@@ -8,11 +8,11 @@ use foldhash::fast::FixedState;
 use serde::Serialize;
 
 use crate::addr::{NodeId, PathId, Vip};
-use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
+use crate::crypto::{DataKeys, Entropy, Purpose, SharedKey, Suite};
 use crate::data::{DataUpdate, Flow, first_sequence};
 use crate::expiry::Expiry;
 use crate::observe::{TableChange, What};
-use crate::session::{Entropy, Mail, TunnelSession};
+use crate::session::{Mail, TunnelSession};
 use crate::time::{Duration, Instant};
 use crate::wire::{
     Header, Message, PathKeepAliveAnswer, Reason, Refusal, RelayAnswer, RelayDirection, RelayMode,

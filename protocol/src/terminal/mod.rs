@@ -23,7 +23,7 @@ use crate::expiry::{Expiry, earliest};
 use crate::observe::{RouteName, What};
 use crate::registration::{Outcome, Registrar, RegistrarConfig};
 use crate::relay::table::newer;
-use crate::session::{Mail, Pending, Transmit};
+use crate::session::{Mail, Pending, Transmit, next_of};
 use crate::time::{Duration, Instant};
 use crate::wire::{
     Addresses, DirectionRequest, DnsError, Header, Kind, List, Message, NodeKind, Reason, Refusal,
@@ -419,7 +419,12 @@ impl Terminal {
 
     /// What the driver has to do next.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        next_of(&mut self.events)
+    }
+
+    /// Observes nothing from now on: nobody reads it.
+    pub fn close_journal(&mut self) {
+        self.mail.journal.close();
     }
 
     /// The oldest observation not yet taken.

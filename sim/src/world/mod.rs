@@ -175,6 +175,9 @@ impl World {
         let (seed, own, world_seed) = (self.bytes(), self.hosts[id.0].fqdn.clone(), self.seed);
         let host = &mut self.hosts[id.0];
         host.start(&self.settings, seed, |peer| shared_key(world_seed, &own, peer), self.now);
+        if self.trace.is_none() {
+            host.close_journal();
+        }
         self.settle(id, Output::default());
     }
 

@@ -29,9 +29,9 @@ pub(super) enum Event {
     /// A host's machine wanted to be woken.
     Wake(HostId),
     /// The DNS answers the DC of this boot.
-    Lookup(HostId, u64, LookupId, LookupResult),
+    Lookup(HostId, u64, LookupId, Box<LookupResult>),
     /// The disk of the DC of this boot has the write.
-    Write(HostId, u64, WriteId, Write),
+    Write(HostId, u64, WriteId, Box<Write>),
     /// The DC of this boot learns the outcome of a write.
     Written(HostId, u64, WriteId, WriteOutcome),
     /// The relay of this boot translates.
@@ -85,14 +85,14 @@ impl World {
             Event::Lookup(id, boot, lookup, result) => {
                 let host = &mut self.hosts[id.0];
                 if let (Machine::Coordinator(dc), true) = (&mut host.machine, host.boots == boot) {
-                    dc.handle_lookup(lookup, result, now);
+                    dc.handle_lookup(lookup, *result, now);
                     self.settle(id, Output::default());
                 }
             }
             Event::Write(id, boot, write_id, write) => {
                 let host = &mut self.hosts[id.0];
                 if host.boots == boot && host.is_running() {
-                    let outcome = host.store.apply(write);
+                    let outcome = host.store.apply(*write);
                     self.queue.push(now + self.settings.write, Event::Written(id, boot, write_id, outcome));
                 }
             }
@@ -121,12 +121,8 @@ impl World {
         match self.networks.next(network, &datagram, self.now) {
             Next::Host(id) => {
                 let (len, now) = (datagram.wire_len(), self.now);
-                let wire = self.networks.wire(network, datagram.destination.ip());
-                let times = wire
-                    .into_iter()
-                    .flat_map(|wire| wire.pass(Way::Down, len, now))
-                    .map(|at| at + far)
-                    .collect();
+                let Some(wire) = self.networks.wire(network, datagram.destination.ip()) else { return };
+                let times = wire.pass(Way::Down, len, now).map(move |at| at + far);
                 self.arrive(times, |datagram| Event::Receive(id, datagram), datagram);
             }
             Next::Up(router, outside, datagram) => {
@@ -135,8 +131,7 @@ impl World {
                     .networks
                     .uplink(router)
                     .pass(Way::Up, datagram.wire_len(), self.now)
-                    .map(|at| at + far)
-                    .collect();
+                    .map(move |at| at + far);
                 self.arrive(times, |datagram| Event::On(outside, datagram), datagram);
             }
             Next::Down(router) => {
@@ -144,8 +139,7 @@ impl World {
                     .networks
                     .uplink(router)
                     .pass(Way::Down, datagram.wire_len(), self.now)
-                    .map(|at| at + far)
-                    .collect();
+                    .map(move |at| at + far);
                 self.arrive(times, |datagram| Event::At(router, datagram), datagram);
             }
             Next::Back(datagram) => self.travel(network, datagram),
@@ -153,10 +147,18 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, times: Vec<Instant>, event: impl Fn(Datagram) -> Event, datagram: Datagram) {
-        for time in times {
-            self.queue.push(time, event(datagram.clone()));
+    /// A datagram arrives at each of `times`.
+    fn arrive(
+        &mut self,
+        mut times: impl Iterator<Item = Instant>,
+        event: impl Fn(Datagram) -> Event,
+        datagram: Datagram,
+    ) {
+        let Some(first) = times.next() else { return };
+        for later in times {
+            self.queue.push(later, event(datagram.clone()));
         }
+        self.queue.push(first, event(datagram));
     }
 
     fn send(&mut self, id: HostId, Outgoing { protocol, port, to, local, source, bytes }: Outgoing) {
@@ -169,8 +171,8 @@ impl World {
         let datagram = Datagram { protocol, source, destination: to, payload: bytes };
         self.capture(id, Point::Real(address), true, &datagram);
         let (len, now) = (datagram.wire_len(), self.now);
-        let wire = self.networks.wire(network, address);
-        let times = wire.into_iter().flat_map(|wire| wire.pass(Way::Up, len, now)).collect();
+        let Some(wire) = self.networks.wire(network, address) else { return };
+        let times = wire.pass(Way::Up, len, now);
         self.arrive(times, |datagram| Event::On(network, datagram), datagram);
     }
 
@@ -218,10 +220,11 @@ impl World {
             let alive =
                 |at| self.hosts.iter().all(|host| host.is_running() || !host.addresses().contains(&at));
             let (takes, result) = self.dns.answer(&lookup, alive);
-            self.queue.push(self.now + takes, Event::Lookup(id, boot, lookup_id, result));
+            self.queue.push(self.now + takes, Event::Lookup(id, boot, lookup_id, Box::new(result)));
         }
         for (write_id, write) in output.writes {
-            self.queue.push(self.now + self.settings.write, Event::Write(id, boot, write_id, write));
+            self.queue
+                .push(self.now + self.settings.write, Event::Write(id, boot, write_id, Box::new(write)));
         }
         for (general, done) in output.translated {
             self.queue.push(self.now + self.settings.translate, Event::Translated(id, boot, general, done));

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use crate::addr::{NodeId, PathId};
+use crate::crypto::Entropy;
 use crate::crypto::{Purpose, SharedKey};
-use crate::session::{Entropy, TunnelSession};
+use crate::session::TunnelSession;
 use crate::wire::{Kind, Message, RelayMode, RequestId, Role, TunnelRequest};
 
 /// The way through a relay, in one epoch.
