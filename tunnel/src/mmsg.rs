@@ -218,10 +218,9 @@ pub(crate) fn send(
     let mut names: [Option<SockAddr>; SEND_MESSAGES] = [const { None }; SEND_MESSAGES];
     let (mut messages, mut used) = (0, 0);
     for train in trains.iter().take(SEND_MESSAGES) {
-        let parts = all.parts(train);
         // A train has at most 64 parts, so the first always fits.
-        let Some(room) = vectors.get_mut(used..used + parts.len()) else { break };
-        for (vector, part) in room.iter_mut().zip(parts) {
+        let Some(room) = vectors.get_mut(used..used + train.parts) else { break };
+        for (vector, part) in room.iter_mut().zip(all.parts(train)) {
             let part = &buffer[part.clone()];
             // The kernel only reads what is sent; the C structure has no const.
             *vector = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
@@ -230,7 +229,7 @@ pub(crate) fn send(
         let header = &mut headers[messages].msg_hdr;
         header.msg_name = name.as_ptr().cast_mut().cast();
         header.msg_namelen = name.len();
-        header.msg_iovlen = parts.len() as _;
+        header.msg_iovlen = train.parts as _;
         let segment = (train.count > 1).then_some(train.segment as u16);
         let local = train.way.local.and_then(|local| Some((local, interfaces.index_of(local)?)));
         if segment.is_some() || local.is_some() {
@@ -238,12 +237,12 @@ pub(crate) fn send(
             unsafe { put_controls(header, &mut controls[messages], segment, local) };
         }
         messages += 1;
-        used += parts.len();
+        used += train.parts;
     }
     let mut next = vectors.as_mut_ptr();
     for (header, train) in headers[..messages].iter_mut().zip(trains) {
         header.msg_hdr.msg_iov = next;
-        next = next.wrapping_add(all.parts(train).len());
+        next = next.wrapping_add(train.parts);
     }
     // SAFETY: every pointer leads to a live buffer of the length that stands beside it.
     let sent = unsafe {
