@@ -227,6 +227,8 @@ impl From<SocketAddr> for Way {
 pub struct Outbound {
     /// The first is in use; of another path there is one only where both ends called each other.
     flows: HashMap<Flow, Vec<Sending>, FixedState>,
+    /// The flows of each path, one as a rule: a change of a path costs the same however many flows there are.
+    paths: HashMap<PathId, Vec<Flow>, FixedState>,
     paused: bool,
     /// Whose keys the packets have that were placed and are not sealed yet, in their order.
     placed: Vec<Run>,
@@ -261,6 +263,10 @@ impl Outbound {
     pub fn apply(&mut self, update: &DataUpdate) {
         match update {
             DataUpdate::Send { flow, remote, keys, first } => {
+                let known = self.paths.entry(keys.path()).or_default();
+                if !known.contains(flow) {
+                    known.push(*flow);
+                }
                 let sendings = self.flows.entry(*flow).or_default();
                 sendings.retain(|old| old.keys.path() != keys.path());
                 sendings.insert(
@@ -284,29 +290,38 @@ impl Outbound {
                 }
             }
             DataUpdate::Narrow { path } => {
-                self.of(*path).for_each(|sending| sending.mtu = V6_MTU);
+                self.of_each(*path, |sending| sending.mtu = V6_MTU);
             }
             DataUpdate::Keep { path, local } => {
-                self.of(*path).for_each(|sending| sending.way.local = *local);
+                self.of_each(*path, |sending| sending.way.local = *local);
             }
             DataUpdate::Watch { path, sent, .. } => {
-                self.of(*path).for_each(|sending| sending.usage = Some(sent.clone()));
+                self.of_each(*path, |sending| sending.usage = Some(sent.clone()));
             }
             DataUpdate::Lose { path } => {
-                self.of(*path).for_each(|sending| sending.lost = true);
+                self.of_each(*path, |sending| sending.lost = true);
             }
-            DataUpdate::Forget { path } => self.flows.retain(|_, sendings| {
-                sendings.retain(|sending| sending.keys.path() != *path);
-                !sendings.is_empty()
-            }),
+            DataUpdate::Forget { path } => {
+                for flow in self.paths.remove(path).unwrap_or_default() {
+                    if let Some(sendings) = self.flows.get_mut(&flow) {
+                        sendings.retain(|sending| sending.keys.path() != *path);
+                        if sendings.is_empty() {
+                            self.flows.remove(&flow);
+                        }
+                    }
+                }
+            }
             DataUpdate::Pause => self.paused = true,
             DataUpdate::Resume => self.paused = false,
             DataUpdate::Receive { .. } | DataUpdate::Switch { .. } | DataUpdate::Translate { .. } => {}
         }
     }
 
-    fn of(&mut self, path: PathId) -> impl Iterator<Item = &mut Sending> {
-        self.flows.values_mut().flatten().filter(move |sending| sending.keys.path() == path)
+    fn of_each(&mut self, path: PathId, mut change: impl FnMut(&mut Sending)) {
+        for flow in self.paths.get(&path).into_iter().flatten() {
+            let sendings = self.flows.get_mut(flow).into_iter().flatten();
+            sendings.filter(|sending| sending.keys.path() == path).for_each(&mut change);
+        }
     }
 
     /// Whether packets are to wait: take none from the virtual interface until an update says otherwise.

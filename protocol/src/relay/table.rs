@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::addr::{NodeId, PathId, Vip};
 use crate::crypto::{DataKeys, Entropy, Purpose, SharedKey, Suite};
 use crate::data::{DataUpdate, Flow, first_sequence};
-use crate::expiry::Expiry;
+use crate::expiry::Idle;
 use crate::observe::{TableChange, What};
 use crate::session::{Mail, TunnelSession};
 use crate::time::{Duration, Instant};
@@ -126,23 +126,16 @@ pub(super) struct Taken {
 
 /// The table. Keys: Path ID, and (VIP_MN, VIP_GN) (TA-a).
 pub struct RelayTable {
-    lifetime: Duration,
     capacity: usize,
     entries: HashMap<PathId, Entry, FixedState>,
     /// (VIP_MN, VIP_GN) → Path ID.
     general: BTreeMap<(Vip, Vip), PathId>,
-    expiry: Expiry<PathId>,
+    expiry: Idle<PathId>,
 }
 
 impl RelayTable {
     pub(super) fn new(lifetime: Duration, capacity: usize) -> Self {
-        Self {
-            lifetime,
-            capacity,
-            entries: HashMap::default(),
-            general: BTreeMap::new(),
-            expiry: Expiry::default(),
-        }
+        Self { capacity, entries: HashMap::default(), general: BTreeMap::new(), expiry: Idle::new(lifetime) }
     }
 
     /// How many entries there are.
@@ -224,7 +217,7 @@ impl RelayTable {
             }
         }
         entry.used = now;
-        self.expiry.set(path, now + self.lifetime);
+        self.expiry.used(path, now);
         Ok(Taken { new, replaced })
     }
 
@@ -307,7 +300,7 @@ impl RelayTable {
             mail.journal.note(now, What::RelayTable { path, change, mode });
         }
         entry.used = now;
-        self.expiry.set(path, now + self.lifetime);
+        self.expiry.used(path, now);
         let updates = entry.updates(path, header.epoch, from, fresh_key, moved, &mut mail.rng);
         if let Some(request) = request {
             entry.respond(end, request, header.epoch, from, now, mail);
