@@ -1,6 +1,6 @@
 //! Normalised sequences: what of a trace is the same in both worlds.
 //!
-//! Names, kinds and order stay; times, ports, IDs, sequence numbers, keep-alives and repetitions go. Between two nodes the messages
+//! Names, kinds and order stay; times, ports, IDs, sequence numbers, keep-alives and repetitions go, and what applications ask for again. Between two nodes the messages
 //! stand in the order in which they were sent; two that cross, so that neither end knew of the other's when it sent its own, stand in
 //! the order of the senders' names. What a node did by itself — asking the DNS, answering an application, taking another path — stands
 //! in a part of its own. Where several paths are built at once, nothing says whose step comes first: what is about one path or name
@@ -81,6 +81,7 @@ pub fn normalise<'a>(
     let mut under_way: Vec<(usize, Kind, u64)> = Vec::new();
     // Path IDs differ from world to world; the order in which paths came to be does not.
     let mut paths: Vec<PathId> = Vec::new();
+    let mut asked: BTreeSet<(&String, String)> = BTreeSet::new();
     for (at, Observation { node, what, .. }) in trace.into_iter().enumerate() {
         let subject = subject(what, &mut paths);
         match what {
@@ -114,7 +115,11 @@ pub fn normalise<'a>(
                 }
             }
             what => {
-                if let Some(text) = own(what) {
+                // How often an application asks for a name is its own affair: curl once, iperf3 for each of its connections.
+                let asks = matches!(what, What::Query { .. } | What::Answer { .. });
+                if let Some(text) = own(what)
+                    && (!asks || asked.insert((node, text.clone())))
+                {
                     let (from, to) = (node.clone(), node.clone());
                     steps.push(Step { from, to, text, subject, sent: at, came: Some(at) });
                 }
