@@ -15,7 +15,7 @@ use crate::report::{page, schema};
 use crate::run::{self, Options, Print};
 use crate::scenario::matrix::MOST_ROUNDS;
 use crate::scenario::{self, find};
-use crate::{bundle, doctor, matrix, plan, reference, state, stdout};
+use crate::{bench, bundle, doctor, matrix, plan, reference, state, stdout};
 
 /// Runs NTMobile scenarios on real packets in network namespaces, and judges the result.
 ///
@@ -103,6 +103,40 @@ enum Command {
     Report {
         /// The run's folder
         folder: PathBuf,
+    },
+    /// Measures our paths beside the kernel without a tunnel and beside other tunnels, and judges the ratios
+    ///
+    /// Every configuration is measured once in each round, in a world of its own; rounds are interleaved. Ratios of medians inside this run
+    /// are judged; one whose peer is not installed is not measured, and never held.
+    #[command(after_help = bench::peers())]
+    Bench {
+        /// Lists configurations and measures, and the peers that are found
+        #[arg(long)]
+        list: bool,
+        /// How often each configuration is measured [default: 3, with --quick 1]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
+        rounds: Option<u64>,
+        /// The length of each transfer [default: 2, with --quick 1]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: Option<u64>,
+        /// Only these configurations, by name or by its beginning (`aes-128-cbc`); may be given several times
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// One short round: one stream and the ping-pong
+        #[arg(long)]
+        quick: bool,
+        /// Where bench.json, bench.md and bench.html are put, and in runs/ what they are made of [default: reports/runs]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Where the daemons' binaries are [default: beside this one]
+        #[arg(long, value_name = "DIR")]
+        bin: Option<PathBuf>,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Show no progress
+        #[arg(long, short)]
+        quiet: bool,
     },
     /// Compares two runs, or two folders of runs, of one scenario: exit code 1 where B is worse
     Compare {
@@ -409,6 +443,14 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
                 quiet,
             };
             run::run(&options, started)
+        }
+        Command::Bench { list: true, .. } => {
+            bench::list();
+            Ok(Exit::Held)
+        }
+        Command::Bench { list: false, rounds, seconds, only, quick, out, bin, format, quiet } => {
+            let (binaries, print) = (bin, format.into());
+            bench::run(&bench::Options { rounds, seconds, only, quick, out, binaries, print, quiet }, started)
         }
         Command::Matrix { file, engine, jobs, rounds, out, resume, bin, format, quiet } => matrix::run(
             &matrix::Options {

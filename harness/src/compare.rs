@@ -133,7 +133,9 @@ pub fn worse(name: &str) -> Worse {
             Worse::Higher
         }
         "lost" | "longest_stall_ms" | "interruption_ms" | "control_ms" | "resolve_ms" => Worse::Higher,
-        "rtt_min_ms" | "rtt_avg_ms" | "rtt_max_ms" => Worse::Higher,
+        "rtt_min_ms" | "rtt_avg_ms" | "rtt_max_ms" | "rtt_p50_ms" | "rtt_p99_ms" | "cpu_s_per_gb" => {
+            Worse::Higher
+        }
         "time_ms" | "first_byte_ms" => Worse::Higher,
         _ => Worse::Neither,
     }

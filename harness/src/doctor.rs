@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
+use crate::foreign::program::Program;
 use crate::plan::Plan;
 use crate::scenario::model::{FlowKind, Role, Scenario};
 use crate::{stdout, world};
@@ -70,6 +71,11 @@ pub fn examine() -> Vec<Finding> {
     out
 }
 
+/// Whether a program that makes tunnels is there.
+pub fn is_installed(program: Program) -> bool {
+    program.binaries().iter().all(|binary| find(binary).is_some())
+}
+
 /// Whether the programs that `scenario` uses are there; the error names all that are not.
 pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
     let mut needed: Vec<&str> = Vec::new();
@@ -93,6 +99,16 @@ pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
             | FlowKind::Probe { .. }
             | FlowKind::Exec { .. } => &[],
         });
+    }
+    let tunnels = scenario.tunnels.values().map(|tunnel| tunnel.program);
+    if let Some(program) = tunnels.into_iter().find(|program| !is_installed(*program)) {
+        let (word, install) = (program.word(), program.install());
+        return Err(Failure::unable(format!(
+            "this scenario needs {word}, which this machine has not: {install}"
+        )));
+    }
+    if !scenario.tunnels.is_empty() {
+        needed.extend(["ping", "tc"]);
     }
     let missing: Vec<&Tool> =
         TOOLS.iter().filter(|tool| needed.contains(&tool.program) && find(tool.program).is_none()).collect();

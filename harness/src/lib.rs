@@ -6,11 +6,13 @@
 //! * [`cli`], [`exit`], [`progress`]: commands, exit codes, how far long work is. [`run`] is one run from file to verdict; [`doctor`] looks at the machine;
 //!   [`state`] remembers what `clean` may remove.
 //! * [`matrix`]: a scenario in all its variations, once or in rounds. [`statistics`]: PURE. What several measurements amount to.
+//! * [`bench`]: our paths beside the kernel and other tunnels, judged by ratios inside one run.
 //! * [`scenario`]: the file: schema, units, and every mistake with its line.
 //! * [`plan`]: PURE. From a scenario to addresses, zones and configurations.
 //! * [`engine`]: the two worlds a scenario can be run in. [`simulation`]: the one without packets.
 //! * [`world`]: private namespaces, links, addresses, routes. [`daemons`]: the processes in it.
 //! * [`probe`]: whether each NAT is what the scenario says. [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
+//! * [`foreign`]: tunnels by other programs, to be measured beside ours.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
 //! * [`lab`]: a world that stays up, to type commands in.
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
@@ -27,6 +29,7 @@
 //!        (exit 2)  (exit 4)└─ in a PID namespace that dies with the harness ──────────┘  (exit 0 or 1)
 //! ```
 
+pub mod bench;
 pub mod bundle;
 pub mod capture;
 pub mod cli;
@@ -39,6 +42,7 @@ pub mod engine;
 pub mod exit;
 pub mod first_packet;
 pub mod flow;
+pub mod foreign;
 pub mod judge;
 pub mod lab;
 pub mod matrix;

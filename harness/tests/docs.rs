@@ -69,6 +69,9 @@ nat = "?"
 ? = 1
 [router.s]
 nat = { preset = "?", mapping = "?", filtering = "?", allocation = "?", ? = 1, timeouts = { ? = 1 } }
+[tunnel.t]
+program = "?"
+? = 1
 [node]
 a = { role = "?", at = "internet" }
 b = { role = "dns", at = "internet", zone = ".", ? = 1 }

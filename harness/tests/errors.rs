@@ -57,6 +57,11 @@ fn flows_that_cannot_be() {
 }
 
 #[test]
+fn tunnels_that_cannot_be() {
+    insta::assert_snapshot!(refusal("tunnels.toml"));
+}
+
+#[test]
 fn nodes_described_together() {
     insta::assert_snapshot!(refusal("alike.toml"));
 }

@@ -478,3 +478,48 @@ fn flows_say_what_a_path_bears() {
     let shown = report["quantities"]["flow.link.stdout"].as_str().expect("what ip says");
     assert!(shown.contains("gso_max_segs 1 "), "each packet passes by itself: {shown}");
 }
+
+#[test]
+fn a_quick_benchmark_tells_what_was_measured_and_what_was_not() {
+    let home = Home::new();
+    let out = home.path().join("out");
+    let mut command =
+        home.command(&["bench", "--quick", "--quiet", "--only", "kernel", "--only", "none-direct"]);
+    let output = command.arg("--out").arg(&out).output().expect("the harness runs");
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // How fast this machine is just now decides whether the ratios hold.
+    assert!(matches!(output.status.code(), Some(0 | 1 | 5)), "{text}{said}");
+    let json = std::fs::read_to_string(out.join("bench.json")).expect("bench.json");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    for name in ["kernel", "none-direct"] {
+        for quantity in ["tcp.mbits", "tcp.cpu_s_per_gb", "ping_pong.rtt_p50_ms"] {
+            let value = json["medians"][format!("{name}.{quantity}")].as_f64();
+            assert!(value.is_some_and(|value| value > 0.0), "{name}.{quantity}: {text}{said}");
+        }
+    }
+    let ratios = json["ratios"].as_array().expect("ratios");
+    let of = |of: &str, by: &str| {
+        let is = |it: &&serde_json::Value| {
+            it["of"]["configuration"] == of && it["by"]["configuration"] == by && it["of"]["measure"] == "tcp"
+        };
+        ratios.iter().find(is).unwrap_or_else(|| panic!("{of} by {by}"))
+    };
+    let medians = ["none-direct.tcp.mbits", "kernel.tcp.mbits"]
+        .map(|name| json["medians"][name].as_f64().unwrap_or(0.0));
+    let ratio = of("none-direct", "kernel")["ratio"].as_f64().expect("a ratio");
+    assert!((ratio - medians[0] / medians[1]).abs() < 1e-9);
+    assert_eq!(of("none-direct", "gotatun")["verdict"], "not-measured");
+    assert!(text.contains("| kernel |") && text.contains("not measured: "), "{text}");
+    assert!(
+        std::fs::read_to_string(out.join("bench.html"))
+            .is_ok_and(|page| page.contains("none-direct.tcp.mbits"))
+    );
+}
+
+#[test]
+fn a_benchmark_of_what_there_is_not_is_refused_with_the_nearest() {
+    let output = Home::new().command(&["bench", "--only", "kernal"]).output().expect("the harness runs");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no configuration `kernal`: did you mean `kernel`?"), "{said}");
+}

@@ -207,9 +207,9 @@ impl Daemons {
         self.running.iter().filter_map(of).collect()
     }
 
-    /// What tells how much of the processors those daemons use that run now.
-    pub fn meter(&self) -> Meter {
-        Meter(self.running.iter().filter_map(|running| running.pid).collect())
+    /// What tells how much of the processors those daemons use that run now, and these `others`.
+    pub fn meter(&self, others: impl Iterator<Item = u32>) -> Meter {
+        Meter(self.running.iter().filter_map(|running| running.pid).chain(others).collect())
     }
 
     /// Knows nothing any more of the daemon of `node`, which has ended.

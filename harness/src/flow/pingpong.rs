@@ -1,12 +1,15 @@
 //! Small messages over one TCP connection, one at a time: how long an exchange takes between two programs that wait for each other.
 //!
-//! Both ends block in the kernel, as programs do, each in a thread of its own.
+//! Both ends block in the kernel, as programs do, each in a thread of its own, and where there are several processors on one of its own: so it
+//! would be on two hosts. On one processor the kernel hands over without waking anybody, and would seem four times as fast.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
 use super::datagrams::resolve;
@@ -52,6 +55,7 @@ impl Server {
         let name = format!("TCP port {} of `{}`", place.port, space.name);
         let listener = listener.map_err(|error: io::Error| Failure::error(format!("{name}: {error}")))?;
         let (_worker, _) = Worker::start("pong", move |stop| {
+            settle(Side::Server);
             while !stop.load(Ordering::Relaxed) {
                 match listener.accept() {
                     // What goes wrong on a connection is seen by its other end.
@@ -61,6 +65,29 @@ impl Server {
             }
         })?;
         Ok(Self { _worker })
+    }
+}
+
+/// Which end a thread is.
+#[derive(Clone, Copy)]
+enum Side {
+    Client,
+    Server,
+}
+
+/// Puts this thread on a processor where the other end's is not: the first of those that this process may use, or the last.
+fn settle(side: Side) {
+    let own = Pid::from_raw(0);
+    let Ok(allowed) = sched_getaffinity(own) else { return };
+    let mut usable = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true));
+    let chosen = match side {
+        Side::Client => usable.next(),
+        Side::Server => usable.next_back(),
+    };
+    let mut only = CpuSet::new();
+    // Where it cannot be, it is measured wherever the kernel puts it.
+    if let Some(true) = chosen.map(|cpu| only.set(cpu).is_ok()) {
+        let _ = sched_setaffinity(own, &only);
     }
 }
 
@@ -126,6 +153,7 @@ pub async fn run(
     let peer = SocketAddr::new(address, place.port);
     let (space, limit) = (place.from.clone(), place.limit);
     let (worker, told): (_, oneshot::Receiver<Result<_, Failure>>) = Worker::start("ping", move |stop| {
+        settle(Side::Client);
         let (begin, mut times) = (Instant::now(), Vec::with_capacity(count as usize));
         // A thread of its own, which may wait there.
         let exchange = || exchange(peer, (count, size), limit.map(|limit| begin + limit), stop, &mut times);
@@ -198,6 +226,23 @@ mod tests {
         is("rtt_p99_ms", Value::Number(100.0));
         is("rtt_max_ms", Value::Number(101.0));
         is("virtual", Value::Truth(true));
+    }
+
+    #[test]
+    fn both_ends_have_a_processor_each_where_there_are_two() {
+        let settled = |side| {
+            let own = || sched_getaffinity(Pid::from_raw(0)).unwrap();
+            let work = move || {
+                settle(side);
+                let set = own();
+                (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).collect::<Vec<_>>()
+            };
+            std::thread::spawn(work).join().unwrap()
+        };
+        let (client, server) = (settled(Side::Client), settled(Side::Server));
+        assert_eq!((client.len(), server.len()), (1, 1));
+        let several = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        assert_eq!(client != server, several);
     }
 
     #[test]

@@ -123,6 +123,16 @@ impl Process {
         None
     }
 
+    /// Its process's number, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// What it printed.
     pub fn printed(&self) -> String {
         read(&self.output)

@@ -167,7 +167,7 @@ fn matrix(source: &Source, scenario: &Scenario, rounds: Option<u64>) -> Result<M
 
 /// The order in which `cells` cells, each `rounds` times in a row, are run: round after round, each beginning with another cell, so that
 /// no cell always comes after the same one's work or at the same time of a slow change.
-fn interleaved(cells: usize, rounds: usize) -> Vec<usize> {
+pub fn interleaved(cells: usize, rounds: usize) -> Vec<usize> {
     let of_round = |round: usize| (0..cells).map(move |at| (at + round) % cells * rounds + round);
     (0..rounds).flat_map(of_round).collect()
 }

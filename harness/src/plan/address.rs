@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ntm_nat::{Behaviour, Forward, Protocol};
 
-use super::{HostPlan, InterfacePlan, Plan, RouterPlan, VIRTUAL};
+use super::{FIRST_TUNNEL, HostPlan, InterfacePlan, Plan, RouterPlan, TunnelPlan, VIRTUAL};
 use crate::flow;
-use crate::scenario::model::{Link, Place, Scenario};
+use crate::scenario::model::{Link, Place, Scenario, Tunnel};
 use crate::scenario::prefix::{Net6, Prefix};
 
 /// Where routers without NAT get their public networks from (TEST-NET-1 and -2, RFC 5737), /27 each.
@@ -32,6 +32,43 @@ fn forward(scenario: &Scenario, routers: &mut [RouterPlan], hosts: &mut [HostPla
                     router.forwards.push(Forward { protocol, port, to: (inner, port).into() });
                 }
             }
+        }
+    }
+}
+
+/// Each tunnel has a port of its own and a network of two addresses (RFC 6890's 10.254.0.0/16, which no router is given).
+fn tunnels(scenario: &Scenario) -> Vec<TunnelPlan> {
+    let of = |((name, tunnel), number): ((&String, &Tunnel), u16)| {
+        let [third, fourth] = (number * 4).to_be_bytes();
+        let (from, to) = (tunnel.from.get_ref().clone(), tunnel.to.get_ref().clone());
+        TunnelPlan {
+            name: name.clone(),
+            program: tunnel.program,
+            fqdn: Tunnel::fqdn(name, &to),
+            from,
+            to,
+            port: FIRST_TUNNEL + number,
+            inner_from: Ipv4Addr::new(10, 254, third, fourth + 1),
+            inner_to: Ipv4Addr::new(10, 254, third, fourth + 2),
+        }
+    };
+    scenario.tunnels.iter().zip(0..).map(of).collect()
+}
+
+/// The port of a tunnel to a host that is reached at its router's address leads there.
+fn forward_tunnels(tunnels: &[TunnelPlan], routers: &mut [RouterPlan], hosts: &[HostPlan]) {
+    for tunnel in tunnels {
+        let host = hosts.iter().find(|host| host.name == tunnel.to);
+        let Some((host, outer)) = host.and_then(|host| Some((host, host.forwarded?))) else { continue };
+        for router in routers.iter_mut().filter(|router| router.outer == outer) {
+            let behind = Place::Behind(router.name.clone());
+            let inner = host.interfaces.iter().find(|one| one.at == behind).map(|one| one.address);
+            let to = |inner| (inner, tunnel.port).into();
+            router.forwards.extend(inner.map(|inner| Forward {
+                protocol: Protocol::Udp,
+                port: tunnel.port,
+                to: to(inner),
+            }));
         }
     }
 }
@@ -147,7 +184,9 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
         router.inner = pools.get(&Place::Behind(router.name.clone())).map_or(router.inner, |pool| pool.net);
     }
     let internet6 = pools6.get(&Place::Internet).map(|pool| pool.net);
-    Ok(Plan { internet: scenario.internet, internet6, routers, hosts })
+    let tunnels = tunnels(scenario);
+    forward_tunnels(&tunnels, &mut routers, &hosts);
+    Ok(Plan { internet: scenario.internet, internet6, routers, hosts, tunnels })
 }
 
 /// Private networks behind NATs are 10.1.0.0/24, 10.2.0.0/24 …; public ones behind plain routers are cut from [`ROUTED`].
@@ -160,7 +199,7 @@ fn free_network(nat: Behaviour, taken: &[Prefix]) -> Option<Prefix> {
                 (0..8).map(move |n| Prefix::new(Ipv4Addr::from_bits(range.base().to_bits() + n * 32), 27))
             })
             .find(free),
-        _ => (1..=254).map(|n| Prefix::new(Ipv4Addr::new(10, n, 0, 0), 24)).find(free),
+        _ => (1..=253).map(|n| Prefix::new(Ipv4Addr::new(10, n, 0, 0), 24)).find(free),
     }
 }
 
@@ -284,6 +323,24 @@ mod tests {
         let forwards = plan.routers[0].forwards.iter();
         let forwards: Vec<_> = forwards.map(|f| format!("{} {} {}", f.protocol, f.port, f.to)).collect();
         assert_eq!(forwards, ["tcp 5202 10.1.0.2:5202", "udp 5202 10.1.0.2:5202"]);
+    }
+
+    #[test]
+    fn a_tunnel_has_a_name_addresses_and_a_port_that_leads_to_its_end() {
+        let plan = plan_of(
+            "[router.a]\nnat = \"symmetric\"\nforward = \"w\"\n[node.v]\nrole = \"general\"\nat = \"internet\"\n\
+             [node.w]\nrole = \"general\"\nat = \"a\"\n[tunnel.one]\nprogram = \"openvpn\"\nfrom = \"v\"\nto = \"w\"\n\
+             [tunnel.two]\nprogram = \"nebula\"\nfrom = \"v\"\nto = \"w\"\n\
+             [[flow]]\nid = \"f\"\niperf3 = { from = \"v\", to = \"w.two.tunnel\", duration = \"1s\" }\n",
+        )
+        .unwrap();
+        assert_eq!(plan.host_named(&"w.two.tunnel".parse().unwrap()).unwrap().name, "w");
+        let second = &plan.tunnels[1];
+        assert_eq!((second.inner_from, second.inner_to), ([10, 254, 0, 5].into(), [10, 254, 0, 6].into()));
+        assert_eq!(second.devices(), ["tun1a", "tun1b"]);
+        let forwards = plan.routers[0].forwards.iter();
+        let forwards: Vec<_> = forwards.map(|f| format!("{} {} {}", f.protocol, f.port, f.to)).collect();
+        assert_eq!(forwards, ["udp 51820 10.1.0.2:51820", "udp 51821 10.1.0.2:51821"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use ntm_protocol::addr::Fqdn;
 
 pub use probe::ProbeNet;
 
+use crate::foreign::program::Program;
 use crate::judge::sequence::Owners;
 use crate::scenario::model::{Link, Place, Role};
 use crate::scenario::prefix::{Net6, Prefix};
@@ -33,7 +34,40 @@ pub struct Plan {
     pub routers: Vec<RouterPlan>,
     /// Hosts, by name.
     pub hosts: Vec<HostPlan>,
+    /// Tunnels by other programs, by name.
+    pub tunnels: Vec<TunnelPlan>,
 }
+
+/// A tunnel to make.
+#[derive(Debug, Clone)]
+pub struct TunnelPlan {
+    /// The scenario's name.
+    pub name: String,
+    /// By which program.
+    pub program: Program,
+    /// The host that begins.
+    pub from: String,
+    /// The host that waits.
+    pub to: String,
+    /// What the latter is called through the tunnel.
+    pub fqdn: Option<Fqdn>,
+    /// The UDP port that it waits at.
+    pub port: u16,
+    /// The inner addresses of both.
+    pub inner_from: Ipv4Addr,
+    /// As above.
+    pub inner_to: Ipv4Addr,
+}
+
+impl TunnelPlan {
+    /// The interfaces of `from` and `to`; no two tunnels have the same, for programs make sockets that are named after them.
+    pub fn devices(&self) -> [String; 2] {
+        ["a", "b"].map(|end| format!("tun{}{end}", self.port - FIRST_TUNNEL))
+    }
+}
+
+/// The UDP port of the first tunnel; each has one of its own.
+pub const FIRST_TUNNEL: u16 = 51820;
 
 /// A router to build.
 #[derive(Debug, Clone)]
@@ -141,9 +175,13 @@ impl Plan {
         self.hosts.iter().find(|host| host.name == name)
     }
 
-    /// The host whose name in the DNS is `fqdn`.
+    /// The host whose name in the DNS, or through a tunnel, is `fqdn`.
     pub fn host_named(&self, fqdn: &Fqdn) -> Option<&HostPlan> {
-        self.hosts.iter().find(|host| host.fqdn.as_ref() == Some(fqdn))
+        let through = self.tunnels.iter().find(|tunnel| tunnel.fqdn.as_ref() == Some(fqdn));
+        match through {
+            Some(tunnel) => self.host(&tunnel.to),
+            None => self.hosts.iter().find(|host| host.fqdn.as_ref() == Some(fqdn)),
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub fn write(folder: &Path) -> Result<PathBuf, Failure> {
     let report: Json = serde_json::from_str(&text)
         .map_err(|error| Failure::usage(format!("{}/report.json: {error}", folder.display())))?;
     let title = report["scenario"].as_str().unwrap_or("run").to_owned();
-    let page = fill(&title, &data(folder, report));
+    let page = fill(TEMPLATE, &title, &data(folder, report));
     let path = folder.join(FILE);
     fs::write(&path, page).map_err(Failure::during(path.display()))?;
     Ok(path)
@@ -78,13 +78,13 @@ fn sayings() -> Json {
     Json::Object(clauses.filter_map(pair).collect())
 }
 
-/// The template with its parts. `{{NAME}}` stands for a part; what is put in is not looked at again.
-fn fill(title: &str, data: &Json) -> String {
+/// A template with its parts. `{{NAME}}` stands for a part; what is put in is not looked at again.
+pub fn fill(template: &str, title: &str, data: &Json) -> String {
     let escaped = title.replace('&', "&amp;").replace('<', "&lt;");
     // Within a script, `<` could end it.
     let data = data.to_string().replace('<', "\\u003c");
-    let mut page = String::with_capacity(TEMPLATE.len() + data.len() + 150_000);
-    let mut rest = TEMPLATE;
+    let mut page = String::with_capacity(template.len() + data.len() + 150_000);
+    let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
         let (name, behind) = after.split_once("}}").unwrap_or((after, ""));
         page += before;
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_page_is_one_file_and_its_data_stays_data() {
-        let page = fill("a<b", &json!({ "text": "</script><script>alert(1)</script>" }));
+        let page = fill(TEMPLATE, "a<b", &json!({ "text": "</script><script>alert(1)</script>" }));
         assert!(page.contains("<title>a&lt;b") && !page.contains("alert(1)</script>"), "{page}");
         assert!(!page.contains("{{"), "every part is there");
         for (name, text) in PARTS {

@@ -21,6 +21,7 @@ use crate::capture::point::Framing;
 use crate::daemons::{self, Daemons, Started, Usage, control};
 use crate::disturbance::{self, watch::Watch};
 use crate::exit::{Exit, Failure};
+use crate::flow::process::Process;
 use crate::flow::shared::Shared;
 use crate::flow::{self, Place, Quantities, Server};
 use crate::judge::expr::Value;
@@ -35,7 +36,7 @@ use crate::trace::Trace;
 use crate::world::build::{STUB, World, impaired_later};
 use crate::world::enter::{SOCKETS, release_signals};
 use crate::world::space::Space;
-use crate::{capture, clock, doctor, transitions};
+use crate::{capture, clock, doctor, foreign, transitions};
 
 /// The run's folders.
 pub(crate) struct Paths {
@@ -190,6 +191,8 @@ pub(crate) struct Lab<'a> {
     pub(crate) daemons: Daemons,
     /// What each node's daemon was started with.
     pub(crate) configs: BTreeMap<String, config::Daemon>,
+    /// The two ends of each tunnel by another program.
+    foreign: Vec<Process>,
     points: Vec<Point>,
     /// Whether every interface is captured.
     captures: bool,
@@ -207,6 +210,7 @@ impl<'a> Lab<'a> {
             trace: Trace::default(),
             daemons: Daemons::default(),
             configs: BTreeMap::new(),
+            foreign: Vec::new(),
             points: Vec::new(),
             captures,
         })
@@ -236,7 +240,9 @@ impl<'a> Lab<'a> {
         let (last, first): (Vec<_>, Vec<_>) = all.into_iter().partition(|daemon| daemon.last);
         let servers = self.servers(world);
         let started = self.started(world, first);
-        let (started, servers) = tokio::try_join!(started, servers)?;
+        let foreign = foreign::start(world, &self.job.plan, &self.paths.logs);
+        let (started, servers, foreign) = tokio::try_join!(started, servers, foreign)?;
+        self.foreign = foreign;
         started.into_iter().for_each(|started| self.daemons.watch(started));
         self.start_all(world, last).await?;
         self.capture_tuns(world).await?;
@@ -380,7 +386,8 @@ impl<'a> Lab<'a> {
         let Record { handovers, flows, .. } = record;
         let results = std::cell::RefCell::new(flows);
         let (trace, results) = (&self.trace, &results);
-        let (meter, folder) = (&self.daemons.meter(), &self.paths.flows);
+        let (meter, folder) =
+            (&self.daemons.meter(self.foreign.iter().filter_map(Process::pid)), &self.paths.flows);
         let clients = scenario.flows.iter().zip(prepared).map(|(flow, (place, server))| async move {
             tokio::time::sleep_until(begin + flow.start).await;
             let (node, id) = (flow::ends(flow, plan).0, flow.id.get_ref());

@@ -83,6 +83,10 @@ pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), Strin
 
 /// Whether `scenario`, which was read from `source`, can be run in the simulation; the error is the text for the user.
 pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), String> {
+    let tunnels = scenario.tunnels.values().map(|tunnel| {
+        let message = format!("the simulation has no {}", tunnel.program.word());
+        Problem::new(tunnel.from.span(), message).hint("run this with --engine emulation")
+    });
     let problems: Vec<Problem> = scenario
         .flows
         .iter()
@@ -91,6 +95,7 @@ pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), Stri
             Some(Problem::new(flow.id.span(), message).hint(hint))
         })
         .chain(of_processes(scenario))
+        .chain(tunnels)
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
 }

@@ -18,6 +18,7 @@ use super::tables::TableSpec;
 use crate::disturbance::Bounds;
 use crate::flow::ftp::{self, Mode};
 use crate::flow::pingpong;
+use crate::foreign::program::Program;
 use crate::judge::expr::Expr;
 use crate::judge::sequence::Step;
 
@@ -48,6 +49,8 @@ pub struct Scenario {
     pub routers: BTreeMap<String, Router>,
     /// `[node.NAME]`
     pub nodes: BTreeMap<String, Node>,
+    /// `[tunnel.NAME]`
+    pub tunnels: BTreeMap<String, Tunnel>,
     /// `[[flow]]`, in the order of the file.
     pub flows: Vec<Flow>,
     /// `[[at]]`, in the order of the file, which is that of time.
@@ -122,6 +125,24 @@ pub struct Router {
     pub ip: Spanned<Ip>,
     /// Hosts behind it that are reached from outside at its address: the ports of their flows' servers lead to them.
     pub forward: Vec<Spanned<String>>,
+}
+
+/// A tunnel by another program, between two general nodes.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    /// Which program.
+    pub program: Program,
+    /// The node that begins.
+    pub from: Spanned<String>,
+    /// The node that waits for it.
+    pub to: Spanned<String>,
+}
+
+impl Tunnel {
+    /// What the node `to` is called through the tunnel called `name`, at `from`.
+    pub fn fqdn(name: &str, to: &str) -> Option<Fqdn> {
+        Fqdn::new(&format!("{to}.{name}.tunnel")).ok()
+    }
 }
 
 /// The address families of a network, or of an interface on it (T3.1-d).
@@ -583,11 +604,16 @@ impl Scenario {
             || interfaces.into_iter().any(|interface| self.families(interface).v6())
     }
 
-    /// The node that answers to `name`: a general node's own, or a terminal's in its coordinator's zone.
+    /// The node that answers to `name`: a general node's own, a terminal's in its coordinator's zone, or the end of a tunnel.
     pub fn node_named(&self, name: &Fqdn) -> Option<(&str, &Node)> {
         self.nodes
             .iter()
-            .find(|(key, node)| self.fqdn(key, node).as_ref() == Some(name))
+            .find(|(key, node)| {
+                let through = |(its, tunnel): (&String, &Tunnel)| {
+                    tunnel.to.get_ref() == *key && Tunnel::fqdn(its, key).as_ref() == Some(name)
+                };
+                self.fqdn(key, node).as_ref() == Some(name) || self.tunnels.iter().any(through)
+            })
             .map(|(key, node)| (key.as_str(), node))
     }
 

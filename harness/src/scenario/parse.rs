@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::matrix::{matrix, seed};
 use super::model::{
     ActionKind, Coordinator, HANDOVERS, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES,
-    SWITCHERS, Scenario, Shape, Terminal,
+    SWITCHERS, Scenario, Shape, Terminal, Tunnel,
 };
 use super::parse_events::{actions, expectations, flows, implied};
 use super::parse_nat::behaviour;
@@ -21,6 +21,7 @@ use super::source::{Problem, Source};
 use super::tables::tables;
 use super::units;
 use crate::disturbance::Bounds;
+use crate::foreign::program::Program;
 
 /// The outer network unless `[internet] prefix` says otherwise (TEST-NET-3, RFC 5737).
 const INTERNET: Prefix = Prefix::new(std::net::Ipv4Addr::new(203, 0, 113, 0), 24);
@@ -59,6 +60,8 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         let single = table.flag("offload") == Some(false);
         Link { single, ..link(table) }
     });
+    let tunnels = named(&top, "tunnel", tunnel);
+    let tunnels = tunnels.into_iter().filter_map(|(name, tunnel)| Some((name, tunnel?))).collect();
     let mut happenings = actions(&top);
     for action in &mut happenings {
         // A link that changes is of the same make.
@@ -78,6 +81,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         internet6,
         links,
         routers: named(&top, "router", router),
+        tunnels,
         nodes: described,
         flows,
         actions: happenings,
@@ -191,6 +195,13 @@ fn router(table: &Table<'_, '_>) -> Router {
         ip: table.choice("ip", Ip::WORDS).unwrap_or(Spanned::new(table.span(), Ip::V4)),
         forward: table.texts("forward"),
     }
+}
+
+fn tunnel(table: &Table<'_, '_>) -> Option<Tunnel> {
+    table.need("program");
+    let program = table.choice("program", Program::WORDS).map(Spanned::into_inner);
+    let (from, to) = (table.need_text("from"), table.need_text("to"));
+    Some(Tunnel { program: program?, from: from?, to: to? })
 }
 
 /// The nodes, and the names of all, those included that could not be read.

@@ -26,6 +26,7 @@ pub fn resolve(parsed: &Parsed, problems: &Problems) {
     check.families();
     check.forwards();
     check.roles();
+    check.tunnels();
     check.names();
     check.ranges();
     check.addresses();
@@ -84,6 +85,24 @@ impl Resolve<'_> {
                         format!("`{name}` translates nothing: hosts behind it are reached as they are");
                     self.note(host.span(), message);
                 }
+            }
+        }
+    }
+
+    /// The ends of a tunnel are two general nodes.
+    fn tunnels(&self) {
+        for (name, tunnel) in &self.scenario.tunnels {
+            for end in [&tunnel.from, &tunnel.to] {
+                self.node(end);
+                let node = self.scenario.nodes.get(end.get_ref());
+                if node.is_some_and(|node| !matches!(node.role, Role::General { .. })) {
+                    let message =
+                        format!("`{}` is no general node, as the ends of tunnels are", end.get_ref());
+                    self.note(end.span(), message);
+                }
+            }
+            if tunnel.from.get_ref() == tunnel.to.get_ref() {
+                self.note(tunnel.to.span(), format!("the tunnel `{name}` ends where it begins"));
             }
         }
     }

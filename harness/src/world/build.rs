@@ -405,7 +405,9 @@ fn spaces(plan: &Plan) -> Result<(Space, Space, BTreeMap<String, Space>), Failur
     let known = |is: fn(&Role) -> bool| plan.hosts.iter().filter(move |host| is(&host.role)).flat_map(of);
     let relays: Vec<(IpAddr, String)> = known(|role| matches!(role, Role::Relay { .. })).collect();
     let general = known(|role| matches!(role, Role::General { .. }));
-    let names: Vec<_> = general.chain(relays.iter().cloned()).collect();
+    let through = plan.tunnels.iter();
+    let through = through.filter_map(|one| Some((one.inner_to.into(), one.fqdn.as_ref()?.to_string())));
+    let names: Vec<_> = general.chain(relays.iter().cloned()).chain(through).collect();
     let mut wanted = vec![(CORE, nameless()), (WIRE, nameless())];
     wanted.extend(plan.routers.iter().map(|router| (router.name.as_str(), nameless())));
     wanted.extend(plan.hosts.iter().map(|host| (host.name.as_str(), names_of(host, &names, &relays))));

@@ -9,6 +9,7 @@ use super::Kind::{
 };
 use super::{Key, Kind, NEEDED, Section};
 use crate::flow::{datagrams, dns, ftp, iperf3, pingpong, probes};
+use crate::foreign::program::Program;
 use crate::scenario::matrix::MOST_ROUNDS;
 use crate::scenario::model::{End, HANDOVERS, Ip, SELECTIONS, SUITES, SWITCHERS};
 use crate::scenario::parse::{MOST_ALIKE, ROLES, STATES};
@@ -77,6 +78,7 @@ pub static FILE: Section = section(
         key(&["disturbance"], Table(&DISTURBANCE), "see below", "`[disturbance]`"),
         key(&["link"], Tables(&LINK), "none", "`[link.NAME]`"),
         key(&["router"], Tables(&ROUTER), "none", "`[router.NAME]`"),
+        key(&["tunnel"], Tables(&TUNNEL), "none", "`[tunnel.NAME]`"),
         key(&["node"], Nodes(&NODE, &INTERFACE), "none", "`[node.NAME]`"),
         key(&["flow"], List(&FLOW), "none", "`[[flow]]`"),
         key(&["at"], List(&AT), "none", "`[[at]]`"),
@@ -343,6 +345,21 @@ pub static NODE: Section = section(
             "so many terminals alike, named `NAME1`, `NAME2` and so on",
         ),
         of(&["general"], &["name"], DnsName, "none", "its name; not in a coordinator's zone"),
+    ],
+);
+
+/// `[tunnel.NAME]`
+pub static TUNNEL: Section = section(
+    "tunnel",
+    &[
+        key(&["program"], Words(|| words(Program::WORDS)), NEEDED, "what makes it; it must be installed"),
+        key(&["from"], Name("node"), NEEDED, "the general node that begins"),
+        key(
+            &["to"],
+            Name("node"),
+            NEEDED,
+            "the general node that waits for it; behind a NAT one that its router forwards to",
+        ),
     ],
 );
 
