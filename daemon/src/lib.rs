@@ -57,6 +57,9 @@
 //! }
 //! ```
 
+const _: () =
+    assert!(!ntm_protocol::HAS_MUTANTS, "what is shipped must not be able to have the faults of the past");
+
 pub mod addresses;
 pub mod clock;
 pub mod config;

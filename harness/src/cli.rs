@@ -15,7 +15,7 @@ use crate::report::{page, schema};
 use crate::run::{self, Options, Print};
 use crate::scenario::matrix::MOST_ROUNDS;
 use crate::scenario::{self, find};
-use crate::{bench, bundle, doctor, matrix, plan, reference, state, stdout};
+use crate::{bench, bundle, doctor, matrix, plan, reference, state, stdout, worlds};
 
 /// Runs NTMobile scenarios on real packets in network namespaces, and judges the result.
 ///
@@ -87,6 +87,29 @@ enum Command {
         /// How the grid is printed
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
+        /// Show no progress
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Plays random worlds in the simulator, and judges each by the reference model: exit code 1 where one fails
+    Worlds {
+        /// The seeds, from A to before B; each is a world
+        #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = worlds::seeds)]
+        seeds: std::ops::Range<u64>,
+        /// How many are played at once [default: as many as there are cores]
+        #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        jobs: Option<u16>,
+        /// Show no progress
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Plays a random world again: what is in it, and if it fails its trace up to there
+    Replay {
+        /// The world's seed
+        seed: u64,
+        /// Looks for the shortest timeline that still fails
+        #[arg(long)]
+        shrink: bool,
         /// Show no progress
         #[arg(long, short)]
         quiet: bool,
@@ -466,6 +489,8 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             },
             started,
         ),
+        Command::Worlds { seeds, jobs, quiet } => Ok(worlds::search(seeds, jobs, quiet, started)),
+        Command::Replay { seed, shrink, quiet } => Ok(worlds::replay(seed, shrink, started, quiet)),
         Command::Check { files } => check(&files),
         Command::List => list(),
         Command::Compare { a, b, bound, alpha, only, format } => {

@@ -14,6 +14,7 @@
 //! * [`probe`]: whether each NAT is what the scenario says. [`wire`]: links with delay, jitter and loss in user space, for kernels without netem.
 //! * [`foreign`]: tunnels by other programs, to be measured beside ours.
 //! * [`flow`], [`timeline`]: what happens. [`capture`], [`trace`]: what is recorded of it, on one [`clock`].
+//! * [`worlds`]: random worlds of the simulator, and each again by its seed.
 //! * [`lab`]: a world that stays up, to type commands in.
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
 //! * [`disturbance`]: whether the machine disturbed what was measured.
@@ -63,3 +64,4 @@ pub mod trace;
 pub mod transitions;
 pub mod wire;
 pub mod world;
+pub mod worlds;

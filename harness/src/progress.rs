@@ -71,6 +71,13 @@ impl Progress {
         }
     }
 
+    /// So many parts are done, and there is nothing to say of them.
+    pub fn done(&self, done: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+        }
+    }
+
     /// It is over: what follows is printed where the bar was.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {

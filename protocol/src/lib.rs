@@ -35,6 +35,8 @@ pub mod data;
 pub mod expiry;
 pub mod family;
 pub mod inner;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod observe;
 pub mod registration;
 pub mod relay;
@@ -42,3 +44,6 @@ pub mod session;
 pub mod terminal;
 pub mod time;
 pub mod wire;
+
+/// Whether faults of the past can be put back: never in what is shipped.
+pub const HAS_MUTANTS: bool = cfg!(feature = "mutants");

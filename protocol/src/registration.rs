@@ -216,6 +216,10 @@ impl Registrar {
     fn keep_alive(&mut self, rtts: List<RelayRtt, MAX_RELAYS>, now: Instant, mail: &mut Mail) {
         let period = self.granted.as_ref().map_or(Duration::from_secs(5), |granted| granted.keep_alive);
         self.next_keep_alive = Some(now + period);
+        #[cfg(feature = "mutants")]
+        if crate::mutants::Mutant::KeepAliveTimer.is_here() && !rtts.is_empty() {
+            self.next_keep_alive = None;
+        }
         let message = KeepAlive { request: mail.request_id(), load: self.load, rtts };
         self.ask(message.request, message.into(), now, mail);
     }

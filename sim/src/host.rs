@@ -137,6 +137,10 @@ pub(crate) struct Host {
     pub(crate) store: Store,
     /// How often it was started.
     pub(crate) boots: u64,
+    /// The same since its disk was new: what its sequence numbers are counted on by.
+    pub(crate) counted: u64,
+    /// How many writes are not durable yet, or not known to be.
+    pub(crate) writing: usize,
     /// When it wants to be woken.
     pub(crate) wake: Option<Instant>,
     /// Whom its applications heard from.
@@ -153,6 +157,8 @@ impl Host {
             machine: Machine::Off,
             store: Store::default(),
             boots: 0,
+            counted: 0,
+            writing: 0,
             wake: None,
             heard: BTreeSet::new(),
         }
@@ -181,8 +187,9 @@ impl Host {
         now: Instant,
     ) {
         self.boots += 1;
+        self.counted += 1;
         // Above every number of the boots before, each of which has 2^40 of its own.
-        let first_sequence = self.boots << 40;
+        let first_sequence = self.counted << 40;
         let (fqdn, sockets) = (self.fqdn.clone(), self.sockets());
         self.machine = match &self.part {
             Part::Coordinator { zone, vips, acquaintances } => {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ntm_protocol::addr::PathId;
 use ntm_protocol::observe::{LookupKind, Observation, RouteName, TableChange, What};
+use ntm_protocol::time::Instant;
 use ntm_protocol::wire::{RelayMode, Role};
 
 use crate::World;
@@ -18,6 +19,18 @@ pub fn render<'a>(world: &World, observations: impl IntoIterator<Item = &'a Obse
     for Observation { node, what, .. } in observations {
         // Writing to a string cannot fail.
         let _ = writeln!(lines, "{node:<5} {}", names.line(what));
+    }
+    lines
+}
+
+/// The same, each line behind its time in seconds.
+pub fn timed<'a>(world: &World, observations: impl IntoIterator<Item = &'a Observation>) -> String {
+    let mut lines = String::new();
+    let mut names = Names { world, paths: BTreeMap::new() };
+    for Observation { t, node, what } in observations {
+        let seconds = t.since(Instant::ZERO).as_secs_f64();
+        // Writing to a string cannot fail.
+        let _ = writeln!(lines, "{seconds:10.6} {node:<5} {}", names.line(what));
     }
     lines
 }

@@ -45,6 +45,7 @@ mod stack;
 pub mod store;
 pub mod talk;
 mod world;
+pub mod worlds;
 
 pub use host::Interface;
 pub use link::Link;

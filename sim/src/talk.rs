@@ -1,5 +1,6 @@
 //! What applications do: ask for a name, send numbered packets there, and count what comes back.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ntm_protocol::addr::{Fqdn, Vip};
@@ -59,6 +60,8 @@ pub struct Talk {
     pub astray: u32,
     /// By a real address, past whatever NTMobile does.
     pub(crate) real: bool,
+    /// To which hosts' applications its packets came.
+    pub reached: BTreeSet<HostId>,
     pub(crate) port: u16,
     pub(crate) ended: bool,
 }
@@ -86,6 +89,7 @@ impl Talk {
             again: 0,
             astray: 0,
             real: false,
+            reached: BTreeSet::new(),
             port,
             ended: false,
         }

@@ -336,3 +336,39 @@ fn what_was_recorded_before_a_crash_is_worth_nothing_after_it() {
     }
     talks.into_iter().for_each(|talk| lab.assert_flowing(talk));
 }
+
+/// Two terminals that ask for one general node at once are told one VIP: the second waits for the first one's to be durable.
+#[test]
+fn who_asks_at_once_is_told_one_vip() {
+    let mut lab = Lab::new(26);
+    let (mn, other) = (lab.mn(public(10)), lab.world.terminal("other", lab.dc[0], public(12)));
+    lab.start();
+    let talks = [mn, other].map(|host| lab.world.talk(host, lab.gn, PERIOD));
+    lab.world.run_for(secs(3));
+    let told = talks.map(|talk| lab.world.heard(talk).vip());
+    assert!(told[0].is_some() && told[0] == told[1], "{told:?}");
+    assert_eq!(lab.world.store(lab.dc[0]).generals().len(), 1);
+    talks.into_iter().for_each(|talk| lab.assert_flowing(talk));
+}
+
+/// A DC whose disk is lost gives VIPs anew. Who gets another one leaves the paths of the old one, and whoever asks gets new ones.
+#[test]
+fn a_terminal_that_gets_another_vip_begins_anew() {
+    let mut lab = Lab::new(27);
+    let (mn, gn) = (lab.mn(public(10)), lab.gn);
+    let other = lab.world.terminal("other", lab.dc[0], public(12));
+    lab.start();
+    lab.talk(mn, gn);
+    let before = vips(&lab, &[mn, other]);
+    lab.world.crash(lab.dc[0]);
+    lab.world.lose_disk(lab.dc[0]);
+    lab.world.move_to(mn, &[]);
+    lab.world.start(lab.dc[0]);
+    lab.world.run_for(secs(30));
+    lab.world.move_to(mn, &[public(10)]);
+    lab.world.run_for(secs(20));
+    let after = vips(&lab, &[mn, other]);
+    assert_eq!(after, [before[1], before[0]], "the other one was first this time");
+    let talk = lab.talk(mn, gn);
+    lab.assert_flowing(talk);
+}

@@ -30,8 +30,8 @@ pub(super) enum Stage {
     Address4,
     /// AAAA record.
     Address6 { found: Vec<IpAddr> },
-    /// A durable VIP_GN.
-    General,
+    /// A durable VIP_GN for this address: one for all who ask at once.
+    General { real: IpAddr },
     /// Relay Response.
     Relay { plan: Plan, tried: Vec<NodeId> },
     /// Nothing: this is the answer.

@@ -53,6 +53,15 @@ impl Coordinator {
         node.floor = header.sequence;
         node.session.open_above(header.sequence);
         self.mail.received(header, &Message::RegistrationRequest(request.clone()), from, now);
+        #[cfg(feature = "mutants")]
+        if crate::mutants::Mutant::VipGivenTwice.is_here() {
+            self.write_registration(id, request.clone(), from);
+            // Who finds none left gets no answer, with the fault as without.
+            if self.registry.nodes.get(&id).is_some_and(|node| node.vip.is_some()) {
+                self.registered_now(id, request, from, now);
+            }
+            return Ok(());
+        }
         self.write_registration(id, request, from);
         Ok(())
     }
@@ -98,15 +107,18 @@ impl Coordinator {
                 }
                 self.write_registration(node, request, from);
             }
-            (Some(Continuation::General { negotiation, record }), WriteOutcome::Stored) => {
+            (Some(Continuation::General { record, .. }), WriteOutcome::Stored) => {
                 self.registry.restore_general(record);
-                self.general_ready(negotiation, record, now);
+                let waiting: Vec<_> = self.awaiting_general(record.real).collect();
+                waiting.into_iter().for_each(|negotiation| self.general_ready(negotiation, record, now));
             }
             (Some(Continuation::General { negotiation, record }), WriteOutcome::Taken) => {
                 self.claim_general(negotiation, record.real, now);
             }
-            (Some(Continuation::General { negotiation, .. }), WriteOutcome::Failed) => {
-                self.refuse_direction(negotiation, DnsError::ServFail, now);
+            (Some(Continuation::General { record, .. }), WriteOutcome::Failed) => {
+                let waiting: Vec<_> = self.awaiting_general(record.real).collect();
+                let error = DnsError::ServFail;
+                waiting.into_iter().for_each(|negotiation| self.refuse_direction(negotiation, error, now));
             }
             // A registration that could not be stored is not answered: the node repeats it.
             (Some(Continuation::Register { .. }), WriteOutcome::Failed) | (None, _) => {}

@@ -40,7 +40,20 @@ impl Coordinator {
         };
         match self.registry.general(real) {
             Some(vip) => self.general_ready(id, GeneralRecord { real, vip }, now),
+            None if self.awaiting_general(real).next().is_some() => self.await_general(id, real),
             None => self.claim_general(id, real, now),
+        }
+    }
+
+    /// The negotiations that wait for a VIP of the general node at `real`.
+    pub(super) fn awaiting_general(&self, real: IpAddr) -> impl Iterator<Item = NegotiationId> {
+        let waits = move |negotiation: &Negotiation| matches!(negotiation.stage, Stage::General { real: its } if its == real);
+        self.negotiations.iter().filter(move |(_, negotiation)| waits(negotiation)).map(|(id, _)| *id)
+    }
+
+    fn await_general(&mut self, id: NegotiationId, real: IpAddr) {
+        if let Some(negotiation) = self.negotiations.get_mut(&id) {
+            negotiation.stage = Stage::General { real };
         }
     }
 
@@ -49,9 +62,7 @@ impl Coordinator {
         let Some(vip) = vip else {
             return self.refuse_direction(id, DnsError::ServFail, now);
         };
-        if let Some(negotiation) = self.negotiations.get_mut(&id) {
-            negotiation.stage = Stage::General;
-        }
+        self.await_general(id, real);
         let record = GeneralRecord { real, vip };
         self.write(Write::General(record), Continuation::General { negotiation: id, record });
     }
@@ -76,6 +87,8 @@ impl Coordinator {
         let Some(negotiation) = self.negotiations.get_mut(&id) else { return };
         let requester = negotiation.requester;
         let keep = negotiation.request.renewal.as_ref().and_then(|renewal| renewal.keep_relay);
+        #[cfg(feature = "mutants")]
+        let keep = keep.filter(|_| !crate::mutants::Mutant::RelayChosenAnew.is_here());
         let avoid = negotiation.request.avoid;
         let relay = match (keep, &plan.peer) {
             // T4.2.5-b: not chosen anew, for the general node knows this one.

@@ -168,7 +168,8 @@ impl Terminal {
         self.end(id, now);
     }
 
-    fn end(&mut self, id: PathId, now: Instant) {
+    /// A path is over.
+    pub(super) fn end(&mut self, id: PathId, now: Instant) {
         self.paths.remove(&id);
         self.renewals.clear(id);
         self.events.push_back(Event::Data(DataUpdate::Forget { path: id }));

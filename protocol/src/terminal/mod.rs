@@ -338,6 +338,12 @@ impl Terminal {
                 if let Some(vip) = granted.vip
                     && self.vip != Some(vip)
                 {
+                    // The DC has lost its records: what leads from the old address leads nobody's packets.
+                    if self.vip.is_some() {
+                        let paths: Vec<PathId> = self.paths.keys().copied().collect();
+                        paths.into_iter().for_each(|path| self.end(path, now));
+                        self.unused = Unused::default();
+                    }
                     self.vip = Some(vip);
                     self.events.push_back(Event::Vip(vip));
                 }

@@ -97,6 +97,16 @@ impl World {
         }
     }
 
+    /// How many of a DC's writes are not durable yet, or not known to it to be.
+    pub fn writing(&self, id: HostId) -> usize {
+        self.hosts[id.0].writing
+    }
+
+    /// How often a NAT turned a datagram back into the network that it came from (RFC 4787, section 6).
+    pub fn hairpins(&self) -> u64 {
+        self.hairpins
+    }
+
     /// The DC's disk.
     pub fn store(&self, id: HostId) -> &crate::store::Store {
         &self.hosts[id.0].store

@@ -30,6 +30,7 @@ use crate::network::{Datagram, Networks};
 use crate::packet::Protocol;
 use crate::queue::Queue;
 use crate::stack::Stack;
+use crate::store::Store;
 use crate::talk::{Talk, TalkId};
 use run::Event;
 
@@ -135,6 +136,8 @@ pub struct World {
     pub(crate) captures_outside: Option<Vec<CapturedOutside>>,
     seed: u64,
     events: u64,
+    /// How often a NAT turned a datagram back into the network that it came from.
+    hairpins: u64,
     /// How often a machine was woken at this very instant.
     wakes: u32,
 }
@@ -159,6 +162,7 @@ impl World {
             captures_outside: None,
             seed,
             events: 0,
+            hairpins: 0,
             wakes: 0,
         }
     }
@@ -184,7 +188,13 @@ impl World {
     /// Stops a host as `kill -9` does: what is not in its store is lost.
     pub fn crash(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
-        (host.machine, host.wake) = (Machine::Off, None);
+        (host.machine, host.wake, host.writing) = (Machine::Off, None, 0);
+    }
+
+    /// A host that is stopped loses its disk: records, and the count that its sequence numbers go on from.
+    pub fn lose_disk(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0];
+        (host.store, host.counted) = (Store::default(), 0);
     }
 
     /// A host leaves where it is and is at `interfaces` from now on, the preferred first.

@@ -99,6 +99,7 @@ impl World {
             Event::Written(id, boot, write_id, outcome) => {
                 let host = &mut self.hosts[id.0];
                 if let (Machine::Coordinator(dc), true) = (&mut host.machine, host.boots == boot) {
+                    host.writing -= 1;
                     dc.handle_written(write_id, outcome, now);
                     self.settle(id, Output::default());
                 }
@@ -142,7 +143,10 @@ impl World {
                     .map(move |at| at + far);
                 self.arrive(times, |datagram| Event::At(router, datagram), datagram);
             }
-            Next::Back(datagram) => self.travel(network, datagram),
+            Next::Back(datagram) => {
+                self.hairpins += 1;
+                self.travel(network, datagram);
+            }
             Next::Lost => {}
         }
     }
@@ -209,6 +213,7 @@ impl World {
         let host = &mut self.hosts[id.0];
         host.drain(&mut output);
         let boot = host.boots;
+        host.writing += output.writes.len();
         if let Some(trace) = &mut self.trace {
             let observations = output.observations.into_iter();
             trace.extend(observations.map(|(t, what)| Observation { t, node: host.name.clone(), what }));
@@ -328,6 +333,7 @@ impl World {
         let known = known.filter(|(talk, number)| *number < talk.packets.len());
         if talk::is_request(&packet) {
             if let Some((talk, number)) = known {
+                talk.reached.insert(id);
                 talk.again += u32::from(talk.packets[number].arrived.is_some());
                 talk.packets[number].arrived.get_or_insert(now);
             }

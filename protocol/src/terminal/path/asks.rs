@@ -132,6 +132,10 @@ impl Path {
         let relayed = self.leg.is_some();
         let Some(direct) = self.direct.as_mut().filter(|direct| direct.proved().is_none()) else { return };
         direct.heard(from);
+        #[cfg(feature = "mutants")]
+        if crate::mutants::Mutant::DirectUnproved.is_here() && relayed && direct.prove(from, now) {
+            return self.choose("the peer's Tunnel Request came through", now, mail);
+        }
         if !relayed && direct.provisional.is_none() {
             direct.provisional = Some(from);
             self.choose("the peer's Tunnel Request came through", now, mail);

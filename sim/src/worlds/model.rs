@@ -1,0 +1,375 @@
+//! The reference model: what must be true of a world, and of its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use ntm_nat::direct_possible;
+use ntm_protocol::addr::{Fqdn, NTM_PORT, PathId, Vip};
+use ntm_protocol::observe::{Observation, RouteName, TableChange, What};
+use ntm_protocol::terminal::{PathStatus, Terminal};
+use ntm_protocol::time::{Duration, Instant};
+use ntm_protocol::wire::{Kind, NodeKind, RelayMode, Shown};
+
+use super::play::{Played, Said};
+use super::script::{LENGTH, Peer, SETTLED, Script, Spot, Who};
+use super::{Fault, Rule};
+
+/// Judges a world at its end: the first rule that was broken, those of safety first.
+pub fn judge(script: &Script, played: &Played) -> Result<(), Fault> {
+    Safety::new(script, played).judge()?;
+    conversations(script, played)?;
+    registrations(script, played)?;
+    flows(script, played)?;
+    routes(script, played)
+}
+
+fn fault(rule: Rule, at: Instant, what: String) -> Fault {
+    Fault { rule, at, what }
+}
+
+/// What must be true at every moment, as the trace tells it.
+struct Safety<'a> {
+    script: &'a Script,
+    played: &'a Played,
+    /// The number of each node's DC, for terminals, and of DCs their own.
+    zones: BTreeMap<&'a str, usize>,
+    /// Whose each VIP is, and when its DC said so.
+    owner: BTreeMap<Vip, &'a Fqdn>,
+    vip: BTreeMap<&'a Fqdn, Vip>,
+    /// The VIP that a DC's terminals are told for each general node.
+    told: BTreeMap<(usize, &'a Fqdn), Vip>,
+    translators: BTreeMap<PathId, &'a str>,
+    /// The paths that were directed through a relay that switches.
+    relayed: BTreeSet<PathId>,
+    /// What each end of each path knows of the direct way since it was directed.
+    proofs: BTreeMap<(&'a str, PathId), Proof>,
+}
+
+#[derive(Default)]
+struct Proof {
+    direction: (Option<Shown>, Option<Shown>),
+    relayed: bool,
+    asked: bool,
+    answered: bool,
+}
+
+impl<'a> Safety<'a> {
+    fn new(script: &'a Script, played: &'a Played) -> Self {
+        let of_dcs = played.coordinators.iter().enumerate().map(|(n, host)| (played.world.name(*host), n));
+        let terminals = played.terminals.iter().zip(&script.terminals);
+        let of_terminals = terminals.map(|(host, resident)| (played.world.name(*host), resident.coordinator));
+        Self {
+            script,
+            played,
+            zones: of_dcs.chain(of_terminals).collect(),
+            owner: BTreeMap::new(),
+            vip: BTreeMap::new(),
+            told: BTreeMap::new(),
+            translators: BTreeMap::new(),
+            relayed: BTreeSet::new(),
+            proofs: BTreeMap::new(),
+        }
+    }
+
+    fn judge(mut self) -> Result<(), Fault> {
+        let lost = |crash: &&super::play::Crashed| crash.disk && matches!(crash.who, Who::Coordinator(_));
+        let mut lost = self.played.crashes.iter().filter(lost).peekable();
+        for observation in self.played.world.trace() {
+            // A DC whose disk is lost knows nothing of what it gave before: from then on it is held to what it gives anew.
+            while let Some(crash) = lost.next_if(|crash| crash.at <= observation.t) {
+                if let Who::Coordinator(n) = crash.who {
+                    self.forget(n);
+                }
+            }
+            self.take(observation).map_err(|(rule, what)| {
+                fault(rule, observation.t, format!("{}: {what}", observation.node))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, zone: usize) {
+        let prefix = [198, 18 + zone as u8];
+        self.owner.retain(|vip, _| vip.0.octets()[..2] != prefix);
+        self.vip.retain(|_, vip| vip.0.octets()[..2] != prefix);
+        self.told.retain(|(of, _), _| *of != zone);
+    }
+
+    fn is_relay(&self, at: SocketAddr) -> bool {
+        (0..self.script.relays).any(|n| Spot::Relay(n).address() == at.ip())
+    }
+
+    fn take(&mut self, Observation { node, what, .. }: &'a Observation) -> Result<(), (Rule, String)> {
+        let zone = self.zones.get(node.as_str()).copied();
+        match what {
+            What::Registered { fqdn, vip: Some(vip), .. } => {
+                // What a terminal is told may have been under way since before its DC's disk was lost.
+                let is_late = node.starts_with("mn") && zone.is_some_and(|n| self.script.loses_records_of(n));
+                if is_late {
+                    return Ok(());
+                }
+                let owner = *self.owner.entry(*vip).or_insert(fqdn);
+                if owner != fqdn {
+                    return Err((Rule::VipUnique, format!("{vip} is given to {fqdn}, and is {owner}'s")));
+                }
+                let kept = *self.vip.entry(fqdn).or_insert(*vip);
+                if kept != *vip {
+                    return Err((Rule::VipKept, format!("{fqdn} gets {vip} instead of {kept}")));
+                }
+            }
+            What::Answer { name, vip: Some(vip), .. } => {
+                let Some(zone) = zone else { return Ok(()) };
+                let is_general = self.played.generals.iter().any(|g| self.played.world.fqdn(*g) == name);
+                let known = if is_general {
+                    if self.script.loses_records_of(zone) {
+                        return Ok(());
+                    }
+                    Some(*self.told.entry((zone, name)).or_insert(*vip))
+                } else {
+                    let its_zone = (0..self.script.coordinators.len())
+                        .find(|n| name.as_str().ends_with(&format!(".d{n}.test")));
+                    if its_zone.is_some_and(|n| self.script.loses_records_of(n)) {
+                        return Ok(());
+                    }
+                    self.vip.get(name).copied()
+                };
+                if known != Some(*vip) {
+                    return Err((
+                        Rule::Answer,
+                        format!("the answer for {name} is {vip} instead of {known:?}"),
+                    ));
+                }
+                let other = self
+                    .told
+                    .iter()
+                    .find(|((of, other), told)| is_general && *of == zone && *other != name && *told == vip);
+                if let Some(((_, other), _)) = other {
+                    return Err((Rule::VipUnique, format!("{vip} is {name}'s and {other}'s")));
+                }
+            }
+            What::RelayTable { path, change: TableChange::Made, mode: RelayMode::Translate } => {
+                let before = *self.translators.entry(*path).or_insert(node);
+                if before != node {
+                    return Err((Rule::RelayKept, format!("translates for a path of {before}")));
+                }
+            }
+            What::Received { message: Kind::RouteDirection, path: Some(path), fields, .. }
+                if node.starts_with("mn") =>
+            {
+                let proof = self.proofs.entry((node, *path)).or_default();
+                let direction = (fields.get("epoch").cloned(), fields.get("route").cloned());
+                // What was proved under an earlier direction counts no more; a repetition changes nothing.
+                if proof.direction != direction {
+                    *proof = Proof { direction, relayed: self.relayed.contains(path), ..Proof::default() };
+                }
+            }
+            What::Received { message, from, path: Some(path), .. } if node.starts_with("mn") => {
+                let relay = self.is_relay(*from);
+                let proof = self.proofs.entry((node, *path)).or_default();
+                match message {
+                    Kind::TunnelRequest => proof.asked |= !relay,
+                    Kind::TunnelResponse => proof.answered |= !relay,
+                    _ => {}
+                }
+            }
+            What::Directed { path, route: RouteName::Switched, .. } => {
+                self.relayed.insert(*path);
+            }
+            What::Directed { path, .. } => {
+                self.relayed.remove(path);
+            }
+            What::PathChanged { path, route: RouteName::Direct, remote: Some(remote), .. } => {
+                let proof = self.proofs.entry((node, *path)).or_default();
+                if !proof.answered && (proof.relayed || !proof.asked) {
+                    return Err((Rule::Proved, format!("packets go to {remote}, which is not proved")));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Of conversations: nothing comes to others, and nothing twice.
+fn conversations(script: &Script, played: &Played) -> Result<(), Fault> {
+    let end = played.world.now();
+    // Where records are lost a VIP may be somebody else's later.
+    if (0..script.coordinators.len()).any(|n| script.loses_records_of(n)) {
+        return Ok(());
+    }
+    for said in &played.said {
+        let talk = played.world.heard(said.talk);
+        let peer = match said.to {
+            Peer::Terminal(n) => played.terminals[n],
+            Peer::General(n) => played.generals[n],
+        };
+        let whose = format!("mn{} with {}", said.from, said.to);
+        if let Some(other) = talk.reached.iter().find(|host| **host != peer) {
+            let other = played.world.name(*other);
+            return Err(fault(Rule::Astray, end, format!("packets of {whose} came to {other}")));
+        }
+        if talk.astray > 0 {
+            return Err(fault(
+                Rule::Astray,
+                end,
+                format!("{} echoes of {whose} came elsewhere", talk.astray),
+            ));
+        }
+        // Between relay and general node it is plain UDP, which may come twice.
+        if talk.again > 0 && matches!(said.to, Peer::Terminal(_)) {
+            return Err(fault(Rule::Twice, end, format!("{} packets of {whose} came twice", talk.again)));
+        }
+    }
+    Ok(())
+}
+
+/// How many VIPs a DC has for terminals, and as many for general nodes.
+pub(super) fn vips(prefix: u8) -> usize {
+    (1usize << (31 - prefix)) - 2
+}
+
+/// Whether there are more terminals of a DC than VIPs.
+pub(super) fn is_crowded(script: &Script, coordinator: usize) -> bool {
+    let own = script.terminals.iter().filter(|resident| resident.coordinator == coordinator).count();
+    own > vips(script.coordinators[coordinator])
+}
+
+fn terminal(played: &Played, n: usize) -> Option<&Terminal> {
+    played.world.at_terminal(played.terminals[n])
+}
+
+/// In the end everybody is registered, with the VIP that the DC has on its disk.
+fn registrations(script: &Script, played: &Played) -> Result<(), Fault> {
+    let end = played.world.now();
+    let wrong = |what: String| Err(fault(Rule::Registered, end, what));
+    for (n, resident) in script.terminals.iter().enumerate() {
+        if is_crowded(script, resident.coordinator) {
+            continue;
+        }
+        let dc = played.world.at_coordinator(played.coordinators[resident.coordinator]);
+        let known = dc.and_then(|dc| dc.vip_of(played.world.fqdn(played.terminals[n])));
+        let Some(terminal) = terminal(played, n).filter(|terminal| terminal.is_registered()) else {
+            return wrong(format!("mn{n} is not registered"));
+        };
+        if terminal.vip().is_none() || terminal.vip() != known {
+            return wrong(format!("mn{n} has {:?}, and its DC says {known:?}", terminal.vip()));
+        }
+    }
+    for (n, host) in played.coordinators.iter().enumerate() {
+        let own = script.terminals.iter().filter(|resident| resident.coordinator == n).count();
+        let own = own.min(vips(script.coordinators[n]));
+        let wanted = [(NodeKind::Terminal, own), (NodeKind::Relay, script.relays)];
+        for (kind, wanted) in wanted {
+            let found = played.world.at_coordinator(*host).map_or(0, |dc| dc.registered(kind));
+            if found != wanted {
+                return wrong(format!("at dc{n} {found} of {wanted} are registered: {kind:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the model promises that `from` reaches `to` in the end.
+pub(super) fn is_promised(script: &Script, from: usize, to: Peer) -> bool {
+    // Who has no VIP has no paths; and a relay that takes one path may have another.
+    let crowded = |terminal: usize| is_crowded(script, script.terminals[terminal].coordinator);
+    let full = script.capacity < 1000;
+    let general_vips = vips(script.coordinators[script.terminals[from].coordinator]);
+    !crowded(from)
+        && !full
+        && match to {
+            Peer::Terminal(n) => !crowded(n),
+            Peer::General(_) => script.generals <= general_vips,
+        }
+}
+
+/// In the end who asks is answered, and nothing is lost.
+fn flows(script: &Script, played: &Played) -> Result<(), Fault> {
+    let (settled, end) = (Instant::ZERO + SETTLED, Instant::ZERO + (LENGTH - Duration::from_secs(1)));
+    for said in played.said.iter().filter(|said| !said.over && is_promised(script, said.from, said.to)) {
+        let talk = played.world.heard(said.talk);
+        let whose = format!("mn{} with {}", said.from, said.to);
+        if said.afresh && !matches!(talk.answer, Some((_, Ok(_)))) {
+            let what = format!("{whose}: asked at {:?}, answered {:?}", talk.asked, talk.answer);
+            return Err(fault(Rule::Answered, played.world.now(), what));
+        }
+        if talk.address().is_none() || !is_current(script, played, said) {
+            continue;
+        }
+        let recent = talk.packets.iter().filter(|packet| packet.sent >= settled && packet.sent < end);
+        let lost = recent.clone().filter(|packet| packet.returned.is_none()).count();
+        if lost > 0 {
+            let what = format!("{whose}: {lost} of {} packets are lost", recent.count());
+            return Err(fault(Rule::Flows, played.world.now(), what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the address that an application was told is worth anything: not one of before its DC, or its peer's, lost its records.
+fn is_current(script: &Script, _: &Played, said: &Said) -> bool {
+    let lost = |terminal: usize| script.loses_records_of(script.terminals[terminal].coordinator);
+    let peers = matches!(said.to, Peer::Terminal(n) if lost(n));
+    said.afresh || !(lost(said.from) || peers)
+}
+
+/// In the end paths take the way that the model says, and end where it says.
+fn routes(script: &Script, played: &Played) -> Result<(), Fault> {
+    let end = played.world.now();
+    for said in played.said.iter().filter(|said| said.afresh && is_promised(script, said.from, said.to)) {
+        let ends: &[(usize, Peer)] = match said.to {
+            Peer::Terminal(n) => &[(said.from, said.to), (n, Peer::Terminal(said.from))],
+            Peer::General(_) => &[(said.from, said.to)],
+        };
+        for (from, to) in ends {
+            let peer = match to {
+                Peer::Terminal(n) => played.terminals[*n],
+                Peer::General(n) => played.generals[*n],
+            };
+            let paths = terminal(played, *from).map(Terminal::paths).unwrap_or_default();
+            let name = played.world.fqdn(peer);
+            let stand: Vec<&PathStatus> =
+                paths.iter().filter(|path| path.peer == *name && path.remote.is_some()).collect();
+            let what = |why: &str| format!("mn{from} to {to}: {why}: {stand:#?}");
+            let (route, remotes) = expected(script, *from, *to);
+            // An attempt that one end gave up may have succeeded at the other, and is mended beside the next.
+            if stand.is_empty() || stand.len() > 2 {
+                return Err(fault(
+                    Rule::Route,
+                    end,
+                    what("one path stands, or two where each called the other"),
+                ));
+            }
+            for path in &stand {
+                if path.route != route {
+                    return Err(fault(Rule::Route, end, what(&format!("the way should be {route:?}"))));
+                }
+                if !path.remote.is_some_and(|remote| remotes.contains(&remote.ip())) {
+                    return Err(fault(Rule::Route, end, what(&format!("it should end at {remotes:?}"))));
+                }
+                if route != RouteName::Direct && path.remote.map(|remote| remote.port()) != Some(NTM_PORT) {
+                    return Err(fault(Rule::Route, end, what("it should end at a relay's port")));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The way from a terminal to a peer in the end, and the addresses where packets may go: the oracle of route optimisation (T3.1-d, T4.1.2-b).
+fn expected(script: &Script, from: usize, to: Peer) -> (RouteName, BTreeSet<std::net::IpAddr>) {
+    let relays = || (0..script.relays).map(|n| Spot::Relay(n).address()).collect();
+    let Peer::Terminal(peer) = to else { return (RouteName::Translated, relays()) };
+    let (own, its) = (script.last_place(from), script.last_place(peer));
+    let direct = match (own.site(), its.site()) {
+        (Some(a), Some(b)) => a == b || direct_possible(script.sites[a], script.sites[b]),
+        _ => true,
+    };
+    if !direct {
+        return (RouteName::Switched, relays());
+    }
+    // Behind one NAT that turns datagrams back its own address leads there, too.
+    let shown = its.site().map(|site| Spot::Site(site).address());
+    let inside = its.address(peer).filter(|_| own.site() == its.site() || its.site().is_none());
+    (RouteName::Direct, shown.into_iter().chain(inside).collect())
+}
