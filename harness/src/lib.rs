@@ -6,7 +6,7 @@
 //! * [`cli`], [`exit`], [`progress`]: commands, exit codes, how far long work is. [`run`] is one run from file to verdict; [`doctor`] looks at the machine;
 //!   [`state`] remembers what `clean` may remove.
 //! * [`matrix`]: a scenario in all its variations, once or in rounds. [`statistics`]: PURE. What several measurements amount to.
-//! * [`bench`]: our paths beside the kernel and other tunnels, judged by ratios inside one run.
+//! * [`mod@bench`]: our paths beside the kernel and other tunnels, judged by ratios inside one run.
 //! * [`scenario`]: the file: schema, units, and every mistake with its line.
 //! * [`plan`]: PURE. From a scenario to addresses, zones and configurations.
 //! * [`engine`]: the two worlds a scenario can be run in. [`simulation`]: the one without packets.

@@ -1,7 +1,7 @@
 //! Tunnels by programs that are not ours, between two general nodes: started in the nodes' namespaces with a configuration made for them, so that flows
 //! through them can be measured beside ours.
 //!
-//! [`program`] knows the programs, [`wireguard`], [`openvpn`] and [`nebula`] how each is told what to do. A tunnel stands when a packet was
+//! `program` knows the programs, `wireguard`, `openvpn` and `nebula` how each is told what to do. A tunnel stands when a packet was
 //! answered through it.
 
 mod nebula;

@@ -39,6 +39,8 @@ struct Safety<'a> {
     /// The VIP that a DC's terminals are told for each general node.
     told: BTreeMap<(usize, &'a Fqdn), Vip>,
     translators: BTreeMap<PathId, &'a str>,
+    /// Paths through an RS-N that their terminals have taken.
+    taken: BTreeSet<PathId>,
     /// The paths that were directed through a relay that switches.
     relayed: BTreeSet<PathId>,
     /// What each end of each path knows of the direct way since it was directed.
@@ -66,6 +68,7 @@ impl<'a> Safety<'a> {
             vip: BTreeMap::new(),
             told: BTreeMap::new(),
             translators: BTreeMap::new(),
+            taken: BTreeSet::new(),
             relayed: BTreeSet::new(),
             proofs: BTreeMap::new(),
         }
@@ -149,9 +152,11 @@ impl<'a> Safety<'a> {
             }
             What::RelayTable { path, change: TableChange::Made, mode: RelayMode::Translate } => {
                 let before = *self.translators.entry(*path).or_insert(node);
-                if before != node {
+                if before != node && self.taken.contains(path) {
                     return Err((Rule::RelayKept, format!("translates for a path of {before}")));
                 }
+                // Until its terminal has taken it, a path may still be made elsewhere: the first relay may not answer.
+                self.translators.insert(*path, node);
             }
             What::Received { message: Kind::RouteDirection, path: Some(path), fields, .. }
                 if node.starts_with("mn") =>
@@ -178,6 +183,7 @@ impl<'a> Safety<'a> {
             What::Directed { path, .. } => {
                 self.relayed.remove(path);
             }
+            What::PathChanged { path, route: RouteName::Translated, .. } => drop(self.taken.insert(*path)),
             What::PathChanged { path, route: RouteName::Direct, remote: Some(remote), .. } => {
                 let proof = self.proofs.entry((node, *path)).or_default();
                 if !proof.answered && (proof.relayed || !proof.asked) {
