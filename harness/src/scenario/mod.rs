@@ -18,10 +18,9 @@ pub mod source;
 pub mod tables;
 pub mod units;
 
-use model::{Check, Flow, FlowKind, Node, Place, Role, Router, Scenario};
+use model::{Check, Flow, FlowKind, Link, Node, Role, Router, Scenario};
 use ntm_nat::Allocation;
 use source::{Problem, Source};
-use toml::Spanned;
 
 use crate::simulation::apps;
 
@@ -159,17 +158,8 @@ fn of_processes(scenario: &Scenario) -> impl Iterator<Item = Problem> {
 
 /// Whether all ways of a node have a rate, in both directions.
 fn is_bounded(scenario: &Scenario, node: &Node) -> bool {
-    let has_rate = |link: &Option<Spanned<String>>| {
-        let link = link.as_ref().and_then(|name| scenario.links.get(name.get_ref()));
-        link.is_some_and(|link| link.up.rate.is_some() && link.down.rate.is_some())
-    };
-    node.interfaces.iter().all(|interface| {
-        let router = match interface.at.get_ref() {
-            Place::Internet => None,
-            Place::Behind(router) => scenario.routers.get(router),
-        };
-        has_rate(&interface.link) || router.is_some_and(|router| has_rate(&router.link))
-    })
+    let has_rate = |link: &Link| link.up.rate.is_some() && link.down.rate.is_some();
+    node.interfaces.iter().all(|interface| scenario.links_of(interface).any(has_rate))
 }
 
 #[cfg(test)]

@@ -604,6 +604,16 @@ impl Scenario {
             || interfaces.into_iter().any(|interface| self.families(interface).v6())
     }
 
+    /// The named links between an interface and the internet: its own, and that of the router that it is behind.
+    pub fn links_of<'a>(&'a self, interface: &'a Interface) -> impl Iterator<Item = &'a Link> {
+        let router = match interface.at.get_ref() {
+            Place::Internet => None,
+            Place::Behind(router) => self.routers.get(router),
+        };
+        let names = [interface.link.as_ref(), router.and_then(|router| router.link.as_ref())];
+        names.into_iter().flatten().filter_map(|name| self.links.get(name.get_ref()))
+    }
+
     /// The node that answers to `name`: a general node's own, a terminal's in its coordinator's zone, or the end of a tunnel.
     pub fn node_named(&self, name: &Fqdn) -> Option<(&str, &Node)> {
         self.nodes

@@ -14,7 +14,7 @@ use crate::flow::probes::{self, Way, Ways};
 use crate::flow::{Quantities, is_virtual, unmeasured};
 use crate::judge::catalogue;
 use crate::judge::expr::Value;
-use crate::scenario::model::{Flow, FlowKind, Place, Scenario};
+use crate::scenario::model::{Flow, FlowKind, Scenario};
 
 /// The sockets' buffers where nothing is said of them, and no link is narrower, in bytes.
 const WINDOW: u64 = 1 << 20;
@@ -30,14 +30,7 @@ fn window(scenario: &Scenario, kind: &FlowKind) -> u64 {
     let Some(ends) = kind.ends() else { return WINDOW };
     let to = scenario.node_named(ends.to.get_ref()).map(|(_, node)| node);
     let nodes = [scenario.nodes.get(ends.from.get_ref()), to].into_iter().flatten();
-    let places = nodes.flat_map(|node| &node.interfaces).flat_map(|interface| {
-        let router = match interface.at.get_ref() {
-            Place::Internet => None,
-            Place::Behind(router) => scenario.routers.get(router),
-        };
-        [interface.link.as_ref(), router.and_then(|router| router.link.as_ref())]
-    });
-    let links = places.flatten().filter_map(|name| scenario.links.get(name.get_ref()));
+    let links = nodes.flat_map(|node| &node.interfaces).flat_map(|interface| scenario.links_of(interface));
     let rates = links.flat_map(|link| [link.up.rate, link.down.rate]).flatten();
     // Four fifths of the 50 ms.
     rates.map(|rate| (rate / 200).clamp(LEAST_WINDOW, WINDOW)).min().unwrap_or(WINDOW)

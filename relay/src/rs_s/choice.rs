@@ -1,7 +1,8 @@
 //! Which way tunnels are switched: by the kernel's program, or by the data thread. A pure rule.
 //!
-//! The kernel's program does less for every packet that it switches, be it alone or in a train. But while it switches, the relay's socket takes no trains (`UDP_GRO`): what interfaces join by addresses alone may hold several paths, and the program sees
-//! only a train's first header. That is paid by the packets which the relay opens for general nodes (RS-N). So:
+//! The kernel's program does less for every packet that it switches, be it alone or in a train. But while it switches, the relay's socket takes no
+//! trains (`UDP_GRO`): what interfaces join by addresses alone may hold several paths, and the program sees only a train's first header. That is paid
+//! by the packets which the relay opens for general nodes (RS-N). So, by reasoning alone, for it was not measured:
 //!
 //! * the kernel switches, unless packets of RS-N are more than twice those of RS-S;
 //! * it switches again when those of RS-S are more than twice those of RS-N;

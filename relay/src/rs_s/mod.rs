@@ -10,7 +10,7 @@ pub mod choice;
 mod kernel;
 mod route;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
@@ -49,8 +49,8 @@ pub(crate) struct RsS {
     choice: Choice,
     /// Whether the program switches, and the socket takes no trains.
     active: bool,
-    /// The paths that are switched, with both their ends; and whether the kernel can.
-    paths: HashMap<PathId, [SocketAddr; 2], FixedState>,
+    /// The paths that are switched.
+    paths: HashSet<PathId, FixedState>,
     routes: Routes,
     due: Option<Instant>,
 }
@@ -84,7 +84,7 @@ impl RsS {
             former: KernelCounts::default(),
             choice: Choice::default(),
             active: false,
-            paths: HashMap::default(),
+            paths: HashSet::default(),
             routes,
             due: None,
         }
@@ -111,7 +111,7 @@ impl RsS {
     }
 
     fn switch(&mut self, path: PathId, ends: [SocketAddr; 2], now: Instant) -> Result<(), String> {
-        let is_new = self.paths.insert(path, ends).is_none();
+        let is_new = self.paths.insert(path);
         self.due.get_or_insert(now + PERIOD);
         if self.choice.switcher() == Switcher::Tcx && !self.active {
             self.activate(now)?;
@@ -135,7 +135,7 @@ impl RsS {
     }
 
     fn forget(&mut self, path: PathId) {
-        if self.paths.remove(&path).is_none() {
+        if !self.paths.remove(&path) {
             return;
         }
         if let Ok(kernel) = &mut self.kernel {

@@ -2,7 +2,7 @@
 // RS-S at the ingress of an interface (T4.1.3-a): a data packet of a path that is switched leaves again for the path's other end, its outer
 // addresses, ports and hop limit changed, and nothing else. What is anything else goes up to the relay unchanged: it decides what comes of it.
 //
-// The object beside this file is what clang 14 makes of it; ./test makes it again by relay/src/tcx/build and compares.
+// The object beside this file is what clang 14 makes of it; ./test makes it again by relay/src/rs_s/build and compares.
 // No header but the kernel's own is used, so that the object depends on the compiler alone.
 
 #include <linux/bpf.h>

@@ -2,14 +2,12 @@
 
 use ntm_protocol::time::{Duration, Instant};
 
-use super::{Application, Ends, Outcome, byte};
+use super::{Application, Ends, Outcome, Pace, byte};
 use crate::HostId;
 use crate::packet::Packet;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the name may take.
-const NAME: Duration = Duration::from_secs(10);
 
 /// What to send.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -58,16 +56,16 @@ impl Running {
         Self { datagrams, begun: now, since: None, out: Exchanged::default(), ended: false }
     }
 
+    fn pace(&self) -> Pace {
+        Pace { count: self.datagrams.count, interval: self.datagrams.interval }
+    }
+
     fn next(&self) -> Option<Instant> {
-        let due = |since| since + self.datagrams.interval * self.out.sent;
-        self.since.map(due).filter(|_| self.out.sent < self.datagrams.count)
+        self.pace().next(self.since, self.out.sent)
     }
 
     fn limit(&self) -> Instant {
-        match self.since {
-            None => self.begun + NAME,
-            Some(since) => since + self.datagrams.interval * self.datagrams.count + PATIENCE,
-        }
+        self.pace().limit(self.begun, self.since, PATIENCE)
     }
 }
 

@@ -214,6 +214,28 @@ pub(crate) fn own_port(id: FlowId) -> u16 {
     FIRST_PORT + (id.0 % 5000) as u16 * PORTS
 }
 
+/// How long an application waits for the address of a name.
+const NAME: Duration = Duration::from_secs(10);
+
+/// Datagrams that are sent at equal intervals.
+#[derive(Clone, Copy)]
+struct Pace {
+    count: u32,
+    interval: Duration,
+}
+
+impl Pace {
+    /// When the one behind `sent` others is due, of those that began at `since`; none once all are sent.
+    fn next(self, since: Option<Instant>, sent: u32) -> Option<Instant> {
+        since.filter(|_| sent < self.count).map(|since| since + self.interval * sent)
+    }
+
+    /// When nothing is waited for any longer by who began at `begun` to ask for a name, and at `since` to send.
+    fn limit(self, begun: Instant, since: Option<Instant>, patience: Duration) -> Instant {
+        since.map_or(begun + NAME, |since| since + self.interval * self.count + patience)
+    }
+}
+
 /// How long an application waits for what is late.
 fn over(since: Instant, patience: Duration, now: Instant) -> bool {
     now >= since + patience

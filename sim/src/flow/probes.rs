@@ -4,14 +4,12 @@ use std::net::SocketAddrV4;
 
 use ntm_protocol::time::{Duration, Instant};
 
-use super::{Application, Ends, Outcome};
+use super::{Application, Ends, Outcome, Pace};
 use crate::HostId;
 use crate::packet::Packet;
 
 /// How long the last may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the name may take.
-const NAME: Duration = Duration::from_secs(10);
 
 /// What to send.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -61,8 +59,7 @@ impl Running {
     /// When the next of an end is due; none once all are sent.
     fn next(&self, end: usize) -> Option<Instant> {
         let row = if end == 0 { &self.rows.out } else { &self.rows.back };
-        let number = u32::try_from(row.sent.len()).ok().filter(|number| *number < self.probes.count)?;
-        Some(self.since[end]? + self.probes.interval * number)
+        self.pace().next(self.since[end], u32::try_from(row.sent.len()).ok()?)
     }
 
     fn probe(&self, number: usize, now: Instant) -> Vec<u8> {
@@ -74,10 +71,11 @@ impl Running {
 
     /// When nothing is waited for any longer.
     fn limit(&self) -> Instant {
-        match self.since {
-            [None, _] => self.begun + NAME,
-            [Some(since), _] => since + self.probes.interval * self.probes.count + PATIENCE,
-        }
+        self.pace().limit(self.begun, self.since[0], PATIENCE)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { count: self.probes.count, interval: self.probes.interval }
     }
 }
 

@@ -163,14 +163,14 @@ impl World {
         }
     }
 
-    /// A packet for an application of a flow: whether it was one.
-    pub(super) fn deliver_to_flow(&mut self, host: HostId, datagram: &Datagram) -> bool {
+    /// Takes a packet that is for an application of a flow; gives back one that is not.
+    pub(super) fn deliver_to_flow(&mut self, host: HostId, datagram: Datagram) -> Option<Datagram> {
         if datagram.protocol == Protocol::Tcp {
-            if let (Some(stack), Some(packet)) = (self.stacks.get_mut(&host), Packet::of(datagram.clone())) {
+            if let (Some(stack), Some(packet)) = (self.stacks.get_mut(&host), Packet::of(datagram)) {
                 stack.receive(&packet);
                 self.poll_stack(host);
             }
-            return true;
+            return None;
         }
         let at = |end: SocketAddr| end.port();
         let takes = |(id, flow): (usize, &Flow)| {
@@ -180,15 +180,15 @@ impl World {
             let takes = !flow.over && !flow.application.has_ended() && datagram.protocol == Protocol::Udp;
             (takes && (to_server || to_client)).then_some(id)
         };
-        let Some(id) = self.flows.iter().enumerate().find_map(takes) else { return false };
-        if let Some(packet) = Packet::of(datagram.clone()) {
+        let Some(id) = self.flows.iter().enumerate().find_map(takes) else { return Some(datagram) };
+        if let Some(packet) = Packet::of(datagram) {
             self.with_ends(id, |flow, ends| {
                 flow.application.take(ends, host, &packet);
                 false
             });
             self.act(id);
         }
-        true
+        None
     }
 
     /// The host's own addresses may be others now.

@@ -325,9 +325,7 @@ impl World {
         if self.own_address(id).is_some_and(|own| IpAddr::V4(own) == packet.destination.ip()) {
             self.capture_virtual(id, false, &packet);
         }
-        if self.deliver_to_flow(id, &packet) {
-            return;
-        }
+        let Some(packet) = self.deliver_to_flow(id, packet) else { return };
         let named = talk::parse(&packet);
         let known = named.and_then(|(talk, number)| Some((self.talks.get_mut(talk.0)?, number)));
         let known = known.filter(|(talk, number)| *number < talk.packets.len());
