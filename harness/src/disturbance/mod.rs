@@ -1,9 +1,10 @@
 //! Whether the machine disturbed a run. PURE but for [`watch`]: what was sampled in, stretches of disturbance out.
 //!
 //! While a run lasts the machine is [watched](watch): how busy its processors are, how much of them the hypervisor took away, how long
-//! programs waited for memory; and the links in user space tell how late they were. Where any of it went beyond its [`Bounds`], what was
+//! programs waited for memory, and whether they [stood still](pulse); and the links in user space tell how late they were. Where any of it went beyond its [`Bounds`], what was
 //! measured in that time is not to be relied on: an expectation that fails on it alone is inconclusive ([`crate::judge::excuse`]).
 
+pub mod pulse;
 pub mod watch;
 
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Bounds {
     pub memory: f64,
     /// How late a link in user space may deliver more than a twentieth of its frames.
     pub late: Duration,
+    /// How long a processor may stand still.
+    pub still: Duration,
 }
 
 impl Default for Bounds {
@@ -36,6 +39,7 @@ impl Default for Bounds {
             busy: 0.95,
             memory: 0.1,
             late: Duration::from_millis(1),
+            still: Duration::from_millis(20),
         }
     }
 }
@@ -67,6 +71,8 @@ pub enum Cause {
     Memory,
     /// A link in user space delivered late.
     Late,
+    /// A processor ran nothing at all: the hypervisor halted it, or its kernel was held up.
+    Still,
 }
 
 impl Cause {
@@ -76,6 +82,7 @@ impl Cause {
             Self::Busy => "all processors were busy",
             Self::Memory => "programs waited for memory",
             Self::Late => "the links in user space were late",
+            Self::Still => "a processor stood still",
         }
     }
 }
@@ -89,7 +96,7 @@ pub struct Disturbance {
     pub from: u64,
     /// Until when.
     pub to: u64,
-    /// The worst of it: a share, or with `late` seconds.
+    /// The worst of it: a share, or with `late` and `still` seconds.
     pub worst: f64,
     /// What it went beyond, the same.
     pub bound: f64,
@@ -150,13 +157,13 @@ pub fn late(links: &Report, bounds: &Bounds) -> Vec<Disturbance> {
 /// In words, what disturbed the time between `from` and `to`: a line for each cause. `start` is the zero of the times that are told.
 pub fn reasons(all: &[Disturbance], from: u64, to: u64, start: u64) -> Vec<String> {
     let mut out = Vec::new();
-    for cause in [Cause::Steal, Cause::Busy, Cause::Memory, Cause::Late] {
+    for cause in [Cause::Steal, Cause::Busy, Cause::Memory, Cause::Late, Cause::Still] {
         let within = |it: &&Disturbance| it.cause == cause && it.from < to && it.to > from;
         let its: Vec<&Disturbance> = all.iter().filter(within).collect();
         let Some(first) = its.first() else { continue };
         let worst = its.iter().map(|it| it.worst).fold(0.0, f64::max);
         let shown = |value: f64| match cause {
-            Cause::Late => format!("{:.2} ms", value * 1e3),
+            Cause::Late | Cause::Still => format!("{:.2} ms", value * 1e3),
             _ => format!("{:.0} %", value * 100.0),
         };
         let seconds = |t: u64| (t as f64 - start as f64) / 1e9;

@@ -19,7 +19,9 @@ use super::{Job, limit};
 use crate::capture::Point;
 use crate::capture::point::Framing;
 use crate::daemons::{self, Daemons, Started, Usage, control};
-use crate::disturbance::{self, watch::Watch};
+use crate::disturbance;
+use crate::disturbance::pulse::Pulse;
+use crate::disturbance::watch::Watch;
 use crate::exit::{Exit, Failure};
 use crate::flow::process::Process;
 use crate::flow::shared::Shared;
@@ -89,6 +91,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let mut interrupted = Interrupts::listen()?;
     let bounds = &job.scenario.disturbance;
     let watch = Watch::start(bounds.window).map_err(Failure::during("the machine cannot be watched"))?;
+    let pulse = Pulse::start(bounds.still).map_err(Failure::during("the processors cannot be watched"))?;
     let mut lab = Lab::new(job, true)?;
     let mut record = Record { origin: job.started, ..Record::default() };
 
@@ -123,6 +126,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     record.end = clock::now().as_nanos();
     let carries = job.scenario.is_shaped().then_some(record.start);
     record.disturbances = disturbance::find(&watch.end(), bounds, carries);
+    record.disturbances.extend(pulse.end());
     for (node, (pid, at_end)) in lab.daemons.used() {
         // One that was started again has begun anew.
         if let Some((_, at_start)) = used.get(&node).filter(|(before, _)| *before == pid) {

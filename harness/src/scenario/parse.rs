@@ -129,6 +129,7 @@ fn disturbance(top: &Table<'_, '_>) -> Bounds {
         busy: share("busy", own.busy),
         memory: share("memory", own.memory),
         late: table.duration("late").unwrap_or(own.late),
+        still: table.duration("still").unwrap_or(own.still),
     };
     table.finish();
     bounds

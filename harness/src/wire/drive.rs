@@ -15,9 +15,9 @@ use ntm_sim::impair::{Impairment, Line, Reason, Verdict};
 
 use super::frame;
 use super::report::{Achieved, LinkReport, Report};
-use super::socket::{self, BATCH, End, Read, Slots};
+use super::socket::{BATCH, End, Read, Slots};
 use super::transit::{Doze, Dozer, Frame, Transit};
-use crate::clock;
+use crate::{clock, priority};
 
 /// What the thread is told.
 pub(super) enum Command {
@@ -87,7 +87,7 @@ impl Driver {
             set: None,
             commands,
             wake,
-            is_realtime: socket::go_first(),
+            is_realtime: priority::go_first(),
         })
     }
 

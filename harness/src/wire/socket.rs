@@ -174,12 +174,3 @@ fn packet_option<T: Copy>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Res
     };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
-
-/// Lets this thread run before all ordinary ones, where the machine allows it; its children are ordinary again.
-pub(super) fn go_first() -> bool {
-    let priority = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the structure lives over the call; zero means the calling thread.
-    unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const priority) == 0
-    }
-}

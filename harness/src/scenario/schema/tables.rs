@@ -131,6 +131,12 @@ pub static DISTURBANCE: Section = section(
             "`\"1ms\"`",
             "a link in user space may deliver a twentieth of its frames later than this, and no more",
         ),
+        key(
+            &["still"],
+            Time,
+            "`\"20ms\"`",
+            "a processor may stand still for so long: halted by the hypervisor, or held up in the kernel, which need not show as `steal`; felt where threads may run as SCHED_FIFO",
+        ),
     ],
 );
 
