@@ -4,12 +4,13 @@
 //! `cargo bench -p ntm-protocol --bench relay_table`. With a million entries the tables leave the caches, and nothing else changes.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ntm_protocol::addr::PathId;
 use ntm_protocol::data::{DataUpdate, Inbound, Verdict};
-use ntm_protocol::expiry::Idle;
+use ntm_protocol::expiry::{Idle, Place};
 use ntm_protocol::time::{Duration, Instant};
 
 fn main() {
@@ -18,7 +19,9 @@ fn main() {
 
 const ENTRIES: [u64; 3] = [1, 1000, 1_000_000];
 /// Operations of one sample, each on an entry that has nothing to do with the one before.
-const STEPS: u64 = 1000;
+const STEPS: u64 = 1024;
+/// Datagrams that the data thread judges together.
+const BATCH: usize = 32;
 
 /// The `n`th Path ID: as random as those of a DC.
 fn path(n: u64) -> PathId {
@@ -50,15 +53,35 @@ fn table(entries: u64) -> Inbound {
     table
 }
 
-fn index(entries: u64) -> Idle<PathId> {
+fn index(entries: u64) -> (Idle<PathId>, Vec<Place>) {
     let mut index = Idle::new(Duration::from_secs(300));
-    (0..entries).for_each(|n| index.used(path(n), Instant::from_nanos(n)));
-    index
+    let places = (0..entries).map(|n| index.begin(path(n), Instant::from_nanos(n))).collect();
+    (index, places)
 }
 
-/// Where a data packet goes.
+/// Where the data packets of a batch go, each of another path, as a relay's data thread asks it.
 #[divan::bench(args = ENTRIES)]
 fn look_up(bencher: Bencher, entries: u64) {
+    let mut table = table(entries);
+    let places: Vec<Range<usize>> = (0..BATCH).map(|n| n * 248..(n + 1) * 248).collect();
+    let mut buffer = vec![0; BATCH * 248];
+    places.iter().for_each(|place| buffer[place.start..place.start + 2].copy_from_slice(&[1, 0x30]));
+    let (mut n, mut verdicts) = (0, Vec::new());
+    bencher.counter(ItemsCount::new(STEPS)).bench_local(|| {
+        for _ in 0..STEPS / BATCH as u64 {
+            for place in &places {
+                n += 1;
+                buffer[place.start + 16..place.start + 32].copy_from_slice(&path(mixed(n) % entries).0);
+            }
+            table.judge_all(black_box(&mut buffer), &places, &mut verdicts);
+            assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Forward(_))));
+        }
+    });
+}
+
+/// Where a data packet goes that came alone.
+#[divan::bench(args = ENTRIES)]
+fn look_up_alone(bencher: Bencher, entries: u64) {
     let mut table = table(entries);
     let mut datagram = [0; 248];
     datagram[..2].copy_from_slice(&[1, 0x30]);
@@ -75,13 +98,13 @@ fn look_up(bencher: Bencher, entries: u64) {
 /// An entry is used: it ends later, and what is due is asked for.
 #[divan::bench(args = ENTRIES)]
 fn renew(bencher: Bencher, entries: u64) {
-    let mut index = index(entries);
+    let (mut index, places) = index(entries);
     let mut n = entries;
     bencher.counter(ItemsCount::new(STEPS)).bench_local(|| {
         for _ in 0..STEPS {
             n += 1;
             let now = Instant::from_nanos(n);
-            index.used(black_box(path(mixed(n) % entries)), now);
+            index.used(black_box(places[(mixed(n) % entries) as usize]), now);
             assert_eq!(index.due(now), None);
         }
     });
@@ -90,15 +113,16 @@ fn renew(bencher: Bencher, entries: u64) {
 /// An entry ends, and another is made, in both tables.
 #[divan::bench(args = ENTRIES)]
 fn replace(bencher: Bencher, entries: u64) {
-    let (mut table, mut index) = (table(entries), index(entries));
+    let (mut table, (mut index, mut places)) = (table(entries), index(entries));
     let mut n = entries;
     bencher.counter(ItemsCount::new(STEPS)).bench_local(|| {
         for _ in 0..STEPS {
             let (old, new) = (path(n - entries), path(n));
+            let place = &mut places[(n % entries) as usize];
             n += 1;
-            index.clear(old);
+            index.clear(*place);
             table.apply(&DataUpdate::Forget { path: old });
-            index.used(new, Instant::from_nanos(n));
+            *place = index.begin(new, Instant::from_nanos(n));
             table.apply(&switch(new));
         }
     });

@@ -17,7 +17,8 @@ use foldhash::fast::FixedState;
 
 use crate::addr::PathId;
 use crate::crypto::{DataKeys, OPENED_AT_ONCE, ReplayWindow, inner_at, open_all};
-use crate::wire::{HEADER_LEN, Header, Kind, Reason, Refusal, Role};
+use crate::slots::{Keyed, Slots};
+use crate::wire::{HEADER_LEN, Header, ID_AT, Kind, Reason, Refusal, Role};
 
 /// The addresses of an inner packet, which select a path: at a terminal (VIP_MN, VIP_CN); at an RS-N, for packets from a
 /// general node, (VIP_GN, VIP_MN), so that one MN can talk to two GNs (TA-a).
@@ -378,19 +379,64 @@ struct Opening {
     window: ReplayWindow,
 }
 
-enum Inlet {
-    /// The path ends here. The last three epochs are kept: packets of an old one may be under way while both ends, having moved at
-    /// once, each had the path directed anew.
-    Open {
-        flow: Flow,
-        epochs: Vec<Opening>,
-        usage: Option<Usage>,
-        /// Whether its packets are for a node that has only IPv6.
-        translated: bool,
-    },
-    Switch {
-        ends: [Option<SocketAddr>; 2],
-    },
+/// What becomes of a path's datagrams. A relay has a million of these, and reads one for every datagram: it is a line of memory, and what is
+/// longer stands elsewhere.
+#[repr(align(64))]
+struct Inlet {
+    path: PathId,
+    does: Does,
+}
+
+enum Does {
+    Open(Box<Open>),
+    Switch([Option<End>; 2]),
+}
+
+const _: () = assert!(size_of::<Option<Inlet>>() == 64);
+
+impl Keyed for Inlet {
+    type Key = PathId;
+
+    fn key(&self) -> PathId {
+        self.path
+    }
+}
+
+/// The path ends here. The last three epochs are kept: packets of an old one may be under way while both ends, having moved at
+/// once, each had the path directed anew.
+struct Open {
+    flow: Flow,
+    epochs: Vec<Opening>,
+    usage: Option<Usage>,
+    /// Whether its packets are for a node that has only IPv6.
+    translated: bool,
+}
+
+/// An end's address and port, without what messages never carry: an IPv6 address's scope and flow label.
+#[derive(Clone, Copy)]
+struct End {
+    /// An IPv4 address as one of IPv6 (RFC 4291, section 2.5.5.2).
+    address: [u8; 16],
+    port: u16,
+    is_v4: bool,
+}
+
+impl From<SocketAddr> for End {
+    fn from(end: SocketAddr) -> Self {
+        let address = match end.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self { address: address.octets(), port: end.port(), is_v4: end.is_ipv4() }
+    }
+}
+
+impl From<End> for SocketAddr {
+    fn from(End { address, port, is_v4 }: End) -> Self {
+        let [.., a, b, c, d] = address;
+        let ip = if is_v4 { [a, b, c, d].into() } else { address.into() };
+        SocketAddr::new(ip, port)
+    }
 }
 
 const EPOCHS_KEPT: usize = 3;
@@ -398,7 +444,7 @@ const EPOCHS_KEPT: usize = 3;
 /// The table for datagrams from the network.
 #[derive(Default)]
 pub struct Inbound {
-    paths: HashMap<PathId, Inlet, FixedState>,
+    paths: Slots<Inlet>,
     /// The datagrams of a batch that are to be opened.
     sealed: Vec<Candidate>,
 }
@@ -438,37 +484,32 @@ impl Inbound {
         match update {
             DataUpdate::Receive { flow, keys } => {
                 let opening = Opening { keys: Arc::clone(keys), window: ReplayWindow::default() };
-                match self.paths.get_mut(&keys.path()) {
-                    Some(Inlet::Open { flow: known, epochs, .. }) if known == flow => {
+                match self.open_mut(keys.path()) {
+                    Some(Open { flow: known, epochs, .. }) if known == flow => {
                         epochs.retain(|old| old.keys.epoch() != keys.epoch());
                         epochs.truncate(EPOCHS_KEPT - 1);
                         epochs.insert(0, opening);
                     }
                     _ => {
-                        self.paths.insert(
-                            keys.path(),
-                            Inlet::Open {
-                                flow: *flow,
-                                epochs: vec![opening],
-                                usage: None,
-                                translated: false,
-                            },
-                        );
+                        let epochs = vec![opening];
+                        let open = Open { flow: *flow, epochs, usage: None, translated: false };
+                        self.paths.insert(Inlet { path: keys.path(), does: Does::Open(Box::new(open)) });
                     }
                 }
             }
             DataUpdate::Watch { path, received, .. } => {
-                if let Some(Inlet::Open { usage, .. }) = self.paths.get_mut(path) {
-                    *usage = Some(received.clone());
+                if let Some(open) = self.open_mut(*path) {
+                    open.usage = Some(received.clone());
                 }
             }
             DataUpdate::Translate { path } => {
-                if let Some(Inlet::Open { translated, .. }) = self.paths.get_mut(path) {
-                    *translated = true;
+                if let Some(open) = self.open_mut(*path) {
+                    open.translated = true;
                 }
             }
             DataUpdate::Switch { path, ends } => {
-                self.paths.insert(*path, Inlet::Switch { ends: *ends });
+                let ends = ends.map(|end| end.map(End::from));
+                self.paths.insert(Inlet { path: *path, does: Does::Switch(ends) });
             }
             DataUpdate::Forget { path } => {
                 self.paths.remove(path);
@@ -480,6 +521,25 @@ impl Inbound {
             | DataUpdate::Lose { .. }
             | DataUpdate::Pause
             | DataUpdate::Resume => {}
+        }
+    }
+
+    fn open_mut(&mut self, path: PathId) -> Option<&mut Open> {
+        match &mut self.paths.get_mut(&path)?.does {
+            Does::Open(open) => Some(open),
+            Does::Switch(_) => None,
+        }
+    }
+
+    /// Has the entries of these datagrams brought near: a relay of a million paths then waits for memory once, and not for each.
+    fn ask_for(&self, buffer: &[u8], places: &[Range<usize>]) {
+        let mut last = None;
+        for place in places {
+            let id = buffer[place.clone()].get(ID_AT).and_then(|id| id.first_chunk());
+            if let Some(id) = id.filter(|id| last != Some(*id)) {
+                self.paths.ask_for(&PathId(*id));
+                last = Some(id);
+            }
         }
     }
 
@@ -497,6 +557,9 @@ impl Inbound {
     /// Judges the datagrams at `places` of `buffer` as [`judge`](Self::judge) does, in their order; `verdicts` are theirs.
     pub fn judge_all(&mut self, buffer: &mut [u8], places: &[Range<usize>], verdicts: &mut Vec<Verdict>) {
         verdicts.clear();
+        if self.paths.is_far() {
+            self.ask_for(buffer, places);
+        }
         let mut sealed = std::mem::take(&mut self.sealed);
         for (index, place) in places.iter().enumerate() {
             match self.look(&buffer[place.clone()]) {
@@ -526,17 +589,17 @@ impl Inbound {
             return Look::Decided(Verdict::Control);
         }
         let refused = |field, reason| Look::Decided(Verdict::Refused(Refusal::new(field, reason)));
-        match self.paths.get(&PathId(header.id)) {
+        match self.paths.get(&PathId(header.id)).map(|inlet| &inlet.does) {
             None => refused("path id", Reason::Stranger),
-            Some(Inlet::Switch { ends }) => {
+            Some(Does::Switch(ends)) => {
                 let to = if header.flags.responder { Role::Initiator } else { Role::Responder };
                 match ends[to.index()] {
-                    Some(remote) => Look::Decided(Verdict::Forward(remote)),
+                    Some(remote) => Look::Decided(Verdict::Forward(remote.into())),
                     None => refused("path id", Reason::Unexpected),
                 }
             }
-            Some(Inlet::Open { epochs, .. }) => {
-                let Some(opening) = epochs.iter().find(|o| o.keys.epoch() == header.epoch) else {
+            Some(Does::Open(open)) => {
+                let Some(opening) = open.epochs.iter().find(|o| o.keys.epoch() == header.epoch) else {
                     return refused("epoch", Reason::Unknown(header.epoch.into()));
                 };
                 if !opening.window.check(header.sequence) {
@@ -553,8 +616,7 @@ impl Inbound {
     /// Judges a datagram that was looked at, and opened if `opened`. Others may have been taken since: its number is judged again.
     fn take(&mut self, header: &Header, opened: bool, datagram: &[u8]) -> Verdict {
         let refused = |field, reason| Verdict::Refused(Refusal::new(field, reason));
-        let Some(Inlet::Open { flow, epochs, usage, translated }) = self.paths.get_mut(&PathId(header.id))
-        else {
+        let Some(Open { flow, epochs, usage, translated }) = self.open_mut(PathId(header.id)) else {
             return refused("path id", Reason::Stranger);
         };
         let Some(opening) = epochs.iter_mut().find(|o| o.keys.epoch() == header.epoch) else {
@@ -636,8 +698,19 @@ mod tests {
     /// A batch gets the verdicts that its datagrams get one by one: good ones of two paths, a copy, a changed one, strangers, other messages.
     #[test]
     fn a_batch_is_judged_as_its_datagrams_are_alone() {
+        // In a small table, and in one whose entries are asked for beforehand.
+        [0, 5000].into_iter().for_each(a_batch_beside);
+    }
+
+    fn a_batch_beside(others: u32) {
         let (mut out, mut inb) = ends(0);
         let (_, mut alone) = ends(0);
+        for n in 0..others {
+            let mut id = [3; 16];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            inb.apply(&DataUpdate::Switch { path: PathId(id), ends: [None, None] });
+        }
+        assert_eq!(inb.paths.is_far(), others > 0);
         let other = PathId([2; 16]);
         let switch = DataUpdate::Switch { path: other, ends: [None, Some("192.0.2.2:2".parse().unwrap())] };
         inb.apply(&switch);
@@ -738,6 +811,15 @@ mod tests {
         assert_eq!(datagram, copy);
         relay.apply(&DataUpdate::Forget { path: PATH });
         assert_eq!(relay.judge(&mut datagram), Verdict::Refused(Refusal::new("path id", Reason::Stranger)));
+    }
+
+    /// A tunnel's end is the address that it was given, of either family (T3.1-d).
+    #[test]
+    fn ends_are_kept_as_they_are() {
+        for end in ["192.0.2.1:1", "0.0.0.0:0", "[2001:db8::1]:65535", "[::ffff:192.0.2.1]:7", "[::]:9"] {
+            let end: SocketAddr = end.parse().unwrap();
+            assert_eq!(SocketAddr::from(End::from(end)), end);
+        }
     }
 
     /// Two ends that called each other at once have two paths: each keeps its own keys and address, the one named last is used.

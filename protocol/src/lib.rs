@@ -41,6 +41,7 @@ pub mod observe;
 pub mod registration;
 pub mod relay;
 pub mod session;
+mod slots;
 pub mod terminal;
 pub mod time;
 pub mod wire;

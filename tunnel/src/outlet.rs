@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use ntm_protocol::data::Way;
+use ntm_protocol::wire::ID_AT;
 
 use crate::counters::Counters;
 use crate::interfaces::Interfaces;
@@ -15,9 +16,6 @@ use crate::wake::{Waited, Waiter};
 /// Batches that are sent without trains after the kernel refused one. Whether it takes trains depends on the route, and routes change
 /// with a handover: so it is asked again, at the price of one call in so many.
 const PLAIN_BATCHES: u32 = 1024;
-
-/// Where the Path ID stands in an NTM header. What stands there in other datagrams parts trains just as well.
-const PATH_ID: Range<usize> = 16..32;
 
 /// Sends the datagrams of one batch.
 #[derive(Debug)]
@@ -44,7 +42,8 @@ impl Outlet {
     /// Adds the datagram at `place` of `buffer`.
     pub(crate) fn push(&mut self, buffer: &[u8], place: Range<usize>, way: Way) {
         let mut path = [0; 16];
-        if let Some(id) = buffer[place.clone()].get(PATH_ID) {
+        // What stands there in other datagrams parts trains just as well.
+        if let Some(id) = buffer[place.clone()].get(ID_AT) {
             path.copy_from_slice(id);
         }
         self.trains.push(place, way, path);

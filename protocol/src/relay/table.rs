@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::addr::{NodeId, PathId, Vip};
 use crate::crypto::{DataKeys, Entropy, Purpose, SharedKey, Suite};
 use crate::data::{DataUpdate, Flow, first_sequence};
-use crate::expiry::Idle;
+use crate::expiry::{Idle, Place};
 use crate::observe::{TableChange, What};
 use crate::session::{Mail, TunnelSession};
 use crate::time::{Duration, Instant};
@@ -89,6 +89,8 @@ struct Entry {
     sides: Vec<Side>,
     made: Instant,
     used: Instant,
+    /// Where its end stands.
+    end: Place,
 }
 
 impl Entry {
@@ -207,6 +209,7 @@ impl RelayTable {
             sides: (0..sides).map(|_| Side::new(now)).collect(),
             made: now,
             used: now,
+            end: self.expiry.begin(path, now),
         });
         if new || entry.request != request || entry.coordinator != coordinator {
             (entry.request, entry.coordinator) = (request, coordinator);
@@ -217,7 +220,9 @@ impl RelayTable {
             }
         }
         entry.used = now;
-        self.expiry.used(path, now);
+        if !new {
+            self.expiry.used(entry.end, now);
+        }
         Ok(Taken { new, replaced })
     }
 
@@ -300,7 +305,7 @@ impl RelayTable {
             mail.journal.note(now, What::RelayTable { path, change, mode });
         }
         entry.used = now;
-        self.expiry.used(path, now);
+        self.expiry.used(entry.end, now);
         let updates = entry.updates(path, header.epoch, from, fresh_key, moved, &mut mail.rng);
         if let Some(request) = request {
             entry.respond(end, request, header.epoch, from, now, mail);
@@ -310,7 +315,7 @@ impl RelayTable {
 
     fn remove(&mut self, path: PathId) -> Option<Ended> {
         let entry = self.entries.remove(&path)?;
-        self.expiry.clear(path);
+        self.expiry.clear(entry.end);
         if let Peers::Translate { terminal, general, .. } = entry.peers
             && self.general.get(&(terminal, general)) == Some(&path)
         {

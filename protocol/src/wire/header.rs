@@ -11,12 +11,16 @@
 //! | 8 | 8 | sequence number, per key and direction, never reused |
 //! | 16 | 16 | Path ID (data, tunnel and path messages) or the sender's Node ID (the rest) |
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Reason, Refusal};
 
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 32;
+/// Where in the header the ID stands: the Path ID of a data packet.
+pub const ID_AT: Range<usize> = 16..32;
 /// Bytes of a MAC: HMAC-SHA-256 cut to 16.
 pub const MAC_LEN: usize = 16;
 /// The version of this wire format.
@@ -154,7 +158,7 @@ impl Header {
         let mut sequence = [0; 8];
         sequence.copy_from_slice(&bytes[8..16]);
         let mut id = [0; 16];
-        id.copy_from_slice(&bytes[16..32]);
+        id.copy_from_slice(&bytes[ID_AT]);
         Ok(Self {
             kind,
             flags,
@@ -175,7 +179,7 @@ impl Header {
         bytes[3] = self.suite & 0x0f | self.epoch << 4;
         bytes[4..6].copy_from_slice(&self.length.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.sequence.to_be_bytes());
-        bytes[16..].copy_from_slice(&self.id);
+        bytes[ID_AT].copy_from_slice(&self.id);
         bytes
     }
 }

@@ -12,7 +12,7 @@ mod refusal;
 mod shown;
 
 pub use codec::{Codec, List, Reader, Writer};
-pub use header::{Flags, HEADER_LEN, Header, Kind, MAC_LEN, VERSION};
+pub use header::{Flags, HEADER_LEN, Header, ID_AT, Kind, MAC_LEN, VERSION};
 pub use message::*;
 pub use refusal::{Reason, Refusal};
 pub use shown::{Fields, Show, Shown};
