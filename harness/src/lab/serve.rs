@@ -166,7 +166,7 @@ async fn lab(setup: Setup<'_>) -> Result<Exit, Failure> {
 async fn set_up(job: &Job, session: &mut Session<'_>) -> Result<(World, Prepared), Failure> {
     // Any link may be changed by hand.
     let links = job.scenario.links.keys().cloned().collect();
-    let world = World::build(&job.plan, job.scenario.seed, links).await?;
+    let world = World::build(&job.plan, &job.scenario, links).await?;
     let progress = Progress::new(job.started, job.quiet);
     progress.say("the world is built");
     let flows = session.set_up(&world, &mut Record::default()).await?;

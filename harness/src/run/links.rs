@@ -39,7 +39,10 @@ pub(super) fn quantities(job: &Job, record: &Record) -> Quantities {
 
 fn unseen() -> Quantities {
     let names: Vec<&str> = catalogue::LINK.iter().map(|(name, ..)| *name).collect();
-    unmeasured(&names, "this link was not made by a line in user space, which alone is measured")
+    unmeasured(
+        &names,
+        "the kernel's netem made this link, which nothing measures: with `netem = false` a line in user space makes it, and is measured",
+    )
 }
 
 /// The quantities of one direction.

@@ -96,7 +96,7 @@ async fn session(job: &Job) -> Result<Exit, Failure> {
     let mut record = Record { origin: job.started, ..Record::default() };
 
     let mut world = tokio::select! {
-        world = World::build(&job.plan, job.scenario.seed, impaired_later(&job.scenario)) => world?,
+        world = World::build(&job.plan, &job.scenario, impaired_later(&job.scenario)) => world?,
         () = interrupted.next() => {
             // There was no world yet in which anything could be measured.
             progress.end();

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub disturbance: Bounds,
     /// Whether packets are recorded.
     pub captures: bool,
+    /// Whether the kernel's netem makes delays, where there is one.
+    pub netem: bool,
     /// The capture points that are kept; all where empty.
     pub points: Vec<Spanned<String>>,
     /// The run ends with exit code 124 if it takes longer than this.

@@ -75,6 +75,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         seed: top.integer("seed", 0, u64::MAX).unwrap_or(0),
         disturbance: disturbance(&top),
         captures: top.flag("captures").unwrap_or(true),
+        netem: top.flag("netem").unwrap_or(true),
         points: top.texts("points"),
         timeout: top.duration("timeout"),
         internet,

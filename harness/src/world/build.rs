@@ -83,16 +83,16 @@ const SECOND: u32 = 1024;
 
 impl World {
     /// Builds `plan`. Needs a tokio runtime of one thread. Its links do nothing to packets until [`shape_all`](Self::shape_all). Those
-    /// named in `later` may get delay, jitter or loss at any time; `seed` decides what a link does to each packet.
-    pub async fn build(plan: &Plan, seed: u64, later: BTreeSet<String>) -> Result<Self, Failure> {
+    /// named in `later` may get delay, jitter or loss at any time.
+    pub async fn build(plan: &Plan, scenario: &Scenario, later: BTreeSet<String>) -> Result<Self, Failure> {
         let (core, wire, spaces) = spaces(plan)?;
-        let impairment = Impairment::detect(&wire).await?;
+        let impairment = Impairment::choose(scenario.netem, &wire).await?;
         let lines = match impairment {
             Impairment::Netem => None,
             Impairment::Line => {
                 wire.sysctl(WITHOUT_IPV6)?;
                 wire.sysctl(COMMON)?;
-                Some(Lines::new(wire, seed)?)
+                Some(Lines::new(wire, scenario.seed)?)
             }
         };
         let mut nets = BTreeMap::new();
@@ -356,7 +356,7 @@ impl World {
         Ok(())
     }
 
-    /// What the links achieved that this kernel has no netem for; `None` if there are none.
+    /// What the links in user space achieved; `None` if there are none.
     pub fn achieved(&self) -> Option<Report> {
         self.lines.as_ref()?.report()
     }

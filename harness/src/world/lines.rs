@@ -1,4 +1,4 @@
-//! The links of a world that pass through a line in user space ([`crate::wire`]), because this kernel has no netem.
+//! The links of a world that pass through a line in user space ([`crate::wire`]), because this kernel has no netem or the scenario wants none.
 
 use std::collections::BTreeMap;
 

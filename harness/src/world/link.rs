@@ -16,13 +16,16 @@ use crate::scenario::model::Shape;
 pub enum Impairment {
     /// By the kernel's netem.
     Netem,
-    /// By a line in user space ([`crate::wire`]): the kernel has no netem.
+    /// By a line in user space ([`crate::wire`]): the kernel has no netem, or the scenario wants none.
     Line,
 }
 
 impl Impairment {
-    /// What this kernel can do, by trying it on the loopback of `scratch`, which nobody else uses.
-    pub async fn detect(scratch: &Space) -> Result<Self, Failure> {
+    /// What this kernel can do, by trying it on the loopback of `scratch`, which nobody else uses. Without `netem` that is not asked.
+    pub async fn choose(netem: bool, scratch: &Space) -> Result<Self, Failure> {
+        if !netem {
+            return Ok(Self::Line);
+        }
         let words = ["qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"];
         let output = scratch.output(Space::command("tc").args(words)).await;
         Ok(match output {

@@ -54,7 +54,7 @@ pub static FILE: Section = section(
             &["seed"],
             Integer(0, u64::MAX),
             "`0`",
-            "seeds the bytes of HTTP pages, and the links that are delayed in user space because the kernel has no netem; rounds add one each",
+            "seeds the bytes of HTTP pages, and the links that are delayed in user space; rounds add one each",
         ),
         key(
             &["timeout"],
@@ -67,6 +67,12 @@ pub static FILE: Section = section(
             Texts,
             "all",
             "the capture points that `run.pcapng` holds, `NODE.INTERFACE`: a node's real interface or `ntm0`, a router's `wan0`. What is measured does not depend on it",
+        ),
+        key(
+            &["netem"],
+            Flag,
+            "`true`",
+            "whether the kernel's netem makes delay, jitter and loss where it can; if `false`, the line in user space makes them on every kernel, and what it achieved is measured (`link.NAME.…`)",
         ),
         key(
             &["captures"],
