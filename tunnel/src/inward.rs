@@ -71,7 +71,16 @@ impl<I: Ingress> Inward<I> {
 
     /// Runs until the end is told.
     pub(crate) fn run(mut self) -> Result<(), Failed> {
+        let mut is_empty = false;
         loop {
+            if is_empty {
+                match self.waiter.readable(&self.udp) {
+                    Ok(Waited::Again) => {}
+                    Ok(Waited::Stopped) => return Ok(()),
+                    Err(source) => return Err(Failed { what: "waiting for datagrams", source }),
+                }
+            }
+            is_empty = false;
             match self.receiver.receive(&self.udp) {
                 Ok(received) => {
                     let counters = &self.notify.counters;
@@ -84,14 +93,10 @@ impl<I: Ingress> Inward<I> {
                     if received.is_full && self.waiter.is_stopped() {
                         return Ok(());
                     }
+                    // A call that brought less than it has room for found no more: another would be in vain.
+                    is_empty = !received.is_full;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.waiter.readable(&self.udp) {
-                        Ok(Waited::Again) => {}
-                        Ok(Waited::Stopped) => return Ok(()),
-                        Err(source) => return Err(Failed { what: "waiting for datagrams", source }),
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_empty = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_of_the_network(&error) => self.notify.counters.network_errors.add(1),
                 Err(source) => return Err(Failed { what: "receiving datagrams", source }),

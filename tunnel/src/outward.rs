@@ -88,7 +88,7 @@ impl<E: Egress> Outward<E> {
             if self.is_stopped_while_paused()? {
                 return Ok(());
             }
-            let mut reads = 0;
+            let (mut reads, mut is_empty) = (0, false);
             while reads < BATCH_READS && self.sealer.used < BATCH_BYTES && !self.sealer.table.is_paused() {
                 match self.tun.read(&mut read) {
                     Ok(len) => {
@@ -97,7 +97,10 @@ impl<E: Egress> Outward<E> {
                         reads += 1;
                         self.packet(&mut read[..len], &mut scratch);
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        is_empty = true;
+                        break;
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(source) => return Err(Failed { what: "reading the TUN", source }),
                 }
@@ -109,6 +112,8 @@ impl<E: Egress> Outward<E> {
                 if reads == BATCH_READS && self.waiter.is_stopped() {
                     return Ok(());
                 }
+            }
+            if reads > 0 && !is_empty {
                 continue;
             }
             match self.waiter.readable(&self.tun) {

@@ -49,8 +49,8 @@ pub enum Way {
 const WAYS: &[(Way, &str)] = &[(Way::Direct, "direct"), (Way::RsS, "rs-s"), (Way::RsN, "rs-n")];
 /// The suite that is tried with a spin as well: the thesis's.
 const SPINNING: &str = "aes-128-cbc";
-/// How long a thread spins then.
-const SPIN: &str = "60us";
+/// How long a thread spins then: longer than a round trip without it, so that none blocks while an answer is under way.
+const SPIN: &str = "300us";
 
 impl Configuration {
     /// All: the kernel, every suite by every way, the peers.

@@ -5,6 +5,7 @@
 //! [`probes`], [`exec`]. What only packets can tell is added afterwards by
 //! [`measure`](crate::measure).
 
+pub mod apart;
 pub mod datagrams;
 pub mod dns;
 pub mod exec;

@@ -1,17 +1,16 @@
 //! Small messages over one TCP connection, one at a time: how long an exchange takes between two programs that wait for each other.
 //!
-//! Both ends block in the kernel, as programs do, each in a thread of its own, and where there are several processors on one of its own: so it
-//! would be on two hosts. On one processor the kernel hands over without waking anybody, and would seem four times as fast.
+//! Both ends block in the kernel, as programs do, each in a thread of its own; and their nodes are kept [`apart`](super::apart), as two hosts are. On one processor the kernel
+//! hands over without waking anybody, and would seem four times as fast.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
+use super::apart::{Apart, Side, settle};
 use super::datagrams::resolve;
 use super::worker::Worker;
 use super::{Place, Quantities, is_virtual, unmeasured};
@@ -65,29 +64,6 @@ impl Server {
             }
         })?;
         Ok(Self { _worker })
-    }
-}
-
-/// Which end a thread is.
-#[derive(Clone, Copy)]
-enum Side {
-    Client,
-    Server,
-}
-
-/// Puts this thread on a processor where the other end's is not: the first of those that this process may use, or the last.
-fn settle(side: Side) {
-    let own = Pid::from_raw(0);
-    let Ok(allowed) = sched_getaffinity(own) else { return };
-    let mut usable = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true));
-    let chosen = match side {
-        Side::Client => usable.next(),
-        Side::Server => usable.next_back(),
-    };
-    let mut only = CpuSet::new();
-    // Where it cannot be, it is measured wherever the kernel puts it.
-    if let Some(true) = chosen.map(|cpu| only.set(cpu).is_ok()) {
-        let _ = sched_setaffinity(own, &only);
     }
 }
 
@@ -151,6 +127,8 @@ pub async fn run(
         return Ok(unmeasured(NAMES, &format!("{to} has no address")));
     };
     let peer = SocketAddr::new(address, place.port);
+    let _client = Apart::keep(&place.from, Side::Client);
+    let _server = place.to.as_ref().map(|space| Apart::keep(space, Side::Server));
     let (space, limit) = (place.from.clone(), place.limit);
     let (worker, told): (_, oneshot::Receiver<Result<_, Failure>>) = Worker::start("ping", move |stop| {
         settle(Side::Client);
@@ -226,23 +204,6 @@ mod tests {
         is("rtt_p99_ms", Value::Number(100.0));
         is("rtt_max_ms", Value::Number(101.0));
         is("virtual", Value::Truth(true));
-    }
-
-    #[test]
-    fn both_ends_have_a_processor_each_where_there_are_two() {
-        let settled = |side| {
-            let own = || sched_getaffinity(Pid::from_raw(0)).unwrap();
-            let work = move || {
-                settle(side);
-                let set = own();
-                (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).collect::<Vec<_>>()
-            };
-            std::thread::spawn(work).join().unwrap()
-        };
-        let (client, server) = (settled(Side::Client), settled(Side::Server));
-        assert_eq!((client.len(), server.len()), (1, 1));
-        let several = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-        assert_eq!(client != server, several);
     }
 
     #[test]
