@@ -53,7 +53,8 @@ fn memory_mb() -> Option<u64> {
     Some(kib * 1024 / 1_000_000)
 }
 
-/// The commit that the project's folder is at, and whether it was changed since; nothing outside of a clone.
+/// The commit that the project's folder is at, and whether it was changed since; nothing outside of a clone. What `reference` keeps there
+/// of runs changes no run.
 fn revision() -> Option<String> {
     let folder = find::folder()?;
     let git = |arguments: &[&str]| {
@@ -61,8 +62,8 @@ fn revision() -> Option<String> {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let commit = git(&["rev-parse", "HEAD"])?;
-    let clean =
-        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changed| changed.is_empty());
+    let clean = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports"])
+        .is_some_and(|changed| changed.is_empty());
     Some(if clean { commit } else { format!("{commit}, changed") })
 }
 
