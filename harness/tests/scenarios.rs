@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use common::{Home, code, transitions};
@@ -67,6 +68,16 @@ fn assert_nothing_changed(report: &Value) {
     }
     let segments = quantity(report, "flow.bulk.bytes") / 1424.0;
     assert!(compared > segments, "{compared} packets were compared, and {segments} or more were full");
+}
+
+/// Mixed traffic with moves, for a short time: nothing is lost, overtaken, or kept. The file is what the script prints, which makes longer ones.
+#[test]
+fn soak() {
+    let file = scenario("soak");
+    let printed =
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/soak.sh")).arg("12").output().expect("a script");
+    assert_eq!(String::from_utf8_lossy(&printed.stdout), fs::read_to_string(&file).expect("a scenario"));
+    holds("soak");
 }
 
 /// T3.2.4-a, TB-a: what the application sent enters the one virtual interface and leaves the other as it was, and between the two is in

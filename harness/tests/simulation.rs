@@ -131,6 +131,7 @@ fn every_scenario_holds_in_the_simulator_or_is_refused_by_name() {
         ("rs-n-6", "only IPv6"),
         ("rs-n-ftp", "`ftp`"),
         ("rs-n-sip", "`sip`"),
+        ("soak", "`exec`"),
         ("terminals-200", "`node.t1.memory_mb`"),
         ("thesis-throughput-unlimited", "nothing bounds"),
     ];

@@ -4,6 +4,7 @@
 //! world of its own, by the same machinery as rounds of a scenario ([`crate::matrix::cells`]); rounds are interleaved.
 
 pub mod ratios;
+pub mod relayed;
 pub mod show;
 pub mod world;
 
@@ -29,7 +30,7 @@ use crate::scenario::source::{Source, suggest};
 use crate::{clock, scenario, state, stdout};
 use ratios::{Judged, Number, Verdict};
 use show::{Measured, Outcome};
-use world::{Configuration, Extent, Kind};
+use world::{Configuration, Extent, Kind, Wires};
 
 /// What `bench` is asked for.
 #[derive(Debug, Clone)]
@@ -101,6 +102,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     let wanted = chosen(all.clone(), &options.only)?;
     let is_there = |one: &Configuration| match one.kind {
         Kind::Peer(program) => doctor::is_installed(program),
+        Kind::Turn => TURN.iter().all(|program| doctor::find(program).is_some()),
         Kind::Kernel | Kind::Ours { .. } => true,
     };
     let (wanted, missing): (Vec<_>, Vec<_>) = wanted.into_iter().partition(is_there);
@@ -112,6 +114,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     let extent = Extent { seconds, quick: options.quick };
     let mut bench = prepared(&wanted, extent, rounds, options)?;
     let stop = Stop::on_signals()?;
+    let _measured = ProgramTimes::measure();
     let runs = options.out.as_ref().map(|out| out.join("runs"));
     let current = state::Current::begin(folders(runs.as_deref(), "bench")?)?;
     current.run().clone_into(&mut bench.folder);
@@ -176,13 +179,13 @@ fn prepared(
     matrix.show = ["flow.tcp.mbits"].map(|name| Spanned::new(0..0, name.to_owned())).to_vec();
     let mut cells = Vec::new();
     for configuration in wanted {
-        for bare in [false, true] {
-            if world::measures(extent, bare).next().is_none() {
+        for (wires, end) in Wires::ALL.into_iter().filter(|(wires, _)| configuration.is_of(*wires)) {
+            if world::measures(extent, wires).next().is_none() {
                 continue;
             }
-            let id = if bare { format!("{}{BARE}", configuration.name) } else { configuration.name.clone() };
+            let id = format!("{}{end}", configuration.name);
             for round in 1..=rounds {
-                let text = world::scenario(configuration, extent, bare, SEED + round - 1);
+                let text = world::scenario(configuration, extent, wires, SEED + round - 1);
                 let source = Source { name: id.clone(), text };
                 let scenario = scenario::check(&source).map_err(Failure::error)?;
                 let plan = fit(&source, &scenario, Engines::Emulation)?;
@@ -197,34 +200,67 @@ fn prepared(
     Ok(Bench { matrix, cells, order, folder: PathBuf::new(), binaries: options.binaries.clone() })
 }
 
-/// The end of the names of worlds whose wires have no offload.
-const BARE: &str = ".bare";
+/// What coturn's measurement needs on the PATH.
+const TURN: [&str; 3] = ["turnserver", "turnutils_uclient", "turnutils_peer"];
+/// Whether the kernel measures how long its programs run.
+const PROGRAM_TIMES: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// Each world that was measured, its configuration, whether it is bare, and what came of it.
+/// The kernel measures how long its programs run, if it may be told so, until this is dropped.
+struct ProgramTimes;
+
+impl ProgramTimes {
+    fn measure() -> Option<Self> {
+        let is_off = fs::read_to_string(PROGRAM_TIMES).is_ok_and(|value| value.trim() == "0");
+        (is_off && fs::write(PROGRAM_TIMES, "1").is_ok()).then_some(Self)
+    }
+}
+
+impl Drop for ProgramTimes {
+    fn drop(&mut self) {
+        // Who could write it could not a moment later: then it stays on, which costs little.
+        let _ = fs::write(PROGRAM_TIMES, "0");
+    }
+}
+
+/// Each world that was measured, its configuration, its wires, and what came of it.
 fn outcomes<'a>(
     bench: &'a Bench,
     done: &'a Done,
-) -> impl Iterator<Item = (&'a str, bool, &'a Prepared, &'a cells::Outcome)> {
+) -> impl Iterator<Item = (&'a str, Wires, &'a Prepared, &'a cells::Outcome)> {
     bench.cells.iter().enumerate().filter_map(move |(at, prepared)| {
         let outcome = done.get(&(at, Engine::Emulation))?;
         let id = prepared.cell.id.as_str();
-        let name = id.strip_suffix(BARE);
-        Some((name.unwrap_or(id), name.is_some(), prepared, outcome))
+        let ends = Wires::ALL.into_iter().rev();
+        let (name, wires) = ends.filter_map(|(wires, end)| Some((id.strip_suffix(end)?, wires))).next()?;
+        Some((name, wires, prepared, outcome))
     })
 }
 
 /// What each round measured, by configuration, measure and quantity.
 fn measured(bench: &Bench, done: &Done, extent: Extent) -> Measured {
     let mut out = Measured::new();
-    for (configuration, bare, _, outcome) in outcomes(bench, done) {
+    let all = Configuration::all();
+    for (configuration, wires, _, outcome) in outcomes(bench, done) {
         // What went another way, or broke, says nothing.
         if outcome.exit != Exit::Held as u8 {
             continue;
         }
-        for measure in world::measures(extent, bare) {
+        let Some(of_all) = all.iter().find(|one| one.name == configuration) else { continue };
+        // Where the machine has no program in its kernel, user space switched all the same.
+        let switcher = outcome.quantities.get("relay.rs.switcher").and_then(serde_json::Value::as_str);
+        if of_all.switcher().is_some_and(|wanted| switcher != Some(wanted)) {
+            continue;
+        }
+        for measure in world::measures(extent, wires) {
             for quantity in measure.quantities {
-                let value = outcome.quantities.get(&format!("flow.{}.{quantity}", measure.name));
-                if let Some(value) = value.and_then(serde_json::Value::as_f64) {
+                let value = match wires {
+                    Wires::Relayed => relayed::cost(of_all, &outcome.quantities),
+                    _ => {
+                        let name = format!("flow.{}.{quantity}", measure.name);
+                        outcome.quantities.get(&name).and_then(serde_json::Value::as_f64)
+                    }
+                };
+                if let Some(value) = value {
                     let of = out.entry(configuration.to_owned()).or_default();
                     let of: &mut BTreeMap<_, Vec<f64>> = of.entry(measure.name).or_default();
                     of.entry(quantity).or_default().push(value);
@@ -248,7 +284,7 @@ fn judged(bench: &Bench, done: &Done, extent: Extent, missing: &[Configuration])
         let name = &number.configuration;
         Err(if missing.iter().any(|one| one.name == *name) {
             format!("{name} is not installed")
-        } else if !bench.cells.iter().any(|one| one.cell.id == *name) {
+        } else if !bench.cells.iter().any(|one| one.cell.id.split('.').next() == Some(name)) {
             format!("{name} was left out")
         } else {
             format!("{} was not measured", number.name())
@@ -339,8 +375,9 @@ mod tests {
 
     #[test]
     fn configurations_are_chosen_by_name_or_its_beginning() {
-        assert_eq!(names(&["none-rs-s", "kernel"]).unwrap(), ["kernel", "none-rs-s"]);
-        assert_eq!(names(&["none"]).unwrap(), ["none-direct", "none-rs-s", "none-rs-n"]);
+        assert_eq!(names(&["none-rs-n", "kernel"]).unwrap(), ["kernel", "none-rs-n"]);
+        assert_eq!(names(&["none-rs-s"]).unwrap(), ["none-rs-s", "none-rs-s-tcx"]);
+        assert_eq!(names(&["none"]).unwrap(), ["none-direct", "none-rs-s", "none-rs-s-tcx", "none-rs-n"]);
         assert_eq!(names(&[]).unwrap().len(), Configuration::all().len());
         let message = names(&["gotaton"]).unwrap_err();
         assert_eq!(message, "there is no configuration `gotaton`: did you mean `gotatun`?");

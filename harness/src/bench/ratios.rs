@@ -81,7 +81,9 @@ pub struct Judged {
 const DIRECT: &[(&str, f64, f64)] =
     &[("aes-128-cbc", 7.0, 0.33), ("none", 9.0, 0.42), ("aes-128-gcm", 9.0, 0.42)];
 /// Of a direct path's rate, through a relay that switches, and through one that translates.
-const RELAYED: &[(&str, f64)] = &[("rs-s", 0.95), ("rs-n", 0.9)];
+const RELAYED: &[(&str, f64)] = &[("rs-s", 0.95), ("rs-s-tcx", 0.95), ("rs-n", 0.9)];
+/// Of coturn's time for a packet, a relay's: in user space, and of the kernel's program.
+const RELAYS: &[(&str, f64)] = &[("aes-128-cbc-rs-s", 0.5), ("aes-128-cbc-rs-s-tcx", 0.1)];
 
 /// The ratios of `configurations` that are judged.
 pub fn rules(configurations: &[Configuration]) -> Vec<Rule> {
@@ -114,6 +116,10 @@ pub fn rules(configurations: &[Configuration]) -> Vec<Rule> {
     add(rate(ours, "tcp_bare"), rate(kernel, "tcp_bare"), Bound::AtLeast(0.9));
     add(trip("aes-128-cbc-direct-spin"), trip(kernel), Bound::AtMost(1.0));
     add(trip(ours), trip(peer), Bound::AtMost(1.0));
+    let relayed = |name: &str| Number::new(name, "relayed", super::relayed::COST);
+    for (name, most) in RELAYS {
+        add(relayed(name), relayed("coturn"), Bound::AtMost(*most));
+    }
     rules
 }
 
@@ -222,6 +228,6 @@ mod tests {
     #[test]
     fn every_suite_is_judged_through_both_relays() {
         let relayed = all().into_iter().filter(|rule| rule.by.configuration.ends_with("-direct"));
-        assert_eq!(relayed.count(), 2 * crate::scenario::model::SUITES.len());
+        assert_eq!(relayed.count(), 3 * crate::scenario::model::SUITES.len());
     }
 }

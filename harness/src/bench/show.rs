@@ -56,6 +56,7 @@ const COLUMNS: &[Column] = &[
     ("UDP 64 B", "udp_64", "mbits", 1.0, 1),
     ("ping-pong p50, µs", "ping_pong", "rtt_p50_ms", 1e3, 0),
     ("p99, µs", "ping_pong", "rtt_p99_ms", 1e3, 0),
+    ("relay, µs per packet", "relayed", super::relayed::COST, 1.0, 2),
 ];
 
 impl Outcome {

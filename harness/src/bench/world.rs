@@ -32,6 +32,8 @@ pub enum Kind {
     },
     /// Another program.
     Peer(Program),
+    /// coturn, which relays and makes no tunnel.
+    Turn,
 }
 
 /// A way of NTMobile's packets.
@@ -39,16 +41,19 @@ pub enum Kind {
 pub enum Way {
     /// From end to end.
     Direct,
-    /// Through a relay that switches.
+    /// Through a relay that switches in user space.
     RsS,
+    /// Through a relay whose kernel switches.
+    RsSKernel,
     /// Through a relay that translates, to a general node.
     RsN,
 }
 
 /// The ways, with the ends of configurations' names.
-const WAYS: &[(Way, &str)] = &[(Way::Direct, "direct"), (Way::RsS, "rs-s"), (Way::RsN, "rs-n")];
-/// The suite that is tried with a spin as well: the thesis's.
-const SPINNING: &str = "aes-128-cbc";
+const WAYS: &[(Way, &str)] =
+    &[(Way::Direct, "direct"), (Way::RsS, "rs-s"), (Way::RsSKernel, "rs-s-tcx"), (Way::RsN, "rs-n")];
+/// The suite that is tried with a spin as well, and whose packets a relay passes on one by one: the thesis's.
+pub const THESIS: &str = "aes-128-cbc";
 /// How long a thread spins then: longer than a round trip without it, so that none blocks while an answer is under way.
 const SPIN: &str = "300us";
 
@@ -60,7 +65,7 @@ impl Configuration {
         for (suite, _) in SUITES {
             for (way, word) in WAYS {
                 all.push(new(format!("{suite}-{word}"), Kind::Ours { suite, way: *way, spin: false }));
-                if *suite == SPINNING && *way == Way::Direct {
+                if *suite == THESIS && *way == Way::Direct {
                     all.push(new(
                         format!("{suite}-{word}-spin"),
                         Kind::Ours { suite, way: *way, spin: true },
@@ -69,13 +74,14 @@ impl Configuration {
             }
         }
         all.extend(Program::WORDS.iter().map(|(word, peer)| new((*word).to_owned(), Kind::Peer(*peer))));
+        all.push(new("coturn".to_owned(), Kind::Turn));
         all
     }
 
     /// The name that the client is given.
     fn target(&self) -> String {
         match self.kind {
-            Kind::Kernel | Kind::Ours { way: Way::RsN, .. } => "www.example.test".to_owned(),
+            Kind::Kernel | Kind::Turn | Kind::Ours { way: Way::RsN, .. } => "www.example.test".to_owned(),
             Kind::Ours { .. } => "cn.dc.ntm.test".to_owned(),
             Kind::Peer(program) => format!("gn.{}.tunnel", tunnel(program)),
         }
@@ -85,11 +91,46 @@ impl Configuration {
     fn route(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Ours { way: Way::Direct, .. } => Some("path.mn.cn.route == 'direct'"),
-            Kind::Ours { way: Way::RsS, .. } => Some("path.mn.cn.route == 'RS-S'"),
+            Kind::Ours { way: Way::RsS | Way::RsSKernel, .. } => Some("path.mn.cn.route == 'RS-S'"),
             Kind::Ours { way: Way::RsN, .. } => Some("path.mn.gn.route == 'RS-N'"),
-            Kind::Kernel | Kind::Peer(_) => None,
+            Kind::Kernel | Kind::Peer(_) | Kind::Turn => None,
         }
     }
+
+    /// Who its relay must have switch tunnels.
+    pub fn switcher(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Ours { way: Way::RsS, .. } => Some("userspace"),
+            Kind::Ours { way: Way::RsSKernel, .. } => Some("tcx"),
+            _ => None,
+        }
+    }
+
+    /// Whether it is measured in such a world.
+    pub fn is_of(&self, wires: Wires) -> bool {
+        match (self.kind, wires) {
+            (Kind::Ours { suite, .. }, Wires::Relayed) => suite == THESIS && self.switcher().is_some(),
+            (Kind::Turn, wires) => wires == Wires::Relayed,
+            (_, wires) => wires != Wires::Relayed,
+        }
+    }
+}
+
+/// The worlds that a configuration is measured in, each by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wires {
+    /// Trains pass.
+    Whole,
+    /// Each packet by itself, as on wires without offload.
+    Bare,
+    /// As these; and nothing but small packets through a relay, which is what its time is taken for.
+    Relayed,
+}
+
+impl Wires {
+    /// All, with the ends of the worlds' names.
+    pub const ALL: [(Self, &str); 3] =
+        [(Self::Whole, ""), (Self::Bare, ".bare"), (Self::Relayed, ".relayed")];
 }
 
 /// Tunnels are named as programs, without what names may not have.
@@ -109,8 +150,8 @@ pub struct Measure {
     pub about: &'static str,
     /// Further keys of the iperf3 flow; none of it: the pingpong.
     iperf3: Option<&'static str>,
-    /// Whether it is measured in a world of its own, whose wires have no offload.
-    pub bare: bool,
+    /// Where it is measured.
+    pub wires: Wires,
     /// Whether a quick benchmark has it, too.
     quick: bool,
     /// What of it is kept: quantities of the flow.
@@ -126,7 +167,7 @@ pub const MEASURES: &[Measure] = &[
         name: "ping_pong",
         about: "64 bytes by TCP and back",
         iperf3: None,
-        bare: false,
+        wires: Wires::Whole,
         quick: true,
         quantities: &["rtt_p50_ms", "rtt_p99_ms"],
     },
@@ -134,7 +175,7 @@ pub const MEASURES: &[Measure] = &[
         name: "tcp",
         about: "one TCP stream",
         iperf3: Some("omit = \"1s\""),
-        bare: false,
+        wires: Wires::Whole,
         quick: true,
         quantities: STREAM,
     },
@@ -142,7 +183,7 @@ pub const MEASURES: &[Measure] = &[
         name: "tcp_4",
         about: "four TCP streams",
         iperf3: Some("streams = 4"),
-        bare: false,
+        wires: Wires::Whole,
         quick: false,
         quantities: STREAM,
     },
@@ -150,7 +191,7 @@ pub const MEASURES: &[Measure] = &[
         name: "tcp_reverse",
         about: "one TCP stream towards the end that began",
         iperf3: Some("reverse = true"),
-        bare: false,
+        wires: Wires::Whole,
         quick: false,
         quantities: STREAM,
     },
@@ -158,7 +199,7 @@ pub const MEASURES: &[Measure] = &[
         name: "udp_64",
         about: "datagrams of 64 bytes, as fast as they are sent",
         iperf3: Some("udp = true, rate = \"100gbit\", length = \"64B\""),
-        bare: false,
+        wires: Wires::Whole,
         quick: false,
         quantities: DATAGRAMS,
     },
@@ -166,7 +207,7 @@ pub const MEASURES: &[Measure] = &[
         name: "udp_1372",
         about: "datagrams of 1372 bytes, as fast as they are sent",
         iperf3: Some("udp = true, rate = \"100gbit\", length = \"1372B\""),
-        bare: false,
+        wires: Wires::Whole,
         quick: false,
         quantities: DATAGRAMS,
     },
@@ -174,9 +215,17 @@ pub const MEASURES: &[Measure] = &[
         name: "tcp_bare",
         about: "one TCP stream on wires without offload",
         iperf3: Some("omit = \"1s\""),
-        bare: true,
+        wires: Wires::Bare,
         quick: false,
         quantities: STREAM,
+    },
+    Measure {
+        name: "relayed",
+        about: "datagrams of 200 bytes, one by one through a relay: its time for each",
+        iperf3: Some("udp = true, rate = \"12mbit\", length = \"200B\""),
+        wires: Wires::Relayed,
+        quick: false,
+        quantities: &[super::relayed::COST],
     },
 ];
 
@@ -189,9 +238,9 @@ pub struct Extent {
     pub quick: bool,
 }
 
-/// What is measured to that `extent` in a world whose wires are `bare` or not.
-pub fn measures(extent: Extent, bare: bool) -> impl Iterator<Item = &'static Measure> {
-    MEASURES.iter().filter(move |one| one.bare == bare && (one.quick || !extent.quick))
+/// What is measured to that `extent` in a world with such wires.
+pub fn measures(extent: Extent, wires: Wires) -> impl Iterator<Item = &'static Measure> {
+    MEASURES.iter().filter(move |one| one.wires == wires && (one.quick || !extent.quick))
 }
 
 /// The way is found, and optimised where it can be, before anything is measured; in milliseconds.
@@ -202,11 +251,12 @@ const BETWEEN: u64 = 700;
 const MESSAGES: u64 = 1500;
 
 /// The scenario of one round of `configuration`.
-pub fn scenario(configuration: &Configuration, extent: Extent, bare: bool, seed: u64) -> String {
-    let (link, symmetric) = (
-        if bare { ", link = \"bare\"" } else { "" },
-        matches!(configuration.kind, Kind::Ours { way: Way::RsS, .. }),
-    );
+pub fn scenario(configuration: &Configuration, extent: Extent, wires: Wires, seed: u64) -> String {
+    if configuration.kind == Kind::Turn {
+        return super::relayed::scenario(seed);
+    }
+    let bare = wires != Wires::Whole;
+    let (link, symmetric) = (if bare { ", link = \"bare\"" } else { "" }, configuration.switcher().is_some());
     // No direct way passes two symmetric NATs.
     let nat = if symmetric { "symmetric" } else { "port-restricted" };
     let on = if bare { "link = \"bare\"\n" } else { "" };
@@ -219,15 +269,17 @@ pub fn scenario(configuration: &Configuration, extent: Extent, bare: bool, seed:
     );
     let mut from = "pc";
     match configuration.kind {
-        Kind::Kernel => {}
+        Kind::Kernel | Kind::Turn => {}
         Kind::Ours { suite, spin, .. } => {
             from = "mn";
+            let switcher =
+                configuration.switcher().map(|who| format!(", rs_s = \"{who}\"")).unwrap_or_default();
             let spin = if spin { format!(", spin = \"{SPIN}\"") } else { String::new() };
             let _ = write!(
                 text,
                 "root = {{ role = \"dns\", at = \"internet\", zone = \".\" }}\n\
                  dc = {{ role = \"coordinator\", at = \"internet\", zone = \"dc.ntm.test\", vips = \"198.18.0.0/16\", suite = \"{suite}\" }}\n\
-                 rs = {{ role = \"relay\", at = \"internet\"{link} }}\n\
+                 rs = {{ role = \"relay\", at = \"internet\"{switcher}{link} }}\n\
                  mn = {{ role = \"terminal\", at = \"apnat_a\"{spin}{link} }}\n\
                  cn = {{ role = \"terminal\", at = \"apnat_b\"{spin}{link} }}\n"
             );
@@ -245,7 +297,7 @@ pub fn scenario(configuration: &Configuration, extent: Extent, bare: bool, seed:
     let _ =
         write!(text, "\n[[flow]]\nid   = \"way\"\nping = {{ {ends}, count = 20, interval = \"20ms\" }}\n");
     let mut at = FOUND;
-    for measure in measures(extent, bare) {
+    for measure in measures(extent, wires) {
         let _ = write!(text, "\n[[flow]]\nid    = \"{}\"\nstart = \"{at}ms\"\n", measure.name);
         match measure.iperf3 {
             None => {
@@ -254,8 +306,10 @@ pub fn scenario(configuration: &Configuration, extent: Extent, bare: bool, seed:
                 at += if extent.quick { BETWEEN } else { MESSAGES };
             }
             Some(keys) => {
-                let _ = writeln!(text, "iperf3 = {{ {ends}, duration = \"{}s\", {keys} }}", extent.seconds);
-                at += extent.seconds * 1000 + BETWEEN + if keys.contains("omit") { 1000 } else { 0 };
+                // Its time comes in hundredths of a second.
+                let seconds = extent.seconds * if wires == Wires::Relayed { 2 } else { 1 };
+                let _ = writeln!(text, "iperf3 = {{ {ends}, duration = \"{seconds}s\", {keys} }}");
+                at += seconds * 1000 + BETWEEN + if keys.contains("omit") { 1000 } else { 0 };
             }
         }
     }
@@ -275,16 +329,21 @@ mod tests {
     #[test]
     fn every_configuration_is_a_scenario_that_measures_what_is_kept() {
         for configuration in Configuration::all() {
-            for bare in [false, true] {
-                let text = scenario(&configuration, WHOLE, bare, 7);
+            for (wires, _) in Wires::ALL.into_iter().filter(|(wires, _)| configuration.is_of(*wires)) {
+                let text = scenario(&configuration, WHOLE, wires, 7);
                 let source = Source { name: configuration.name.clone(), text };
                 let checked = check(&source).unwrap_or_else(|message| panic!("{message}"));
                 let catalogue = crate::judge::catalogue::of(&checked);
-                for measure in measures(WHOLE, bare) {
+                for measure in measures(WHOLE, wires).filter(|_| wires != Wires::Relayed) {
                     for quantity in measure.quantities {
                         let name = format!("flow.{}.{quantity}", measure.name);
                         assert!(catalogue.contains_key(&name), "{}: {name}", configuration.name);
                     }
+                }
+                if wires == Wires::Relayed {
+                    let mut needed = super::super::relayed::needed(&configuration);
+                    let lacking = needed.find(|name| !catalogue.contains_key(*name));
+                    assert_eq!(lacking, None, "{}", configuration.name);
                 }
             }
         }
@@ -294,7 +353,7 @@ mod tests {
     fn every_suite_goes_every_way_and_names_are_unique() {
         let names: Vec<String> = Configuration::all().into_iter().map(|one| one.name).collect();
         for (suite, _) in SUITES {
-            for way in ["direct", "rs-s", "rs-n"] {
+            for way in ["direct", "rs-s", "rs-s-tcx", "rs-n"] {
                 assert!(names.contains(&format!("{suite}-{way}")), "{suite} {way}");
             }
         }
@@ -304,7 +363,7 @@ mod tests {
     #[test]
     fn flows_come_one_after_the_other() {
         let configuration = &Configuration::all()[0];
-        let source = Source { name: String::new(), text: scenario(configuration, WHOLE, false, 7) };
+        let source = Source { name: String::new(), text: scenario(configuration, WHOLE, Wires::Whole, 7) };
         let checked = check(&source).unwrap_or_else(|message| panic!("{message}"));
         let starts: Vec<u64> = checked.flows.iter().map(|flow| flow.start.as_millis() as u64).collect();
         assert_eq!(starts, [0, 1000, 2500, 6200, 8900, 11600, 14300]);

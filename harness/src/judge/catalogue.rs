@@ -313,6 +313,17 @@ pub const RELAY: &[Entry] = &[
         "packets that it passed on in a second, from the first flow's beginning to the last one's end",
     ),
     ("cpu_s_per_gb", Kind::Number, "seconds of a processor that it used for 10^9 bytes"),
+    ("cpu_us_per_packet", Kind::Number, "millionths of a second of a processor that it used for a packet"),
+    (
+        "switcher",
+        Kind::Text,
+        "who switched tunnels at the end (RS-S): `tcx`, the kernel's program, or `userspace`",
+    ),
+    (
+        "program_us_per_packet",
+        Kind::Number,
+        "millionths of a second that the kernel's program ran for a packet that it switched, where `kernel.bpf_stats_enabled` is on",
+    ),
 ];
 
 /// Of every node with a daemon, without its name.
@@ -381,6 +392,8 @@ const SENSITIVE: &[&str] = &[
     "packets_s",
     "cpu_s",
     "cpu_s_per_gb",
+    "cpu_us_per_packet",
+    "program_us_per_packet",
 ];
 
 /// Whether the quantity `name` of a run of `scenario` is a rate, a time or a loss, which a machine that is busy with something else changes;

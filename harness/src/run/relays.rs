@@ -28,8 +28,13 @@ pub(super) fn quantities(job: &Job, record: &Record) -> Quantities {
         if matches!(host.role, Role::Relay { .. }) {
             let passed = passed(record, name).ok_or_else(|| format!("`{name}` did not say what it counted"));
             for (what, ..) in RELAY {
-                let value = passed.clone().and_then(|passed| of(what, passed, &used, seconds(record)));
-                out.insert(format!("relay.{name}.{what}"), value.map(Value::Number));
+                let value = match *what {
+                    "switcher" | "program_us_per_packet" => of_kernel(what, &record.status[name]["rs_s"]),
+                    _ => passed
+                        .clone()
+                        .and_then(|passed| of(what, passed, &used, seconds(record)).map(Value::Number)),
+                };
+                out.insert(format!("relay.{name}.{what}"), value);
             }
         }
     }
@@ -48,8 +53,21 @@ fn of(what: &str, passed: Passed, used: &Result<f64, String>, seconds: Option<f6
             seconds.map(|seconds| packets / seconds).ok_or_else(|| "no flow came to its end".to_owned())
         }
         _ if bytes == 0.0 => Err("it passed nothing on".to_owned()),
+        "cpu_us_per_packet" => used.clone().map(|used| used * 1e6 / packets),
         _ => used.clone().map(|used| used / (bytes / 1e9)),
     }
+}
+
+/// What a relay's status tells of RS-S in the kernel.
+fn of_kernel(what: &str, status: &serde_json::Value) -> Result<Value, String> {
+    if what == "switcher" {
+        let path = status["path"].as_str().ok_or("it did not say who switches")?;
+        return Ok(Value::Text(path.to_owned()));
+    }
+    let packets = status["packets"].as_f64().filter(|packets| *packets > 0.0);
+    let packets = packets.ok_or("the kernel's program switched nothing")?;
+    let time = status["program_ns"].as_f64().ok_or("the machine does not measure the kernel's program")?;
+    Ok(Value::Number(time / 1e3 / packets))
 }
 
 /// What the relay `name` counted, in both modes and directions.
@@ -96,6 +114,10 @@ mod tests {
         assert_eq!(passed, (13.0, 3e9));
         assert_eq!(of("packets_s", passed, &used, seconds(&record)), Ok(13.0 / 5.0));
         assert_eq!(of("cpu_s_per_gb", passed, &used, None), Ok(0.5));
+        assert_eq!(of("cpu_us_per_packet", (3e5, 1.0), &used, None), Ok(5.0));
+        let kernel = json!({"path": "tcx", "packets": 1000, "program_ns": 400_000});
+        assert_eq!(of_kernel("switcher", &kernel), Ok(Value::Text("tcx".to_owned())));
+        assert_eq!(of_kernel("program_us_per_packet", &kernel), Ok(Value::Number(0.4)));
     }
 
     #[test]
@@ -105,5 +127,10 @@ mod tests {
         assert!(of("cpu_s_per_gb", (0.0, 0.0), &Ok(1.0), None).is_err());
         assert!(of("cpu_s_per_gb", (1.0, 1.0), &Err("why".to_owned()), None).is_err());
         assert!(of("packets_s", (1.0, 1.0), &Ok(1.0), None).is_err());
+        let unmeasured = json!({"path": "tcx", "packets": 1000, "program_ns": null});
+        let idle = json!({"path": "userspace", "packets": 0, "program_ns": 9});
+        for status in [unmeasured, idle, json!(null)] {
+            assert!(of_kernel("program_us_per_packet", &status).is_err());
+        }
     }
 }

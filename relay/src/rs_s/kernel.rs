@@ -3,8 +3,9 @@
 //! Keys and values are written as bytes, as the structures of `rs_s.c` lie in memory.
 
 use std::error::Error;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::{fs, io};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
@@ -166,6 +167,13 @@ impl Kernel {
         }
     }
 
+    /// How long it has run in all, in nanoseconds; nothing where the machine does not measure programs (`kernel.bpf_stats_enabled`).
+    pub(super) fn nanoseconds(&self) -> Option<u64> {
+        let program: &SchedClassifier = self.program.program("rs_s")?.try_into().ok()?;
+        let fd = program.fd().ok()?.as_fd().as_raw_fd();
+        run_time(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?)
+    }
+
     /// What it counted.
     pub(super) fn counts(&self) -> KernelCounts {
         let Ok(each) = self.counts.get(&0, 0) else { return KernelCounts::default() };
@@ -202,6 +210,12 @@ fn emit(hop: &Hop) -> HopBytes {
     bytes
 }
 
+/// The time that a program's `fdinfo` tells.
+fn run_time(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("run_time_ns:"))?;
+    line.trim().parse().ok().filter(|time| *time > 0)
+}
+
 /// Why the kernel does not take the program, in a sentence.
 fn why(error: &(dyn Error + 'static), doing: &str) -> String {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
@@ -222,4 +236,17 @@ fn why(error: &(dyn Error + 'static), doing: &str) -> String {
         cause = error.source();
     }
     format!("{doing} the program: {last}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_time_is_read() {
+        let text = |time| format!("pos:\t0\nprog_type:\t3\nrun_time_ns:\t{time}\nrun_cnt:\t2\n");
+        assert_eq!(run_time(&text(800)), Some(800));
+        assert_eq!(run_time(&text(0)), None, "nobody measures");
+        assert_eq!(run_time("pos:\t0\n"), None);
+    }
 }

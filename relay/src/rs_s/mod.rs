@@ -232,7 +232,19 @@ impl RsS {
             (Ok(_), _, Switcher::Userspace) => ("userspace", "most packets are of RS-N".to_owned()),
         };
         let interfaces = self.kernel.as_ref().map(Kernel::interfaces).unwrap_or_default();
-        RsSStatus { path, why, interfaces, paths: self.paths.len(), packets, bytes, trains, up, failed }
+        let program_ns = self.kernel.as_ref().ok().and_then(Kernel::nanoseconds);
+        RsSStatus {
+            path,
+            why,
+            interfaces,
+            paths: self.paths.len(),
+            packets,
+            bytes,
+            trains,
+            up,
+            failed,
+            program_ns,
+        }
     }
 }
 
@@ -257,4 +269,6 @@ pub struct RsSStatus {
     pub up: u64,
     /// Packets that it lost because they could not be written.
     pub failed: u64,
+    /// How long it ran in all, where the machine measures that (`kernel.bpf_stats_enabled`).
+    pub program_ns: Option<u64>,
 }
