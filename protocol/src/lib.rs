@@ -14,7 +14,7 @@
 //! * [`session`]: a control conversation under a pre-shared key: sequence numbers, replay, requests repeated until answered.
 //! * [`registration`]: what terminals and relays share: Registration and keep-alive (T3.2.1-a, T3.2.1-b).
 //! * [`terminal`], [`coordinator`], [`relay`]: the role machines.
-//! * [`observe`]: what a machine says of itself, for the trace.
+//! * [`observe`]: what a machine says of itself, for the trace. [`prefetch`](mod@prefetch): a hint to the processor, for drivers of very many machines.
 //!
 //! # Driving a machine
 //!
@@ -38,6 +38,7 @@ pub mod inner;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod observe;
+pub mod prefetch;
 pub mod registration;
 pub mod relay;
 pub mod session;

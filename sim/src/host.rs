@@ -18,7 +18,7 @@ use ntm_protocol::wire::{Addresses, DnsError, NodeKind};
 
 use crate::link::Link;
 use crate::masquerade::Masquerade;
-use crate::network::{Datagram, NetworkId};
+use crate::network::{Datagram, NetworkId, WireId};
 use crate::packet::{Packet, Protocol};
 use crate::store::Store;
 use crate::talk::is_request;
@@ -33,6 +33,14 @@ pub struct Interface {
     pub address: IpAddr,
     /// The link between the two.
     pub link: Link,
+}
+
+/// An interface that is up.
+#[derive(Clone, Copy)]
+pub(crate) struct Attached {
+    pub(crate) network: NetworkId,
+    pub(crate) address: IpAddr,
+    pub(crate) wire: WireId,
 }
 
 /// What a host is, so that it can be started again.
@@ -132,7 +140,7 @@ pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) fqdn: Fqdn,
     pub(crate) part: Part,
-    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) interfaces: Vec<Attached>,
     pub(crate) machine: Machine,
     pub(crate) store: Store,
     /// How often it was started.
@@ -148,7 +156,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(name: &str, fqdn: Fqdn, part: Part, interfaces: Vec<Interface>) -> Self {
+    pub(crate) fn new(name: &str, fqdn: Fqdn, part: Part, interfaces: Vec<Attached>) -> Self {
         Self {
             name: name.to_owned(),
             fqdn,

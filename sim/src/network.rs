@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::FixedState;
 use ntm_nat::{Behaviour, Flow, Forward, ForwardError, Protocol, Segment, Side, Translator};
+use ntm_protocol::prefetch::prefetch;
 use ntm_protocol::time::{Duration, Instant};
 
 use crate::HostId;
@@ -69,8 +70,8 @@ impl Datagram {
 /// Where a datagram on a network goes next.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Next {
-    /// To a host of that network.
-    Host(HostId),
+    /// To a host of that network, over its link.
+    Host(HostId, WireId),
     /// Up to the outer side of a NAT.
     Up(RouterId, NetworkId, Datagram),
     /// Down to the inner network of a NAT, by way of [`Networks::inward`].
@@ -81,9 +82,13 @@ pub(crate) enum Next {
     Lost,
 }
 
+/// A link that is in place between a host and a network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WireId(u32);
+
 enum Owner {
     /// A host, and what stands between it and the network.
-    Host(HostId, Box<Wire>),
+    Host(HostId, WireId),
     Router(RouterId),
 }
 
@@ -107,6 +112,9 @@ struct Router {
 pub(crate) struct Networks {
     networks: Vec<Network>,
     routers: Vec<Router>,
+    /// The links of hosts, and which places of them are free.
+    wires: Vec<Wire>,
+    free: Vec<WireId>,
     /// From which address of the public network which other is not reached.
     cut: BTreeSet<(IpAddr, IpAddr)>,
     /// How much longer datagrams between two public addresses take.
@@ -116,7 +124,8 @@ pub(crate) struct Networks {
 impl Default for Networks {
     fn default() -> Self {
         let (cut, apart) = (BTreeSet::new(), BTreeMap::new());
-        Self { networks: vec![Network::default()], routers: Vec::new(), cut, apart }
+        let (wires, free) = (Vec::new(), Vec::new());
+        Self { networks: vec![Network::default()], routers: Vec::new(), wires, free, cut, apart }
     }
 }
 
@@ -151,18 +160,32 @@ impl Networks {
         host: HostId,
         link: &Link,
         seed: [u8; 32],
-    ) {
-        self.claim(network, address, Owner::Host(host, Box::new(Wire::new(link, seed))));
+    ) -> WireId {
+        let wire = Wire::new(link, seed);
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.wires[id.0 as usize] = wire;
+                id
+            }
+            None => {
+                self.wires.push(wire);
+                WireId(u32::try_from(self.wires.len() - 1).expect("four billion links do not fit a memory"))
+            }
+        };
+        self.claim(network, address, Owner::Host(host, id));
         // What a router without NAT has behind it is reached by its own address.
         if let Some((router, outside)) = self.routed(network) {
             self.claim(outside, address, Owner::Router(router));
         }
+        id
     }
 
     /// Nobody has `address` in `network` from now on.
     pub(crate) fn detach(&mut self, network: NetworkId, address: IpAddr) {
         let left = &mut self.networks[network.0];
-        left.owners.remove(&address);
+        if let Some(Owner::Host(_, wire)) = left.owners.remove(&address) {
+            self.free.push(wire);
+        }
         if let Some((_, outside)) = self.routed(network) {
             self.networks[outside.0].owners.remove(&address);
         }
@@ -176,11 +199,28 @@ impl Networks {
     }
 
     /// The link of whoever has `address` in `network`.
-    pub(crate) fn wire(&mut self, network: NetworkId, address: IpAddr) -> Option<&mut Wire> {
-        match self.networks[network.0].owners.get_mut(&address)? {
-            Owner::Host(_, wire) => Some(wire),
+    pub(crate) fn wire_at(&self, network: NetworkId, address: IpAddr) -> Option<WireId> {
+        match self.networks[network.0].owners.get(&address)? {
+            Owner::Host(_, wire) => Some(*wire),
             Owner::Router(_) => None,
         }
+    }
+
+    /// A link.
+    pub(crate) fn wire(&mut self, id: WireId) -> &mut Wire {
+        &mut self.wires[id.0 as usize]
+    }
+
+    /// `datagram`, which is on `network`, is going to ask for the link that it goes over.
+    pub(crate) fn fetch_owner(&self, network: NetworkId, datagram: &Datagram) {
+        if let Some(wire) = self.wire_at(network, datagram.destination.ip()) {
+            self.prefetch(wire);
+        }
+    }
+
+    /// A link is going to be asked for.
+    pub(crate) fn prefetch(&self, id: WireId) {
+        prefetch(&self.wires[id.0 as usize]);
     }
 
     /// Datagrams from one public address to another are lost from now on; those of the other direction are not.
@@ -206,13 +246,9 @@ impl Networks {
 
     /// Changes every link.
     pub(crate) fn impair(&mut self, change: impl Fn(&mut Impairment)) {
-        let owners = self.networks.iter_mut().flat_map(|network| network.owners.values_mut());
-        let wires = owners.filter_map(|owner| match owner {
-            Owner::Host(_, wire) => Some(&mut **wire),
-            Owner::Router(_) => None,
-        });
+        // Those that are nobody's are new when they are taken.
         let uplinks = self.routers.iter_mut().map(|router| &mut router.uplink);
-        wires.chain(uplinks).for_each(|wire| wire.change(&change));
+        self.wires.iter_mut().chain(uplinks).for_each(|wire| wire.change(&change));
     }
 
     /// The NAT of a router forwards these ports from now on; it begins anew.
@@ -250,7 +286,7 @@ impl Networks {
             return Next::Lost;
         }
         match self.networks[network.0].owners.get(&destination.ip()) {
-            Some(Owner::Host(host, _)) => return Next::Host(*host),
+            Some(Owner::Host(host, wire)) => return Next::Host(*host, *wire),
             Some(Owner::Router(router)) => return Next::Down(*router),
             None => {}
         }
@@ -347,7 +383,7 @@ mod tests {
         let out = datagram("10.0.0.2:4330", "203.0.113.9:4330");
         let Next::Up(_, INTERNET, sent) = nets.next(inside, &out, now) else { panic!() };
         assert_eq!(sent.source, at("203.0.113.1:4330"));
-        assert_eq!(nets.next(INTERNET, &sent, now), Next::Host(HostId(1)));
+        assert_eq!(nets.next(INTERNET, &sent, now), Next::Host(HostId(1), WireId(1)));
         let back = datagram("203.0.113.9:4330", "203.0.113.1:4330");
         assert_eq!(nets.next(INTERNET, &back, now), Next::Down(nat));
         let (network, inner) = nets.inward(nat, back, now).unwrap();
@@ -355,7 +391,7 @@ mod tests {
         assert_eq!(nets.inward(nat, datagram("203.0.113.8:1", "203.0.113.1:4330"), now), None, "filtered");
         assert_eq!(nets.next(INTERNET, &datagram("203.0.113.9:1", "203.0.113.77:1"), now), Next::Lost);
         nets.cut_one_way(at("203.0.113.9:0").ip(), at("203.0.113.1:0").ip());
-        assert_eq!(nets.next(INTERNET, &sent, now), Next::Host(HostId(1)), "the other direction");
+        assert_eq!(nets.next(INTERNET, &sent, now), Next::Host(HostId(1), WireId(1)), "the other direction");
         nets.cut_one_way(at("203.0.113.1:0").ip(), at("203.0.113.9:0").ip());
         assert_eq!(nets.next(INTERNET, &sent, now), Next::Lost);
     }
@@ -372,7 +408,7 @@ mod tests {
         let back = datagram("203.0.113.9:4330", "192.0.2.2:4330");
         assert_eq!(nets.next(INTERNET, &back, now), Next::Down(router));
         assert_eq!(nets.inward(router, back.clone(), now), Some((inside, back.clone())));
-        assert_eq!(nets.next(inside, &back, now), Next::Host(HostId(0)));
+        assert_eq!(nets.next(inside, &back, now), Next::Host(HostId(0), WireId(0)));
         nets.detach(inside, at("192.0.2.2:1").ip());
         assert_eq!(nets.next(INTERNET, &back, now), Next::Lost);
     }

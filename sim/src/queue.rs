@@ -1,58 +1,121 @@
 //! The one queue of events, ordered by time, and within an instant by the order in which they were put in.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use ntm_protocol::time::Instant;
 
-/// Events and when they happen. Putting one in and taking one out cost O(log n).
+/// Time is cut into stretches of 2^20 ns, about a millisecond.
+const STRETCH: u32 = 20;
+
+/// Events and when they happen. What is far away lies unordered in the stretch of its time, and is put in order once, when that comes: putting
+/// one in and taking one out touch little memory, and in the order in which it lies there, however many events wait. The cost is O(log n) for
+/// the n stretches in which something waits, and for the n events of one stretch.
 pub(crate) struct Queue<E> {
-    heap: BinaryHeap<Item>,
-    next: u64,
-    /// The events stay where they were put: only what orders them is moved about.
-    events: Vec<Option<E>>,
-    free: Vec<u32>,
+    /// What happens in the present stretch: the first is the last here.
+    present: Vec<Item<E>>,
+    /// What was put into the present stretch after it had begun.
+    added: BinaryHeap<Reverse<Item<E>>>,
+    /// What happens in each stretch after it.
+    later: BTreeMap<u64, Vec<Item<E>>>,
+    /// The present stretch.
+    stretch: u64,
+    /// How many events were put in so far.
+    number: u64,
+    /// Room of stretches that are over.
+    empty: Vec<Vec<Item<E>>>,
 }
 
-/// Ordered so that the greatest is the one that happens first.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Item {
-    order: Reverse<(Instant, u64)>,
-    slot: u32,
+/// An event with its time and its number, which no other has.
+struct Item<E> {
+    order: (Instant, u64),
+    event: E,
+}
+
+impl<E> PartialEq for Item<E> {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl<E> Eq for Item<E> {}
+
+impl<E> PartialOrd for Item<E> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<E> Ord for Item<E> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order.cmp(&other.order)
+    }
 }
 
 impl<E> Default for Queue<E> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), next: 0, events: Vec::new(), free: Vec::new() }
+        let (present, added, later) = (Vec::new(), BinaryHeap::new(), BTreeMap::new());
+        Self { present, added, later, stretch: 0, number: 0, empty: Vec::new() }
     }
 }
 
 impl<E> Queue<E> {
     /// `event` happens at `at`.
     pub(crate) fn push(&mut self, at: Instant, event: E) {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.events.push(None);
-            u32::try_from(self.events.len() - 1).expect("four billion events do not fit a memory")
-        });
-        self.events[slot as usize] = Some(event);
-        self.heap.push(Item { order: Reverse((at, self.next)), slot });
-        self.next += 1;
+        let item = Item { order: (at, self.number), event };
+        self.number += 1;
+        let stretch = at.as_nanos() >> STRETCH;
+        if stretch <= self.stretch {
+            self.added.push(Reverse(item));
+        } else {
+            let room = || self.empty.pop().unwrap_or_default();
+            self.later.entry(stretch).or_insert_with(room).push(item);
+        }
+    }
+
+    /// How many events of the present stretch are known to wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.present.len()
+    }
+
+    /// Up to `count` of the events that wait, in their order, behind the next `after` of them: no more than are known, and without those that were
+    /// put in since.
+    pub(crate) fn ahead(&self, after: usize, count: usize) -> impl Iterator<Item = &E> {
+        self.present.iter().rev().skip(after).take(count).map(|item| &item.event)
     }
 
     /// Takes the next event, if it happens at `until` or before.
     pub(crate) fn pop(&mut self, until: Instant) -> Option<(Instant, E)> {
-        let Item { order: Reverse((at, _)), .. } = *self.heap.peek()?;
-        if at > until {
-            return None;
+        while self.present.is_empty() && self.added.is_empty() {
+            let next = self.later.first_entry()?;
+            if *next.key() > until.as_nanos() >> STRETCH {
+                return None;
+            }
+            self.stretch = *next.key();
+            let over = std::mem::replace(&mut self.present, next.remove());
+            self.present.sort_unstable_by_key(|item| Reverse(item.order));
+            // Enough for those that are filled at a time; more would be held in vain.
+            if over.capacity() > 0 && self.empty.len() < 16 {
+                self.empty.push(over);
+            }
         }
-        let Item { slot, .. } = self.heap.pop()?;
-        self.free.push(slot);
-        self.events[slot as usize].take().map(|event| (at, event))
+        let first = |item: &Item<E>| item.order.0 <= until;
+        let Item { order: (at, _), event } = match (self.present.last(), self.added.peek()) {
+            (Some(present), Some(Reverse(added))) if added < present => {
+                first(added).then(|| self.added.pop())??.0
+            }
+            (None, Some(Reverse(added))) => first(added).then(|| self.added.pop())??.0,
+            (Some(present), _) => first(present).then(|| self.present.pop())??,
+            (None, None) => return None,
+        };
+        Some((at, event))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -68,6 +131,33 @@ mod tests {
         (0..100).for_each(|n| queue.push(at(20 - n % 4), (b'a' + (n % 4) as u8) as char));
         let order: String = std::iter::from_fn(|| queue.pop(at(99))).map(|(_, name)| name).collect();
         assert_eq!(order, ["d", "c", "b", "a"].map(|name| name.repeat(25)).concat());
-        assert_eq!(queue.events.len(), 100, "room is used again");
     }
+
+    proptest! {
+        /// Against a list in order: whatever is put in while others wait, near and far, and taken up to whatever time.
+        #[test]
+        fn is_a_list_in_order(steps in proptest::collection::vec((0u64..5, 0u64..4_000_000, any::<bool>()), 1..300)) {
+            let (mut queue, mut list) = (Queue::default(), BTreeMap::new());
+            let mut now = Instant::ZERO;
+            for (number, (far, apart, takes)) in steps.into_iter().enumerate() {
+                let apart = Duration::from_nanos([0, apart, apart * 10, apart * 1000, 1 << 20][far as usize]);
+                if takes {
+                    let until = now + apart;
+                    while let Some((&(at, number), ())) = list.first_key_value().filter(|((at, _), ())| *at <= until) {
+                        list.remove(&(at, number));
+                        prop_assert_eq!(queue.pop(until), Some((at, number)));
+                    }
+                    prop_assert_eq!(queue.pop(until), None);
+                    now = until;
+                } else {
+                    queue.push(now + apart, number);
+                    list.insert((now + apart, number), ());
+                }
+            }
+            let rest: Vec<_> = std::iter::from_fn(|| queue.pop(Instant::from_nanos(u64::MAX))).collect();
+            prop_assert_eq!(rest, list.into_keys().collect::<Vec<_>>());
+        }
+    }
+
+    use ntm_protocol::time::Duration;
 }

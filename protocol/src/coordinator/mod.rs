@@ -22,6 +22,7 @@ use crate::addr::{Fqdn, NodeId, PathId, Vip, VipRange};
 use crate::crypto::{SharedKey, Suite};
 use crate::expiry::{Expiry, earliest};
 use crate::observe::What;
+use crate::prefetch::prefetch;
 use crate::session::{Expired, Mail, Pending, Rtt, Session, Transmit};
 use crate::time::{Duration, Instant};
 use crate::wire::{
@@ -102,8 +103,8 @@ pub struct Coordinator {
     selection: Selection,
     patience: Duration,
     registry: Registry,
-    /// When a node that stays silent counts as gone.
-    silence: Expiry<NodeId>,
+    /// When a node that stays silent counts as gone, as it stands at each node, too.
+    silence: BTreeSet<(Instant, NodeId)>,
     asks: Pending<Ask>,
     /// The Route Directions of other DCs that are being passed on.
     passing: BTreeSet<(NodeId, RequestId)>,
@@ -139,6 +140,7 @@ impl Coordinator {
                 vip: None,
                 live: None,
                 found_at: None,
+                silent_at: None,
             };
             registry.nodes.insert(id, Box::new(node));
         }
@@ -155,7 +157,7 @@ impl Coordinator {
             selection: config.selection,
             patience: config.patience,
             registry,
-            silence: Expiry::default(),
+            silence: BTreeSet::new(),
             asks: Pending::default(),
             passing: BTreeSet::new(),
             negotiations: BTreeMap::new(),
@@ -179,6 +181,15 @@ impl Coordinator {
     /// How many nodes of a kind are registered.
     pub fn registered(&self, kind: NodeKind) -> usize {
         self.registry.registered(kind)
+    }
+
+    /// This datagram comes soon: a driver that knows may say so, and what is known of its sender is fetched from the memory meanwhile.
+    pub fn expect(&self, datagram: &[u8]) {
+        if let Some(node) =
+            Header::parse(datagram).ok().and_then(|header| self.registry.nodes.get(&NodeId(header.id)))
+        {
+            prefetch(&**node);
+        }
     }
 
     /// Takes a datagram.
@@ -298,7 +309,12 @@ impl Coordinator {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let neighbours = self.neighbours.poll_timeout();
-        earliest([self.asks.poll_timeout(), self.silence.next(), self.deadlines.next(), neighbours])
+        earliest([
+            self.asks.poll_timeout(),
+            self.silence.first().map(|(at, _)| *at),
+            self.deadlines.next(),
+            neighbours,
+        ])
     }
 
     /// Does what is due at `now`.
@@ -318,7 +334,8 @@ impl Coordinator {
             }
         }
         self.neighbours.handle_timeout(now);
-        while let Some(id) = self.silence.due(now) {
+        while let Some((_, id)) = self.silence.first().copied().filter(|(at, _)| *at <= now) {
+            self.silence.pop_first();
             self.silent(id, now);
         }
         while let Some(id) = self.deadlines.due(now) {
@@ -366,12 +383,15 @@ impl Coordinator {
     fn silent(&mut self, id: NodeId, now: Instant) {
         let limit = self.keep_alive * 7 / 2;
         let Some(node) = self.registry.nodes.get_mut(&id) else { return };
+        node.silent_at = None;
         // Other DCs send no Keep-alives; they are asked when they are needed.
         if node.kind == NodeKind::Coordinator {
             return;
         }
         match &node.live {
-            Some(live) if live.heard + limit > now => self.silence.set(id, live.heard + limit),
+            Some(live) if live.heard + limit > now => {
+                node.hear_by(live.heard + limit, id, &mut self.silence);
+            }
             Some(_) => {
                 node.live = None;
                 let fqdn = node.fqdn.clone();

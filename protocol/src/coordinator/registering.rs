@@ -147,7 +147,7 @@ impl Coordinator {
         if node.kind == NodeKind::Relay && (self.registry.relays.insert(id) || before != Some(from)) {
             self.registry.relays_changed += 1;
         }
-        self.silence.set(id, now + self.keep_alive * 7 / 2);
+        node.hear_by(now + self.keep_alive * 7 / 2, id, &mut self.silence);
         let response = RegistrationResponse {
             request: request.request,
             vip: node.vip,

@@ -26,6 +26,8 @@ pub(super) struct Node {
     pub(super) live: Option<Live>,
     /// Where a DC is that was found through the DNS.
     pub(super) found_at: Option<SocketAddr>,
+    /// Where it stands among those that are to be heard by some time. Kept here: a second index of all nodes would cost more than the first.
+    pub(super) silent_at: Option<Instant>,
 }
 
 /// Where a registered node is.
@@ -43,6 +45,14 @@ impl Node {
     /// Where to send to.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.live.as_ref().map(|live| live.seen).or(self.found_at)
+    }
+
+    /// It is to be heard by `at`, whatever was set before; `all` is when each node is, and this one is `id`.
+    pub(super) fn hear_by(&mut self, at: Instant, id: NodeId, all: &mut BTreeSet<(Instant, NodeId)>) {
+        if let Some(old) = self.silent_at.replace(at) {
+            all.remove(&(old, id));
+        }
+        all.insert((at, id));
     }
 
     /// The families that it has addresses of, while it is registered.

@@ -7,7 +7,7 @@ use ntm_protocol::wire::{Addresses, NodeKind};
 
 use super::{World, fqdn_of};
 use crate::HostId;
-use crate::host::{Host, Interface, Part};
+use crate::host::{Attached, Host, Interface, Part};
 use crate::link::Link;
 use crate::network::{INTERNET, NetworkId};
 
@@ -23,12 +23,16 @@ fn public(addresses: &[&str], link: Link) -> Vec<Interface> {
 impl World {
     fn add(&mut self, name: &str, fqdn: Fqdn, part: Part, interfaces: &[Interface]) -> HostId {
         let id = HostId(self.hosts.len());
-        for interface in interfaces {
-            let seed = self.bytes();
-            self.networks.attach((interface.network, interface.address), id, &interface.link, seed);
-        }
-        self.hosts.push(Host::new(name, fqdn, part, interfaces.to_vec()));
+        let attached = interfaces.iter().map(|interface| self.attach(id, interface)).collect();
+        self.hosts.push(Host::new(name, fqdn, part, attached));
         id
+    }
+
+    /// An interface of a host comes up.
+    pub(super) fn attach(&mut self, id: HostId, interface: &Interface) -> Attached {
+        let (seed, Interface { network, address, link }) = (self.bytes(), *interface);
+        let wire = self.networks.attach((network, address), id, &link, seed);
+        Attached { network, address, wire }
     }
 
     /// Delegates `zone`, and the zones above it, to servers of their own.

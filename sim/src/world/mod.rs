@@ -1,5 +1,6 @@
 //! The world: who is in it, what happens next, and what was observed.
 
+mod ahead;
 mod build;
 mod flows;
 mod look;
@@ -23,7 +24,7 @@ use crate::HostId;
 use crate::capture::{Captured, CapturedOutside};
 use crate::dns::Dns;
 use crate::flow::Flow;
-use crate::host::{Host, Interface, Machine, Output};
+use crate::host::{Attached, Host, Interface, Machine, Output};
 use crate::impair::Impairment;
 use crate::link::Link;
 use crate::network::{Datagram, Networks};
@@ -208,21 +209,24 @@ impl World {
 
     /// A host's interfaces that are up are these from now on, the preferred first. What is under way over those that stay goes on.
     pub fn set_interfaces(&mut self, id: HostId, interfaces: &[Interface]) {
-        let place = |interface: &Interface| (interface.network, interface.address);
-        let old = std::mem::replace(&mut self.hosts[id.0].interfaces, interfaces.to_vec());
-        let is_among = |all: &[Interface], one: &Interface| all.iter().any(|it| place(it) == place(one));
-        for gone in old.iter().filter(|interface| !is_among(interfaces, interface)) {
+        let old = std::mem::take(&mut self.hosts[id.0].interfaces);
+        let is_same =
+            |one: &Attached, other: &Interface| (one.network, one.address) == (other.network, other.address);
+        for gone in old.iter().filter(|old| !interfaces.iter().any(|new| is_same(old, new))) {
             self.networks.detach(gone.network, gone.address);
         }
+        let mut attached = Vec::with_capacity(interfaces.len());
         for new in interfaces {
-            if is_among(&old, new) {
-                self.relink(new);
-            } else {
-                let seed = self.bytes();
-                self.networks.attach(place(new), id, &new.link, seed);
-            }
+            attached.push(match old.iter().find(|old| is_same(old, new)) {
+                Some(old) => {
+                    self.networks.wire(old.wire).set(&new.link);
+                    *old
+                }
+                None => self.attach(id, new),
+            });
         }
         let host = &mut self.hosts[id.0];
+        host.interfaces = attached;
         let addresses = host.addresses();
         if let Machine::Terminal(terminal, _) = &mut host.machine {
             terminal.handle_addresses(&addresses, self.now);
@@ -233,8 +237,8 @@ impl World {
 
     /// The link of an interface that is up does what `interface` says from now on.
     pub fn relink(&mut self, interface: &Interface) {
-        if let Some(wire) = self.networks.wire(interface.network, interface.address) {
-            wire.set(&interface.link);
+        if let Some(wire) = self.networks.wire_at(interface.network, interface.address) {
+            self.networks.wire(wire).set(&interface.link);
         }
     }
 

@@ -14,28 +14,29 @@ use super::{Recorded, World};
 use crate::HostId;
 use crate::capture::Point;
 use crate::flow::FlowId;
-use crate::host::{Interface, Machine, Outgoing, Output};
+use crate::host::{Attached, Machine, Outgoing, Output};
 use crate::link::Way;
 use crate::network::{Datagram, NetworkId, Next, RouterId};
 use crate::talk::{self, Numbered, TalkId};
 
+/// Small, for there are as many in the queue as there are terminals.
 pub(super) enum Event {
     /// A datagram is on a network.
-    On(NetworkId, Datagram),
+    On(NetworkId, Box<Datagram>),
     /// A datagram is at the outer side of a router.
-    At(RouterId, Datagram),
+    At(RouterId, Box<Datagram>),
     /// A datagram is at a host.
-    Receive(HostId, Datagram),
+    Receive(HostId, Box<Datagram>),
     /// A host's machine wanted to be woken.
     Wake(HostId),
     /// The DNS answers the DC of this boot.
-    Lookup(HostId, u64, LookupId, Box<LookupResult>),
+    Lookup(Box<(HostId, u64, LookupId, LookupResult)>),
     /// The disk of the DC of this boot has the write.
-    Write(HostId, u64, WriteId, Box<Write>),
+    Write(Box<(HostId, u64, WriteId, Write)>),
     /// The DC of this boot learns the outcome of a write.
-    Written(HostId, u64, WriteId, WriteOutcome),
+    Written(Box<(HostId, u64, WriteId, WriteOutcome)>),
     /// The relay of this boot translates.
-    Translated(HostId, u64, Vip, bool),
+    Translated(Box<(HostId, u64, Vip, bool)>),
     /// An application sends its next packet.
     Tick(TalkId),
     /// A flow wanted to act.
@@ -65,6 +66,7 @@ impl World {
                 (self.now, self.wakes) = (at, 0);
             }
             self.events += 1;
+            self.look_ahead();
             self.happen(event);
         }
         true
@@ -76,27 +78,30 @@ impl World {
             Event::On(network, datagram) => self.travel(network, datagram),
             Event::At(router, datagram) => {
                 self.capture_outside(router, false, &datagram);
-                if let Some((network, datagram)) = self.networks.inward(router, datagram, now) {
-                    self.travel(network, datagram);
+                if let Some((network, datagram)) = self.networks.inward(router, *datagram, now) {
+                    self.travel(network, Box::new(datagram));
                 }
             }
-            Event::Receive(id, datagram) => self.receive(id, datagram),
+            Event::Receive(id, datagram) => self.receive(id, *datagram),
             Event::Wake(id) => self.wake(id),
-            Event::Lookup(id, boot, lookup, result) => {
+            Event::Lookup(answer) => {
+                let (id, boot, lookup, result) = *answer;
                 let host = &mut self.hosts[id.0];
                 if let (Machine::Coordinator(dc), true) = (&mut host.machine, host.boots == boot) {
-                    dc.handle_lookup(lookup, *result, now);
+                    dc.handle_lookup(lookup, result, now);
                     self.settle(id, Output::default());
                 }
             }
-            Event::Write(id, boot, write_id, write) => {
+            Event::Write(write) => {
+                let (id, boot, write_id, write) = *write;
                 let host = &mut self.hosts[id.0];
                 if host.boots == boot && host.is_running() {
-                    let outcome = host.store.apply(*write);
-                    self.queue.push(now + self.settings.write, Event::Written(id, boot, write_id, outcome));
+                    let written = Box::new((id, boot, write_id, host.store.apply(write)));
+                    self.queue.push(now + self.settings.write, Event::Written(written));
                 }
             }
-            Event::Written(id, boot, write_id, outcome) => {
+            Event::Written(written) => {
+                let (id, boot, write_id, outcome) = *written;
                 let host = &mut self.hosts[id.0];
                 if let (Machine::Coordinator(dc), true) = (&mut host.machine, host.boots == boot) {
                     host.writing -= 1;
@@ -104,7 +109,8 @@ impl World {
                     self.settle(id, Output::default());
                 }
             }
-            Event::Translated(id, boot, general, done) => {
+            Event::Translated(translated) => {
+                let (id, boot, general, done) = *translated;
                 let host = &mut self.hosts[id.0];
                 if let (Machine::Relay(relay, ..), true) = (&mut host.machine, host.boots == boot) {
                     relay.handle_translated(general, done, now);
@@ -117,13 +123,12 @@ impl World {
         }
     }
 
-    fn travel(&mut self, network: NetworkId, datagram: Datagram) {
+    fn travel(&mut self, network: NetworkId, datagram: Box<Datagram>) {
         let far = self.networks.distance(network, &datagram);
         match self.networks.next(network, &datagram, self.now) {
-            Next::Host(id) => {
+            Next::Host(id, wire) => {
                 let (len, now) = (datagram.wire_len(), self.now);
-                let Some(wire) = self.networks.wire(network, datagram.destination.ip()) else { return };
-                let times = wire.pass(Way::Down, len, now).map(move |at| at + far);
+                let times = self.networks.wire(wire).pass(Way::Down, len, now).map(move |at| at + far);
                 self.arrive(times, |datagram| Event::Receive(id, datagram), datagram);
             }
             Next::Up(router, outside, datagram) => {
@@ -133,7 +138,7 @@ impl World {
                     .uplink(router)
                     .pass(Way::Up, datagram.wire_len(), self.now)
                     .map(move |at| at + far);
-                self.arrive(times, |datagram| Event::On(outside, datagram), datagram);
+                self.arrive(times, |datagram| Event::On(outside, datagram), Box::new(datagram));
             }
             Next::Down(router) => {
                 let times = self
@@ -145,7 +150,7 @@ impl World {
             }
             Next::Back(datagram) => {
                 self.hairpins += 1;
-                self.travel(network, datagram);
+                self.travel(network, Box::new(datagram));
             }
             Next::Lost => {}
         }
@@ -155,8 +160,8 @@ impl World {
     fn arrive(
         &mut self,
         mut times: impl Iterator<Item = Instant>,
-        event: impl Fn(Datagram) -> Event,
-        datagram: Datagram,
+        event: impl Fn(Box<Datagram>) -> Event,
+        datagram: Box<Datagram>,
     ) {
         let Some(first) = times.next() else { return };
         for later in times {
@@ -167,17 +172,16 @@ impl World {
 
     fn send(&mut self, id: HostId, Outgoing { protocol, port, to, local, source, bytes }: Outgoing) {
         // Where there is no address of the destination's family there is no way out.
-        let of_family = |interface: &&Interface| interface.address.is_ipv4() == to.is_ipv4();
+        let of_family = |interface: &&Attached| interface.address.is_ipv4() == to.is_ipv4();
         let mut interfaces = self.hosts[id.0].interfaces.iter().filter(of_family);
         let kept = interfaces.clone().find(|interface| Some(interface.address) == local);
-        let Some(Interface { network, address, .. }) = kept.or(interfaces.next()).copied() else { return };
+        let Some(Attached { network, address, wire }) = kept.or(interfaces.next()).copied() else { return };
         let source = SocketAddr::new(source.unwrap_or(address), port);
         let datagram = Datagram { protocol, source, destination: to, payload: bytes };
         self.capture(id, Point::Real(address), true, &datagram);
         let (len, now) = (datagram.wire_len(), self.now);
-        let Some(wire) = self.networks.wire(network, address) else { return };
-        let times = wire.pass(Way::Up, len, now);
-        self.arrive(times, |datagram| Event::On(network, datagram), datagram);
+        let times = self.networks.wire(wire).pass(Way::Up, len, now);
+        self.arrive(times, |datagram| Event::On(network, datagram), Box::new(datagram));
     }
 
     fn receive(&mut self, id: HostId, datagram: Datagram) {
@@ -225,14 +229,15 @@ impl World {
             let alive =
                 |at| self.hosts.iter().all(|host| host.is_running() || !host.addresses().contains(&at));
             let (takes, result) = self.dns.answer(&lookup, alive);
-            self.queue.push(self.now + takes, Event::Lookup(id, boot, lookup_id, Box::new(result)));
+            self.queue.push(self.now + takes, Event::Lookup(Box::new((id, boot, lookup_id, result))));
         }
         for (write_id, write) in output.writes {
-            self.queue
-                .push(self.now + self.settings.write, Event::Write(id, boot, write_id, Box::new(write)));
+            let event = Event::Write(Box::new((id, boot, write_id, write)));
+            self.queue.push(self.now + self.settings.write, event);
         }
         for (general, done) in output.translated {
-            self.queue.push(self.now + self.settings.translate, Event::Translated(id, boot, general, done));
+            let event = Event::Translated(Box::new((id, boot, general, done)));
+            self.queue.push(self.now + self.settings.translate, event);
         }
         for (QueryId(query), answer) in output.answers {
             self.answered(TalkId(query as usize), answer.map(|vip| vip.0));
