@@ -11,6 +11,7 @@ use crate::engine::Engines;
 use crate::exit::{Exit, Failure};
 use crate::lab::talk::{Done, Moved, Request, Status, Talk};
 use crate::lab::{self, entry, exec, keeper, show};
+use crate::matrix::shard::Shard;
 use crate::report::{page, schema};
 use crate::run::{self, Options, Print};
 use crate::scenario::matrix::MOST_ROUNDS;
@@ -81,6 +82,12 @@ enum Command {
         /// Goes on in this folder of a matrix that was interrupted
         #[arg(long, value_name = "DIR", conflicts_with = "out")]
         resume: Option<PathBuf>,
+        /// The matrix's own folder: begun where it is not there yet, gone on with where it is
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "resume"])]
+        folder: Option<PathBuf>,
+        /// Runs only the Ith of N parts; `report` puts them together
+        #[arg(long, value_name = "I/N")]
+        shard: Option<Shard>,
         /// Where the daemons' binaries are [default: beside this one]
         #[arg(long, value_name = "DIR")]
         bin: Option<PathBuf>,
@@ -122,10 +129,21 @@ enum Command {
     },
     /// Lists the scenarios
     List,
-    /// Makes the page of a run anew from its folder: report.html
+    /// Makes the page of a run anew from its folder, report.html; or of the parts of a matrix one
+    ///
+    /// With --into: the folders are those of `matrix --shard`, and all parts must be there. What is made of them is what one run of the whole
+    /// matrix makes, and so is the exit code.
+    #[command(after_help = "Example:\n  harness report sweep/1 sweep/2 sweep/3 --into sweep/whole")]
     Report {
-        /// The run's folder
-        folder: PathBuf,
+        /// The run's folder, or those of all parts of a matrix
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+        /// The folder of the whole matrix, which is not there yet
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+        /// How the grid is printed
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
     },
     /// Measures our paths beside the kernel without a tunnel and beside other tunnels, and judges the ratios
     ///
@@ -441,7 +459,7 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             }
             if in_rounds {
                 let (print, binaries) = (format.into(), bin);
-                let (jobs, resume) = (None, None);
+                let (jobs, resume, folder, shard, parts) = (None, None, None, None, Vec::new());
                 let options = matrix::Options {
                     file,
                     engines: engine,
@@ -449,6 +467,9 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
                     rounds,
                     out,
                     resume,
+                    folder,
+                    shard,
+                    parts,
                     binaries,
                     print,
                     quiet,
@@ -475,20 +496,25 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             let (binaries, print) = (bin, format.into());
             bench::run(&bench::Options { rounds, seconds, only, quick, out, binaries, print, quiet }, started)
         }
-        Command::Matrix { file, engine, jobs, rounds, out, resume, bin, format, quiet } => matrix::run(
-            &matrix::Options {
-                file,
-                engines: engine,
-                jobs: jobs.map(usize::from),
-                rounds,
-                out,
-                resume,
-                binaries: bin,
-                print: format.into(),
-                quiet,
-            },
-            started,
-        ),
+        Command::Matrix { file, engine, jobs, rounds, out, resume, folder, shard, bin, format, quiet } => {
+            matrix::run(
+                &matrix::Options {
+                    file,
+                    engines: engine,
+                    jobs: jobs.map(usize::from),
+                    rounds,
+                    out,
+                    resume,
+                    folder,
+                    shard,
+                    parts: Vec::new(),
+                    binaries: bin,
+                    print: format.into(),
+                    quiet,
+                },
+                started,
+            )
+        }
         Command::Worlds { seeds, jobs, quiet } => Ok(worlds::search(seeds, jobs, quiet, started)),
         Command::Replay { seed, shrink, quiet } => Ok(worlds::replay(seed, shrink, started, quiet)),
         Command::Check { files } => check(&files),
@@ -516,8 +542,16 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             });
             Ok(Exit::Held)
         }
-        Command::Report { folder } => {
-            stdout::line(page::write(&folder)?.display());
+        Command::Report { folders, into: Some(into), format } => {
+            matrix::merge(folders, into, format.into(), started)
+        }
+        Command::Report { folders, into: None, .. } => {
+            let [folder] = folders.as_slice() else {
+                return Err(Failure::usage(
+                    "several folders are the parts of a matrix: say with --into where the whole goes",
+                ));
+            };
+            stdout::line(page::write(folder)?.display());
             Ok(Exit::Held)
         }
         Command::Doctor { format } => {

@@ -73,15 +73,11 @@ impl<E> Queue<E> {
         }
     }
 
-    /// How many events of the present stretch are known to wait.
-    pub(crate) fn waiting(&self) -> usize {
-        self.present.len()
-    }
-
-    /// Up to `count` of the events that wait, in their order, behind the next `after` of them: no more than are known, and without those that were
-    /// put in since.
+    /// Up to `count` of the events that wait, behind the next `after` of them, as far as that is known without putting anything in order: those
+    /// of the present stretch without those that were put in since, then those of the next one in whatever order.
     pub(crate) fn ahead(&self, after: usize, count: usize) -> impl Iterator<Item = &E> {
-        self.present.iter().rev().skip(after).take(count).map(|item| &item.event)
+        let next = self.later.first_key_value().into_iter().flat_map(|(_, items)| items);
+        self.present.iter().rev().chain(next).skip(after).take(count).map(|item| &item.event)
     }
 
     /// Takes the next event, if it happens at `until` or before.

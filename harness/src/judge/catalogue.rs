@@ -326,6 +326,40 @@ pub const RELAY: &[Entry] = &[
     ),
 ];
 
+/// Of every relay, as its coordinators direct it.
+pub const DIRECTED: &[Entry] = &[
+    ("paths", Kind::Number, "different paths that coordinators directed it to carry"),
+    ("share", Kind::Number, "its share of these among all relays, 0 to 1"),
+];
+
+/// Of every coordinator, without its name.
+pub const TALK: &[Entry] = &[
+    (
+        "messages_s",
+        Kind::Number,
+        "control messages that it sent and took in a second, from the beginning to the end",
+    ),
+    ("messages_peak_s", Kind::Number, "the same in the busiest second"),
+];
+
+/// Of every group of terminals, without its name.
+pub const GROUP: &[Entry] = &[
+    ("members", Kind::Number, "how many terminals there are"),
+    ("registered", Kind::Number, "of these, those that are registered at the end"),
+    (
+        "registered_ms",
+        Kind::Number,
+        "from the last thing that happened by the timeline, or the beginning, to when the last of them had registered after it",
+    ),
+];
+
+/// Of the flows that the terminals of a group have, without their common name.
+pub const FLOWS: &[Entry] = &[
+    ("members", Kind::Number, "how many flows there are"),
+    ("complete", Kind::Number, "of these, those that ended `complete`"),
+    ("lost", Kind::Number, "what they lost together, where each flow has `lost`"),
+];
+
 /// Of every node with a daemon, without its name.
 pub const USAGE: &[Entry] = &[
     ("cpu_s", Kind::Number, "seconds of a processor that its daemon used while flows and actions ran"),
@@ -456,12 +490,32 @@ pub fn of(scenario: &Scenario) -> Catalogue {
         _ => None,
     });
     for (number, node) in (1..).zip(movers) {
+        // Many have no one interruption.
+        if scenario.groups.contains_key(node) {
+            continue;
+        }
         let probed = probes_of(scenario, node).map_or(&[][..], |_| PROBED);
         for (name, kind, about) in HANDOVER.iter().chain(probed) {
             if number == 1 {
                 out.insert(format!("handover.{name}"), (*kind, *about));
             }
             out.insert(format!("handover.{number}.{name}"), (*kind, *about));
+        }
+    }
+    let mut enter = |head: String, entries: &[Entry]| {
+        out.extend(entries.iter().map(|(name, kind, about)| (format!("{head}.{name}"), (*kind, *about))));
+    };
+    for name in scenario.groups.keys() {
+        enter(format!("group.{name}"), GROUP);
+    }
+    for id in scenario.flows.iter().filter_map(|flow| flow.of.as_ref()) {
+        enter(format!("flow.{id}"), FLOWS);
+    }
+    for (name, node) in &scenario.nodes {
+        match node.role {
+            Role::Relay { .. } => enter(format!("relay.{name}"), DIRECTED),
+            Role::Coordinator(_) => enter(format!("node.{name}"), TALK),
+            _ => {}
         }
     }
     for (name, kind, about) in RUN {

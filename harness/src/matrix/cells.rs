@@ -89,7 +89,7 @@ pub struct Bench {
 impl Bench {
     /// A folder for each cell, with its file in it.
     pub fn lay_out(&self) -> Result<(), Failure> {
-        for prepared in &self.cells {
+        for prepared in self.order.iter().filter_map(|at| self.cells.get(*at)) {
             let folder = self.folder_of(prepared);
             let file = folder.join("scenario.toml");
             fs::create_dir_all(&folder)
@@ -152,11 +152,20 @@ impl Bench {
         })
     }
 
+    /// Where what came of a cell is kept.
+    pub(super) fn outcome_file(&self, prepared: &Prepared, engine: Engine) -> PathBuf {
+        self.folder_of(prepared).join(format!("{}.json", engine.word()))
+    }
+
+    /// What came of a cell, if the folder has it: whole, for what was being written when the harness was killed is none.
+    pub(super) fn kept(&self, prepared: &Prepared, engine: Engine) -> Option<Outcome> {
+        serde_json::from_str(&fs::read_to_string(self.outcome_file(prepared, engine)).ok()?).ok()
+    }
+
     /// The outcome that the folder has, else that of a run, which is kept there.
     fn run_or_read(&self, prepared: &Prepared, engine: Engine, stop: &Stop) -> Result<Outcome, Failure> {
-        let file = self.folder_of(prepared).join(format!("{}.json", engine.word()));
-        let kept = fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str(&text).ok());
-        if let Some(outcome) = kept {
+        let file = self.outcome_file(prepared, engine);
+        if let Some(outcome) = self.kept(prepared, engine) {
             return Ok(outcome);
         }
         let outcome = match engine {

@@ -10,9 +10,12 @@ use serde_json::{Value as Json, json};
 use super::cells::{Done, Outcome, Prepared, plain};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
+use crate::report::page;
 use crate::report::tables::aligned;
 use crate::scenario::matrix::Matrix;
 use crate::statistics::Summary;
+
+const TEMPLATE: &str = include_str!("grid.html");
 
 /// A matrix that was run.
 pub struct Grid<'a> {
@@ -26,8 +29,8 @@ pub struct Grid<'a> {
     pub done: &'a Done,
     /// The worlds they were run in.
     pub engines: &'a [Engine],
-    /// How long all took.
-    pub seconds: f64,
+    /// How many of the runs are this part's, if it is not the whole.
+    pub part: Option<usize>,
 }
 
 impl Grid<'_> {
@@ -136,7 +139,7 @@ impl Grid<'_> {
     }
 
     /// How many cells there are, how they ended, and where everything is.
-    pub fn summary(&self, folder: &Path) -> String {
+    pub fn summary(&self, folder: &Path, seconds: f64) -> String {
         let mut out = String::new();
         for (at, prepared) in self.cells.iter().enumerate() {
             let id = prepared.name();
@@ -164,11 +167,10 @@ impl Grid<'_> {
                 out,
                 "{}: {held} cells held, {failed} failed, of {}",
                 engine.word(),
-                self.cells.len()
+                self.part.unwrap_or(self.cells.len())
             );
         }
-        let _ =
-            writeln!(out, "{}: {:.1} s\nreport: {}/matrix.json", self.name, self.seconds, folder.display());
+        let _ = writeln!(out, "{}: {seconds:.1} s\nreport: {}/matrix.json", self.name, folder.display());
         out
     }
 
@@ -206,7 +208,6 @@ impl Grid<'_> {
             "scenario": self.name,
             "show": self.matrix.show.iter().map(|show| show.get_ref()).collect::<Vec<_>>(),
             "exit": exit as u8,
-            "seconds": self.seconds,
             "axes": axes,
             "cells": cells,
         })
@@ -242,14 +243,63 @@ impl Grid<'_> {
         out
     }
 
-    /// Writes `matrix.md`, `matrix.csv` and `matrix.json`.
+    /// The plots: of each combination of the third axis and those behind it what is shown over the first axis, a line for each value of the second
+    /// and each world. Only numbers can be drawn.
+    fn plots(&self) -> Json {
+        let axes = &self.matrix.axes;
+        let Some(first) = axes.first() else { return json!([]) };
+        let labels: Vec<&str> = first.values.iter().map(|value| value.label.as_str()).collect();
+        let label = |axis: usize, value: usize| {
+            format!("{} = {}", axes[axis].name.get_ref(), axes[axis].values[value].label)
+        };
+        let mut plots: BTreeMap<&[usize], BTreeMap<(usize, Engine), Vec<Option<f64>>>> = BTreeMap::new();
+        for (at, prepared) in self.cells.iter().enumerate().step_by(self.rounds()) {
+            let values = &prepared.cell.values;
+            let (Some(row), column) = (values.first(), values.get(1).copied().unwrap_or(0)) else { continue };
+            let plot = plots.entry(values.get(2..).unwrap_or_default()).or_default();
+            for engine in self.engines {
+                let rounds = (at..at + self.rounds()).filter_map(|at| self.done.get(&(at, *engine)));
+                let numbers: Vec<f64> =
+                    rounds.filter_map(|outcome| outcome.shown.as_ref()?.as_f64()).collect();
+                let line = plot.entry((column, *engine)).or_insert_with(|| vec![None; labels.len()]);
+                line[*row] = (!numbers.is_empty()).then(|| Summary::of(&numbers).mean);
+            }
+        }
+        let drawn = plots.into_iter().map(|(rest, lines)| {
+            let title: Vec<String> = rest.iter().zip(2..).map(|(value, axis)| label(axis, *value)).collect();
+            let lines = lines.into_iter().filter(|(_, values)| values.iter().any(Option::is_some));
+            let lines = lines.map(|((column, engine), values)| {
+                let second = axes.get(1).map(|_| label(1, column));
+                let world = (self.engines.len() > 1 || second.is_none()).then(|| engine.word().to_owned());
+                let name: Vec<String> = second.into_iter().chain(world).collect();
+                json!({ "name": name.join(", "), "values": values })
+            });
+            json!({ "title": title.join(", "), "lines": lines.collect::<Vec<_>>() })
+        });
+        json!({
+            "axis": first.name.get_ref(),
+            "labels": labels,
+            "show": self.matrix.show.first().map(|show| show.get_ref()),
+            "plots": drawn.filter(|plot| plot["lines"].as_array().is_some_and(|lines| !lines.is_empty())).collect::<Vec<_>>(),
+        })
+    }
+
+    /// `matrix.html`: the plots, and the grids.
+    fn page(&self) -> String {
+        page::fill(TEMPLATE, self.name, &json!({ "grid": self.plots(), "tables": self.markdown() }))
+    }
+
+    /// Writes `matrix.md`, `matrix.csv`, `matrix.json` and `matrix.html`.
     pub fn write(&self, folder: &Path, exit: Exit) -> Result<(), Failure> {
         let json =
             serde_json::to_string_pretty(&self.json(exit)).map_err(Failure::during("matrix.json"))? + "\n";
         let title = format!("# {}\n\n", self.name);
-        for (name, text) in
-            [("matrix.md", title + &self.markdown()), ("matrix.csv", self.csv()), ("matrix.json", json)]
-        {
+        for (name, text) in [
+            ("matrix.md", title + &self.markdown()),
+            ("matrix.csv", self.csv()),
+            ("matrix.json", json),
+            ("matrix.html", self.page()),
+        ] {
             let file = folder.join(name);
             fs::write(&file, text).map_err(Failure::during(file.display()))?;
         }
@@ -323,8 +373,11 @@ axis = [
         let all = |engine: Engine| (0..7).map(move |cell| ((cell, engine), outcome("0", 0)));
         let mut done: Done = all(Engine::Emulation).chain(all(Engine::Simulation)).collect();
         let grid = |done: &Done| {
-            let grid = Grid { name: "t", matrix: &matrix, cells: &cells, done, engines, seconds: 1.25 };
-            (grid.exit(), format!("{}{}\n{}", grid.markdown(), grid.summary(Path::new("runs/t")), grid.csv()))
+            let grid = Grid { name: "t", matrix: &matrix, cells: &cells, done, engines, part: None };
+            (
+                grid.exit(),
+                format!("{}{}\n{}", grid.markdown(), grid.summary(Path::new("runs/t"), 1.25), grid.csv()),
+            )
         };
         assert_eq!(grid(&done).0, Exit::Held);
         done.insert((2, Engine::Emulation), outcome("1", 0));

@@ -1,12 +1,13 @@
 //! `harness matrix`: a scenario once for each cell of its `[matrix]`, in one world or both, and the grid of what came of it. Or in rounds:
 //! each round runs all cells, and what came of all rounds is one result, with a report like that of a run.
 //!
-//! [`cells`] runs them: in the simulator in threads of this process, in emulation each in a harness of its own. [`grid`] shows them,
+//! [`shard`] lets several machines share the work. [`cells`] runs them: in the simulator in threads of this process, in emulation each in a harness of its own. [`grid`] shows them,
 //! [`rounds`] makes the report of all rounds.
 
 pub mod cells;
 pub mod grid;
 pub mod rounds;
+pub mod shard;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use ntm_protocol::time::Instant;
 use crate::engine::{Engine, Engines};
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
-use crate::run::{Print, fit, folders};
+use crate::run::{Print, absolute, fit, folders};
 use crate::scenario::matrix::Matrix;
 use crate::scenario::model::Scenario;
 use crate::scenario::source::Source;
@@ -26,6 +27,7 @@ use crate::{clock, doctor, state, stdout};
 use cells::{Bench, Done, Stop};
 use grid::Grid;
 use rounds::Rounds;
+use shard::{Asked, Shard};
 
 /// What `matrix` is asked for.
 #[derive(Debug, Clone)]
@@ -42,12 +44,41 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// The folder of an interrupted matrix to go on with.
     pub resume: Option<PathBuf>,
+    /// The matrix's own folder: begun where it is not there yet, gone on with where it is.
+    pub folder: Option<PathBuf>,
+    /// The part of the runs that is made here.
+    pub shard: Option<Shard>,
+    /// Folders of parts that have all outcomes: nothing is run.
+    pub parts: Vec<PathBuf>,
     /// Where the daemons' binaries are; beside the harness's own unless given.
     pub binaries: Option<PathBuf>,
     /// How the grid is printed.
     pub print: Print,
     /// Say nothing on stderr but errors.
     pub quiet: bool,
+}
+
+/// Makes one of the parts of a matrix in `parts`, in the folder `into`.
+pub fn merge(parts: Vec<PathBuf>, into: PathBuf, print: Print, started: Instant) -> Result<Exit, Failure> {
+    let asked = shard::same(&parts, KEPT)?;
+    if into.exists() {
+        return Err(Failure::usage(format!("{} is there already", into.display())));
+    }
+    let options = Options {
+        file: parts[0].join(KEPT),
+        engines: asked.engines(),
+        jobs: None,
+        rounds: asked.rounds,
+        out: None,
+        resume: None,
+        folder: Some(into),
+        shard: None,
+        parts,
+        binaries: None,
+        print,
+        quiet: true,
+    };
+    run(&options, started)
 }
 
 /// Runs all cells; 0 if every expectation held in every cell and the worlds agree, 1 if not. `started` is when the harness was.
@@ -71,12 +102,19 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
         }
     }
     bench.order = interleaved(cells.len(), bench.cells.len() / cells.len().max(1));
+    if let Some(shard) = options.shard {
+        bench.order = shard.of(bench.order);
+    }
+    // Over all rounds nothing can be said without all of them.
+    let is_whole = bench.order.len() == bench.cells.len();
     let engines = options.engines.all();
-    if let (true, Some(first)) = (engines.contains(&Engine::Emulation), bench.cells.first()) {
+    let in_emulation = engines.contains(&Engine::Emulation) && options.parts.is_empty();
+    if let (true, Some(first)) = (in_emulation, bench.cells.first()) {
         doctor::require(&first.scenario, &first.plan)?;
     }
     let stop = Stop::on_signals()?;
-    let current = match &options.resume {
+    let begun = options.folder.as_ref().filter(|folder| folder.join(KEPT).exists());
+    let current = match options.resume.as_ref().or(begun) {
         Some(folder) => {
             resumable(folder, &source.text)?;
             bench.folder.clone_from(folder);
@@ -87,14 +125,24 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
                 Some(_) => scenario.name.clone(),
                 None => format!("{}-matrix", scenario.name),
             };
-            let current = state::Current::begin(folders(options.out.as_deref(), &name)?)?;
+            let current = match &options.folder {
+                Some(folder) => state::Current::begin([absolute(folder)?])?,
+                None => state::Current::begin(folders(options.out.as_deref(), &name)?)?,
+            };
             bench.folder = current.run().to_owned();
             let file = bench.folder.join(KEPT);
             fs::write(&file, &source.text).map_err(Failure::during(file.display()))?;
+            Asked::new(options.engines, options.rounds).write(&bench.folder)?;
             Some(current)
         }
     };
     bench.lay_out()?;
+    if !options.parts.is_empty()
+        && let Err(failure) = bench.merge(engines, &options.parts)
+    {
+        current.map_or(Ok(()), state::Current::discard)?;
+        return Err(failure);
+    }
     let processors = thread::available_parallelism().map_or(2, usize::from);
     let mut done = Done::default();
     for engine in engines {
@@ -105,7 +153,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
             // wait for it in each other's way are late to start and to end.
             Engine::Emulation | Engine::Simulation => processors,
         });
-        let (all, world) = (bench.cells.len(), engine.word());
+        let (all, world) = (bench.order.len(), engine.word());
         let shown = Progress::new(started, options.quiet);
         shown.counted(if bench.matrix.rounds.is_some() { "runs" } else { "cells" }, all);
         let progress = |finished: usize, id: &str, what: &str| {
@@ -113,17 +161,16 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
         };
         bench.run(*engine, jobs, &stop, &mut done, progress)?;
     }
-    let seconds = clock::now().since(started).as_secs_f64();
     let grid = Grid {
         name: &scenario.name,
         matrix: &bench.matrix,
         cells: &bench.cells,
         done: &done,
         engines,
-        seconds,
+        part: (!is_whole).then_some(bench.order.len()),
     };
     let mut exit = if stop.is_set() { Exit::Interrupted } else { grid.exit() };
-    if bench.matrix.rounds.is_some() {
+    if bench.matrix.rounds.is_some() && is_whole {
         let rounds = Rounds { bench: &bench, scenario: &scenario, done: &done, engine: engines[0], started };
         if let Some(first) = bench.cells.first() {
             exit = rounds.conclude(&first.plan, exit, options.print)?;
@@ -131,8 +178,11 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     }
     grid.write(&bench.folder, exit)?;
     match options.print {
-        _ if bench.matrix.rounds.is_some() => {}
-        Print::Text => stdout::say(grid.markdown() + &grid.summary(&bench.folder)),
+        _ if bench.matrix.rounds.is_some() && is_whole => {}
+        Print::Text => {
+            let seconds = clock::now().since(started).as_secs_f64();
+            stdout::say(grid.markdown() + &grid.summary(&bench.folder, seconds));
+        }
         Print::Json => stdout::json(&grid.json(exit)),
         Print::Nothing => {}
     }

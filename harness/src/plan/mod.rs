@@ -172,7 +172,8 @@ impl HostPlan {
 impl Plan {
     /// The host called `name`.
     pub fn host(&self, name: &str) -> Option<&HostPlan> {
-        self.hosts.iter().find(|host| host.name == name)
+        let place = self.hosts.binary_search_by(|host| host.name.as_str().cmp(name)).ok()?;
+        self.hosts.get(place)
     }
 
     /// The host whose name in the DNS, or through a tunnel, is `fqdn`.

@@ -8,6 +8,7 @@ pub mod both;
 mod captures;
 mod curves;
 mod links;
+mod load;
 mod relays;
 pub mod result;
 pub mod session;
@@ -165,7 +166,7 @@ pub fn folders(out: Option<&Path>, name: &str) -> Result<impl Iterator<Item = Pa
 }
 
 /// A folder that a run can use, whether or not it is there.
-fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
+pub fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
     let folder = std::path::absolute(folder).map_err(Failure::during(folder.display()))?;
     // Where it leads may be behind links.
     let there = folder.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));

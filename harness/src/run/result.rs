@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use super::session::{named, recording};
 use super::{Job, Print};
-use super::{captures, curves, links, relays};
+use super::{captures, curves, links, load, relays};
 use crate::capture::packet::Content;
 use crate::capture::sealed::Seal;
 use crate::clock;
@@ -110,6 +110,7 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
     let mut quantities = quantities(job, record, &ending);
     let observations: Vec<_> =
         record.trace.iter().filter_map(|event| Observation::deserialize(event).ok()).collect();
+    quantities.extend(load::quantities(job, record, &observations));
     let first_packets = first_packets(job, &record.trace, &observations, &record.sightings);
     for (id, measured) in &first_packets {
         quantities.extend(named(id, first_packet::quantities(measured)));

@@ -68,6 +68,25 @@ pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), Strin
     let contiguous = |router: &&Router| {
         router.nat.get_ref().axes().is_some_and(|axes| axes.allocation == Allocation::Contiguous)
     };
+    let groups = scenario.groups.iter().filter(|(_, group)| group.nodes.len() > parse::MOST_EMULATED).map(
+        |(name, group)| {
+            let message = format!(
+                "`{name}` are {} terminals: emulation has processes and namespaces for at most {}",
+                group.nodes.len(),
+                parse::MOST_EMULATED
+            );
+            Problem::new(group.place.clone(), message).hint("run this with --engine sim")
+        },
+    );
+    let together = scenario.actions.iter().filter_map(|action| {
+        let node = action.kind.node().filter(|node| scenario.groups.contains_key(node.get_ref()))?;
+        let name = node.get_ref();
+        let message = format!("`{name}` is a group, to which nothing happens at once on real packets");
+        Some(
+            Problem::new(node.span(), message)
+                .hint(format!("name its terminals one by one, as `{name}1`, or run this with --engine sim")),
+        )
+    });
     let problems: Vec<Problem> = scenario
         .routers
         .values()
@@ -76,6 +95,8 @@ pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), Strin
             Problem::new(router.nat.span(), "the kernel cannot allocate contiguous ports")
                 .hint("choose the allocation `preserve` or `random`, or run it in the simulation")
         })
+        .chain(groups)
+        .chain(together)
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
 }

@@ -51,6 +51,8 @@ pub struct Scenario {
     pub routers: BTreeMap<String, Router>,
     /// `[node.NAME]`
     pub nodes: BTreeMap<String, Node>,
+    /// Those of them that are described together by a `count`, by the name that they have in common.
+    pub groups: BTreeMap<String, Group>,
     /// `[tunnel.NAME]`
     pub tunnels: BTreeMap<String, Tunnel>,
     /// `[[flow]]`, in the order of the file.
@@ -127,6 +129,15 @@ pub struct Router {
     pub ip: Spanned<Ip>,
     /// Hosts behind it that are reached from outside at its address: the ports of their flows' servers lead to them.
     pub forward: Vec<Spanned<String>>,
+}
+
+/// Nodes that are described together.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Their names, in order.
+    pub nodes: Vec<String>,
+    /// Where the file says how many there are.
+    pub place: Range<usize>,
 }
 
 /// A tunnel by another program, between two general nodes.
@@ -280,6 +291,8 @@ pub const SUITES: &[(&str, &str)] =
 pub struct Flow {
     /// Names it in expectations.
     pub id: Spanned<String>,
+    /// The id that the file has, where it is one of those that each terminal of a group has.
+    pub of: Option<String>,
     /// When it starts, from the moment all daemons are ready.
     pub start: Duration,
     /// It is ended after so long.
@@ -460,6 +473,22 @@ impl FlowKind {
         }
     }
 
+    /// The same with `from` as its client.
+    pub fn with_client(mut self, from: &str) -> Self {
+        match &mut self {
+            Self::Iperf3 { ends, .. }
+            | Self::Ping { ends, .. }
+            | Self::Http { ends, .. }
+            | Self::Ftp { ends, .. }
+            | Self::Sip { ends, .. }
+            | Self::Udp { ends, .. }
+            | Self::PingPong { ends, .. }
+            | Self::Probe { ends, .. } => ends.from = Spanned::new(ends.from.span(), from.to_owned()),
+            Self::Dns { .. } | Self::Exec { .. } => {}
+        }
+        self
+    }
+
     /// The ends, where it has two.
     pub fn ends(&self) -> Option<&Ends> {
         match self {
@@ -579,7 +608,28 @@ pub enum After {
     Time(Duration),
 }
 
+impl ActionKind {
+    /// Whom it happens to, if that is a node or a group.
+    pub fn node(&self) -> Option<&Spanned<String>> {
+        match self {
+            Self::Handover { node, .. }
+            | Self::Address { node, .. }
+            | Self::Interface { node, .. }
+            | Self::Kill { node }
+            | Self::Start { node } => Some(node),
+            Self::Link { .. } => None,
+        }
+    }
+}
+
 impl Scenario {
+    /// The nodes that `name` means: those of a group, or the one that is called so.
+    pub fn members<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let group = self.groups.get(name).map(|group| group.nodes.iter().map(String::as_str));
+        let alone = group.is_none().then_some(name);
+        group.into_iter().flatten().chain(alone)
+    }
+
     /// Whether any link is to be slower, or longer, than the machine.
     pub fn is_shaped(&self) -> bool {
         let changed = self.actions.iter().filter_map(|action| match &action.kind {

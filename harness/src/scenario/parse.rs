@@ -9,10 +9,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::matrix::{matrix, seed};
 use super::model::{
-    ActionKind, Coordinator, HANDOVERS, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS, SUITES,
-    SWITCHERS, Scenario, Shape, Terminal, Tunnel,
+    ActionKind, Coordinator, Group, HANDOVERS, Interface, Ip, Link, Node, Place, Role, Router, SELECTIONS,
+    SUITES, SWITCHERS, Scenario, Shape, Terminal, Tunnel,
 };
-use super::parse_events::{actions, expectations, flows, implied};
+use super::parse_events::{actions, expectations, flows, implied, of_groups};
 use super::parse_nat::behaviour;
 use super::prefix::{Prefix, Site6};
 use super::read::{Problems, Table};
@@ -53,8 +53,8 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
     }
     let about = top.need_text("about").map(Spanned::into_inner).unwrap_or_default();
     let (internet, internet6) = internet(&top);
-    let (described, nodes) = nodes(&top);
-    let flows = flows(&top);
+    let (described, nodes, groups) = nodes(&top);
+    let flows = of_groups(flows(&top), &groups);
     let judged = implied(&flows).chain(expectations(&top)).collect();
     let links = named(&top, "link", |table| {
         let single = table.flag("offload") == Some(false);
@@ -84,6 +84,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         routers: named(&top, "router", router),
         tunnels,
         nodes: described,
+        groups,
         flows,
         actions: happenings,
         expectations: judged,
@@ -206,8 +207,8 @@ fn tunnel(table: &Table<'_, '_>) -> Option<Tunnel> {
     Some(Tunnel { program: program?, from: from?, to: to? })
 }
 
-/// The nodes, and the names of all, those included that could not be read.
-fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>) {
+/// The nodes, the names of all, those included that could not be read, and those that are described together.
+fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>, BTreeMap<String, Group>) {
     let tables = top.named("node");
     for (name, _) in &tables {
         if let Err(message) = check_name(name.get_ref()) {
@@ -221,7 +222,7 @@ fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>) {
         })
         .map(|(name, _)| name.get_ref().clone())
         .collect();
-    let (mut out, mut names) = (BTreeMap::new(), Vec::new());
+    let (mut out, mut names, mut groups) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for (name, table) in tables {
         let role = role(&table, &coordinators);
         let interfaces = interfaces(&table);
@@ -230,6 +231,7 @@ fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>) {
             None | Some(Role::Terminal(_)) => table.integer("count", 1, MOST_ALIKE),
             Some(_) => None,
         };
+        let place = table.get("count").map_or(name.span(), |count| count.span());
         table.finish();
         let its = |number: u64| format!("{}{number}", name.get_ref());
         let alike =
@@ -240,13 +242,22 @@ fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>) {
                 top.problem(name.span(), format!("there is a node named `{its}` already"));
             }
         }
+        if count.is_some() {
+            groups.insert(name.get_ref().clone(), Group { nodes: alike.clone(), place });
+        }
         names.extend(alike);
     }
-    (out, names)
+    // A group has a name that no node has: what happens to it happens to all of them.
+    for name in groups.keys().filter(|name| out.contains_key(*name)) {
+        top.problem(0..0, format!("`{name}` is a group, and a node of another"));
+    }
+    (out, names, groups)
 }
 
-/// So many nodes may be described together.
-pub(super) const MOST_ALIKE: u64 = 1000;
+/// So many nodes may be described together; in emulation, where each has processes and namespaces, fewer.
+pub(super) const MOST_ALIKE: u64 = 10_000;
+/// So many in emulation.
+pub(super) const MOST_EMULATED: usize = 1000;
 
 /// Whether an interface is up.
 pub(super) const STATES: &[(&str, bool)] = &[("up", true), ("down", false)];

@@ -1,11 +1,12 @@
 //! From TOML to the model: flows, the timeline and the expectations.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
 use toml::Spanned;
 
-use super::model::{Action, ActionKind, After, Check, End, Ends, Expectation, Flow, FlowKind};
+use super::model::{Action, ActionKind, After, Check, End, Ends, Expectation, Flow, FlowKind, Group};
 use super::parse::{STATES, link, need_duration};
 use super::read::{Table, Value};
 use super::schema::tables::{AT, FLOW};
@@ -43,8 +44,26 @@ pub(super) fn flows(top: &Table<'_, '_>) -> Vec<Flow> {
         });
         table.finish();
         if let (Some(id), Some(kind)) = (id, kind) {
-            out.push(Flow { id, start, duration, ends: ends.map(Spanned::into_inner), kind });
+            out.push(Flow { id, of: None, start, duration, ends: ends.map(Spanned::into_inner), kind });
         }
+    }
+    out
+}
+
+/// A flow whose client is a group is one flow for each of its terminals, named as they are: `ID1`, `ID2` and so on.
+pub(super) fn of_groups(flows: Vec<Flow>, groups: &BTreeMap<String, Group>) -> Vec<Flow> {
+    let mut out = Vec::new();
+    for flow in flows {
+        let client = flow.kind.ends().map(|ends| ends.from.get_ref());
+        let Some(group) = client.and_then(|client| groups.get(client)) else {
+            out.push(flow);
+            continue;
+        };
+        out.extend(group.nodes.iter().zip(1..).map(|(node, number)| {
+            let id = Spanned::new(flow.id.span(), format!("{}{number}", flow.id.get_ref()));
+            let (of, kind) = (Some(flow.id.get_ref().clone()), flow.kind.clone().with_client(node));
+            Flow { id, of, kind, ..flow.clone() }
+        }));
     }
     out
 }

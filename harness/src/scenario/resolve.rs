@@ -377,10 +377,12 @@ impl Resolve<'_> {
             .filter_map(|(key, node)| self.scenario.fqdn(key, node))
             .map(|name| name.to_string())
             .collect();
+        let scenario_has = |id: &str| self.scenario.flows.iter().any(|flow| flow.id.get_ref() == id);
         for flow in &self.scenario.flows {
             let id = flow.id.get_ref();
-            if ids.insert(id, ()).is_some() {
-                self.note(flow.id.span(), format!("two flows are called `{id}`"));
+            let group = flow.of.as_deref().filter(|of| scenario_has(of));
+            if ids.insert(id, ()).is_some() || group.is_some() {
+                self.note(flow.id.span(), format!("two flows are called `{}`", group.unwrap_or(id)));
             }
             if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 self.note(flow.id.span(), format!("{id:?} cannot be a flow's id: use letters, digits and _"));
@@ -460,6 +462,9 @@ impl Resolve<'_> {
     fn actions(&self) {
         let mut killed = BTreeSet::new();
         for action in &self.scenario.actions {
+            if let Some(node) = action.kind.node() {
+                self.actor(node);
+            }
             match &action.kind {
                 ActionKind::Kill { node } => {
                     self.daemon(node);
@@ -475,38 +480,44 @@ impl Resolve<'_> {
                     }
                 }
                 ActionKind::Handover { node, from, to, .. } => {
-                    self.node(node);
                     self.interface(node, from);
                     self.interface(node, to);
                 }
                 ActionKind::Address { node, interface, .. } => {
-                    self.node(node);
+                    if self.scenario.groups.contains_key(node.get_ref()) {
+                        let message = format!("`{}` are many, who cannot have one address", node.get_ref());
+                        self.note(node.span(), message);
+                    }
                     self.interface(node, interface);
                 }
-                ActionKind::Interface { node, name, .. } => {
-                    self.node(node);
-                    self.interface(node, name);
-                }
+                ActionKind::Interface { node, name, .. } => self.interface(node, name),
                 ActionKind::Link { name, .. } => self.link(Some(name)),
             }
         }
     }
 
+    /// A node, or a group of them.
+    fn actor(&self, name: &Spanned<String>) {
+        if !self.nodes.contains(name.get_ref()) && !self.scenario.groups.contains_key(name.get_ref()) {
+            let groups = self.scenario.groups.keys();
+            self.unknown(name, "node", self.nodes.iter().chain(groups).map(String::as_str));
+        }
+    }
+
+    /// The node called `name`, or one of the group that is called so: they are alike.
+    fn any(&self, name: &str) -> Option<&Node> {
+        self.scenario.members(name).next().and_then(|name| self.scenario.nodes.get(name))
+    }
+
     /// A node that runs a daemon of the project.
     fn daemon(&self, node: &Spanned<String>) {
-        self.node(node);
-        if self
-            .scenario
-            .nodes
-            .get(node.get_ref())
-            .is_some_and(|node| matches!(node.role, Role::General { .. }))
-        {
+        if self.any(node.get_ref()).is_some_and(|node| matches!(node.role, Role::General { .. })) {
             self.note(node.span(), format!("`{}` is a general node: it has no daemon", node.get_ref()));
         }
     }
 
     fn interface(&self, node: &Spanned<String>, interface: &Spanned<String>) {
-        let Some(found) = self.scenario.nodes.get(node.get_ref()) else { return };
+        let Some(found) = self.any(node.get_ref()) else { return };
         let names = found.interfaces.iter().map(|interface| interface.name.get_ref().as_str());
         if !names.clone().any(|name| name == interface.get_ref()) {
             self.unknown(interface, &format!("interface of `{}` called", node.get_ref()), names);

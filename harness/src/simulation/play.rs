@@ -1,5 +1,6 @@
 //! Flows and the timeline in virtual time.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -81,25 +82,27 @@ fn agenda<'a>(scenario: &'a Scenario, plan: &Plan) -> Result<Vec<(Duration, Deed
         done = at;
         match &action.kind {
             ActionKind::Handover { node, from, to, gap, overlap } => {
-                let node = node.get_ref();
-                let old = interface(plan, &addresses, node, from.get_ref())?;
-                let new = interface(plan, &addresses, node, to.get_ref())?;
                 let (left, joined) = if overlap.is_zero() { (at, at + *gap) } else { (at + *overlap, at) };
-                let handover = Handover {
-                    node: node.clone(),
-                    from: old.name.clone(),
-                    to: new.name.clone(),
-                    gap: *gap,
-                    left: 0,
-                    joined: 0,
-                };
                 done = left.max(joined);
-                let mut halves = [(left, Deed::Leave(node, old)), (joined, Deed::Join(node, new))];
-                if !overlap.is_zero() {
-                    halves.reverse();
+                let mut handover = None;
+                for member in scenario.members(node.get_ref()) {
+                    let old = interface(plan, &addresses, member, from.get_ref())?;
+                    let new = interface(plan, &addresses, member, to.get_ref())?;
+                    handover.get_or_insert_with(|| Handover {
+                        node: node.get_ref().clone(),
+                        from: old.name.clone(),
+                        to: new.name.clone(),
+                        gap: *gap,
+                        left: 0,
+                        joined: 0,
+                    });
+                    let mut halves = [(left, Deed::Leave(member, old)), (joined, Deed::Join(member, new))];
+                    if !overlap.is_zero() {
+                        halves.reverse();
+                    }
+                    out.extend(halves);
                 }
-                out.extend(halves);
-                out.push((done, Deed::Done(handover, left, joined)));
+                out.extend(handover.map(|handover| (done, Deed::Done(handover, left, joined))));
             }
             ActionKind::Address { node, interface: name, address } => {
                 let (node, name) = (node.get_ref(), name.get_ref());
@@ -109,13 +112,20 @@ fn agenda<'a>(scenario: &'a Scenario, plan: &Plan) -> Result<Vec<(Duration, Deed
                 out.push((at, Deed::Readdress(node, Box::new([old, new]))));
             }
             ActionKind::Interface { node, name, up } => {
-                let node = node.get_ref();
-                let interface = interface(plan, &addresses, node, name.get_ref())?;
-                out.push((at, if *up { Deed::Join(node, interface) } else { Deed::Leave(node, interface) }));
+                for member in scenario.members(node.get_ref()) {
+                    let interface = interface(plan, &addresses, member, name.get_ref())?;
+                    let deed =
+                        if *up { Deed::Join(member, interface) } else { Deed::Leave(member, interface) };
+                    out.push((at, deed));
+                }
             }
             ActionKind::Link { name, shape } => out.push((at, Deed::Link(name.get_ref(), shape))),
-            ActionKind::Kill { node } => out.push((at, Deed::Kill(node.get_ref()))),
-            ActionKind::Start { node } => out.push((at, Deed::Revive(node.get_ref()))),
+            ActionKind::Kill { node } => {
+                out.extend(scenario.members(node.get_ref()).map(|member| (at, Deed::Kill(member))));
+            }
+            ActionKind::Start { node } => {
+                out.extend(scenario.members(node.get_ref()).map(|member| (at, Deed::Revive(member))));
+            }
         }
     }
     out.sort_by_key(|(at, _)| *at);
@@ -287,7 +297,10 @@ impl<'a> Stage<'a, '_> {
             let next = deadlines.chain([until, now + COLLECT]).min().unwrap_or(until).max(now);
             let stages = |world: &World| subjects.iter().map(|subject| subject.stage(world)).sum::<u32>();
             let before = stages(&self.built.world);
-            self.built.world.wait(next - now, |world| stages(world) != before);
+            let seen = Cell::new(self.built.world.progress());
+            let has_changed =
+                |world: &World| seen.replace(world.progress()) != world.progress() && stages(world) != before;
+            self.built.world.wait(next - now, has_changed);
             seen::collect(self.plan, self.built, self.record);
         }
     }

@@ -14,10 +14,10 @@ const TOGETHER: usize = 8;
 const MANY: usize = 4096;
 
 impl World {
-    /// Whenever the events that were looked at are over, looks at the next: first at those that are far, whose hosts are fetched, then at
+    /// Whenever as many events are over, looks at the next: first at those that are far, whose hosts are fetched, then at
     /// those that come now, of whom more can be asked.
     pub(super) fn look_ahead(&mut self) {
-        if self.hosts.len() < MANY || !self.queue.waiting().is_multiple_of(TOGETHER) {
+        if self.hosts.len() < MANY || !self.events.is_multiple_of(TOGETHER as u64) {
             return;
         }
         for event in self.queue.ahead(TOGETHER, TOGETHER) {

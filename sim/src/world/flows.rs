@@ -78,6 +78,7 @@ impl World {
         if flow.over || flow.application.has_ended() {
             return false;
         }
+        self.progress += 1;
         let (own, peer) = (self.own_address(flow.client), self.talks[flow.talk.0].address());
         let flow = &mut self.flows[id.0];
         let mut ends = Ends {

@@ -26,6 +26,12 @@ impl World {
         self.events
     }
 
+    /// A number that grows whenever a conversation or a flow may be another than before: who waits for that needs not look at them after each
+    /// event.
+    pub fn progress(&self) -> u64 {
+        self.progress
+    }
+
     /// Every observation so far, in the order of time; none after [`forget`](Self::forget).
     pub fn trace(&self) -> &[Observation] {
         self.trace.as_deref().unwrap_or_default()

@@ -137,6 +137,8 @@ pub struct World {
     pub(crate) captures_outside: Option<Vec<CapturedOutside>>,
     seed: u64,
     events: u64,
+    /// How often applications did something, or something came to one.
+    progress: u64,
     /// How often a NAT turned a datagram back into the network that it came from.
     hairpins: u64,
     /// How often a machine was woken at this very instant.
@@ -163,6 +165,7 @@ impl World {
             captures_outside: None,
             seed,
             events: 0,
+            progress: 0,
             hairpins: 0,
             wakes: 0,
         }

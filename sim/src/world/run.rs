@@ -270,6 +270,7 @@ impl World {
     pub(super) fn answered(&mut self, id: TalkId, answer: Result<Ipv4Addr, DnsError>) {
         let Some(talk) = self.talks.get_mut(id.0).filter(|talk| talk.answer.is_none()) else { return };
         talk.answer = Some((self.now, answer));
+        self.progress += 1;
         if answer.is_ok() && talk.period.is_some() {
             self.queue.push(self.now, Event::Tick(id));
         }
@@ -314,6 +315,7 @@ impl World {
         });
         let packet = Numbered { sent: self.now, had_path, arrived: None, returned: None };
         self.talks[id.0].packets.push(packet);
+        self.progress += 1;
         self.settle(host, output);
         self.queue.push(self.now + period, Event::Tick(id));
     }
@@ -351,6 +353,7 @@ impl World {
             }
             talk.again += u32::from(talk.packets[number].returned.is_some());
             talk.packets[number].returned.get_or_insert(now);
+            self.progress += 1;
         }
     }
 }
