@@ -261,6 +261,7 @@ rs = { role = "relay", at = "internet" }
 t = { role = "terminal", at = "internet" }
 u = { role = "terminal", at = "internet" }
 b = { role = "general", at = "r", name = "b.test" }
+g = { role = "terminal", at = "internet", count = 2 }
 a = { role = "general", eth0 = { at = "internet", ip = "both" }, eth1 = { at = "r", state = "down" } }
 [[flow]]
 id = "ID"
@@ -268,6 +269,9 @@ KIND
 [[flow]]
 id = "PATH"
 ping = { from = "t", to = "u.dc.test" }
+[[flow]]
+id = "MANY"
+ping = { from = "g", to = "b.test" }
 [[at]]
 time = "1s"
 handover = { node = "a", from = "eth0", to = "eth1" }
@@ -290,17 +294,24 @@ handover = { node = "a", from = "eth0", to = "eth1" }
         let scenario =
             checked("all", text.replace("KIND", kind)).unwrap_or_else(|message| panic!("{message}"));
         for (name, (kind, about)) in catalogue::of(&scenario) {
-            let name = ["a", "b", "t", "u", "rs", "dc", "root"].iter().fold(name, |name, node| {
-                let of_interface = |name: String, interface: &str| {
-                    name.replace(&format!("node.{node}.{interface}."), "node.NAME.INTERFACE.")
-                };
-                ["eth0", "eth1"]
-                    .into_iter()
-                    .fold(name, of_interface)
-                    .replace(&format!("node.{node}."), "node.NAME.")
-            });
+            let name =
+                ["a", "b", "t", "u", "g1", "g2", "rs", "dc", "root"].iter().fold(name, |name, node| {
+                    let of_interface = |name: String, interface: &str| {
+                        name.replace(&format!("node.{node}.{interface}."), "node.NAME.INTERFACE.")
+                    };
+                    ["eth0", "eth1"]
+                        .into_iter()
+                        .fold(name, of_interface)
+                        .replace(&format!("node.{node}."), "node.NAME.")
+                });
             let name = name
                 .replace("flow.PATH.", "flow.ID.")
+                .replace("flow.MANY1.", "flow.ID.")
+                .replace("flow.MANY2.", "flow.ID.")
+                .replace("flow.MANY.", "flow.GROUP.")
+                .replace("group.g.", "group.NAME.")
+                .replace("path.g1.b.", "path.TERMINAL.PEER.")
+                .replace("path.g2.b.", "path.TERMINAL.PEER.")
                 .replace("path.t.u.", "path.TERMINAL.PEER.")
                 .replace("path.u.t.", "path.TERMINAL.PEER.")
                 .replace("relay.rs.", "relay.NAME.")

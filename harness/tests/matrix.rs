@@ -290,3 +290,126 @@ fn a_file_without_rounds_is_run_in_them_if_asked() {
     let refused = home.run(&seedless, &["--engine", "sim", "--rounds", "3"]);
     assert!(code(&refused) == 2 && text(&refused.stderr).contains("a `seed`"), "{}", text(&refused.stderr));
 }
+
+/// Seven cells of a lossy link: what comes of each depends on its seed.
+fn sweep() -> String {
+    SMALL
+        .replace(
+            "[router.nat]",
+            "[link.l]\nboth = { delay = \"3ms\", jitter = \"1ms\", loss = \"5%\" }\n[router.nat]",
+        )
+        .replace("at = \"nat\" }", "at = \"nat\", link = \"l\" }")
+        .replace("flow.echo.received == 2", "flow.echo.received > 0")
+        .replace("[2, 3]", "[5, 6, 7, 8, 9, 10, 11]")
+        .replace("[matrix]\nshow = \"flow.echo.received\"", "[matrix]\nshow = \"flow.echo.rtt_avg_ms\"")
+}
+
+/// The tasks of a job array, by the script that the documents show, in a plain loop. Together they are what one run of the whole is, byte for byte;
+/// with a part missing they are nothing; a task that is started again runs what is missing and no more.
+#[test]
+fn the_parts_of_a_job_array_are_the_whole() {
+    let home = Home::new();
+    let file = home.scenario("sweep", &sweep());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/job-array.sh");
+    let folder = home.path().join("sweep");
+    fs::create_dir(&folder).expect("a folder");
+    let task = |id: usize| {
+        let mut command = std::process::Command::new("sh");
+        command.arg(&script).arg(&file).arg(&folder).env("HARNESS", env!("CARGO_BIN_EXE_harness"));
+        command.env("XDG_STATE_HOME", home.path().join("state"));
+        command.env("SLURM_ARRAY_TASK_ID", id.to_string()).env("SLURM_ARRAY_TASK_COUNT", "3");
+        let run = command.output().expect("the script runs");
+        assert_eq!(code(&run), 0, "{}", text_of(&run));
+    };
+    let part = |id: usize| folder.join(format!("part-{id}"));
+    let merge = |parts: &[usize], into: &Path| {
+        let mut command = home.command(&["report"]);
+        command.args(parts.iter().map(|id| part(*id))).arg("--into").arg(into);
+        command.output().expect("the harness runs")
+    };
+    (1..=3).for_each(task);
+    let outcome = |id: usize, count: usize| part(id).join(format!("cells/count={count}/simulation.json"));
+    let all: Vec<bool> = (5..=11).map(|count| outcome(2, count).exists()).collect();
+    assert_eq!(all, [false, true, false, false, true, false, false], "the second of three parts");
+
+    let whole = home.path().join("whole");
+    let lacking = merge(&[1, 3], &whole);
+    assert_eq!(code(&lacking), 3, "{}", text_of(&lacking));
+    assert!(
+        text(&lacking.stderr).contains("2 of 7 runs are in no part, the first of them count=6"),
+        "{}",
+        text_of(&lacking)
+    );
+    assert!(!whole.exists(), "nothing is left of it");
+
+    // One outcome is lost, of another the task had written half when it was killed.
+    let (lost, torn) = (outcome(1, 5), outcome(1, 8));
+    let (before, kept) = (
+        fs::read(&torn).expect("kept"),
+        fs::metadata(outcome(1, 11)).expect("kept").modified().expect("a time"),
+    );
+    fs::remove_file(&lost).expect("it is there");
+    fs::write(&torn, &before[..before.len() / 2]).expect("it is ours");
+    assert_eq!(code(&merge(&[1, 2, 3], &whole)), 3, "what was written half is no outcome");
+    task(1);
+    assert_eq!(fs::read(&torn).expect("made again"), before);
+    assert_eq!(
+        fs::metadata(outcome(1, 11)).expect("kept").modified().expect("a time"),
+        kept,
+        "what was done is not run again"
+    );
+
+    let merged = merge(&[3, 1, 2], &whole);
+    assert_eq!(code(&merged), 0, "{}", text_of(&merged));
+    let alone = matrix(&home, &file, &["--engine", "sim"]);
+    assert_eq!(code(&alone), 0, "{}", text_of(&alone));
+    let alone = home.only_run();
+    let cells = (5..=11).map(|count| format!("cells/count={count}/simulation.json"));
+    let files = ["matrix.csv", "matrix.md", "matrix.json", "matrix.html", "scenario.toml"].map(str::to_owned);
+    for file in files.into_iter().chain(cells) {
+        let read =
+            |folder: &Path| fs::read(folder.join(&file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(read(&whole) == read(&alone), "{file} differs");
+    }
+    let told: Value = report(&whole);
+    let shown: std::collections::BTreeSet<String> = told["cells"]
+        .as_array()
+        .expect("cells")
+        .iter()
+        .map(|cell| cell["simulation"]["shown"].to_string())
+        .collect();
+    assert!(shown.len() > 3, "cells differ, so that an exchange would be seen: {shown:?}");
+    assert_eq!(code(&merge(&[1, 2, 3], &whole)), 2, "it is there already");
+    let other = home.scenario("other", &sweep().replace("seed   = 1", "seed   = 2"));
+    let run = matrix(&home, &other, &["--engine", "sim", "--shard", "4/3"]);
+    assert_eq!(code(&run), 2, "{}", text_of(&run));
+}
+
+/// In rounds, parts are each some rounds of some cells; the result over all is made of all.
+#[test]
+fn parts_of_rounds_are_one_result() {
+    let home = Home::new();
+    let file = home.scenario("rounds", ROUNDS);
+    let parts: Vec<PathBuf> = (1..=2).map(|id| home.path().join(format!("part-{id}"))).collect();
+    for (folder, shard) in parts.iter().zip(["1/2", "2/2"]) {
+        let mut command = home.command(&["matrix"]);
+        command.arg(&file).args(["--engine", "sim", "--quiet", "--shard", shard, "--folder"]).arg(folder);
+        let run = command.output().expect("the harness runs");
+        assert_eq!(code(&run), 0, "{}", text_of(&run));
+        assert!(!folder.join("report.json").exists(), "half of the rounds are no result");
+    }
+    let whole = home.path().join("whole");
+    let merged =
+        home.command(&["report"]).args(&parts).arg("--into").arg(&whole).output().expect("the harness runs");
+    assert_eq!(code(&merged), 0, "{}", text_of(&merged));
+    let alone = home.run(&file, &["--engine", "sim", "--quiet"]);
+    assert_eq!(code(&alone), 0, "{}", text_of(&alone));
+    let read = |folder: &Path| {
+        let text = fs::read_to_string(folder.join("report.json")).expect("a report");
+        let mut report: Value = serde_json::from_str(&text).expect("JSON");
+        // When and where it was made.
+        (report["seconds"], report["folder"]) = (Value::Null, Value::Null);
+        report
+    };
+    assert_eq!(read(&whole), read(&home.only_run()));
+}

@@ -66,6 +66,10 @@ sequence = [
 fail = "after the handover, MN did not build its tunnel anew"
 "#;
 
+fn text_of(run: &std::process::Output) -> String {
+    text(&run.stdout) + &text(&run.stderr)
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -176,4 +180,78 @@ fn both_worlds_see_the_same() {
     for engine in ["emulation", "simulation"] {
         assert_eq!(read(&format!("{engine}/report.json"))["engine"], engine);
     }
+}
+
+/// No root, no network, no clock: where no namespace can be made, nobody has a capability, there is no network and no TUN, a simulated run is what
+/// it is elsewhere, and emulation says that it cannot.
+#[test]
+fn no_privilege_is_needed() {
+    let home = Home::new();
+    let file = home.scenario("moves", MOVES);
+    let script = "echo 0 >/proc/sys/user/max_user_namespaces && echo 0 >/proc/sys/user/max_net_namespaces \
+                  && if [ -d /dev/net ]; then mount -t tmpfs none /dev/net; fi \
+                  && exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs \"$@\"";
+    let bare = |engine: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", script, "sh"]);
+        command
+            .arg(env!("CARGO_BIN_EXE_harness"))
+            .arg("run")
+            .arg(&file)
+            .args(["--quiet", "--engine", engine]);
+        command.arg("--out").arg(home.path().join("bare")).env("XDG_STATE_HOME", home.path().join("state"));
+        command.output().expect("unshare is there")
+    };
+    let emulated = bare("emulation");
+    assert_eq!(
+        code(&emulated),
+        4,
+        "it has no privilege: {}{}",
+        text(&emulated.stdout),
+        text(&emulated.stderr)
+    );
+    let simulated = bare("sim");
+    assert_eq!(code(&simulated), 0, "{}{}", text(&simulated.stdout), text(&simulated.stderr));
+    assert_eq!(code(&home.run(&file, &["--engine", "sim", "--quiet"])), 0);
+    let runs: Vec<_> =
+        fs::read_dir(home.path().join("bare")).expect("runs").map(|run| run.expect("a run").path()).collect();
+    let [bare] = runs.as_slice() else { panic!("{runs:?}") };
+    let trace = |run: &Path| fs::read(run.join("events.jsonl")).expect("a trace");
+    assert!(trace(bare) == trace(&home.only_run()), "one seed, one trace");
+}
+
+/// What happens to a thousand terminals at once, and a minute of one.
+#[test]
+fn scenarios_of_many_hold_in_the_simulator() {
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    for name in ["scale-registration", "scale-keep-alive", "scale-train", "scale-relays", "handover-minute"] {
+        let home = Home::new();
+        let run = home.run(&scenarios.join(format!("{name}.toml")), &["--engine", "sim", "--quiet"]);
+        assert_eq!(code(&run), 0, "{name}: {}{}", text(&run.stdout), text(&run.stderr));
+    }
+}
+
+/// What is too large for real packets, and what happens to many at once, is told by name.
+#[test]
+fn emulation_refuses_what_is_too_large_for_it() {
+    let home = Home::new();
+    let many = |count: u32, more: &str| {
+        let text = format!(
+            "schema = 1\nname = \"many\"\nabout = \"many\"\n[internet]\nprefix = \"100.64.0.0/16\"\n[node]\n\
+             root = {{ role = \"dns\", at = \"internet\", zone = \".\" }}\n\
+             dc = {{ role = \"coordinator\", at = \"internet\", zone = \"dc.test\", vips = \"198.18.0.0/16\" }}\n\
+             crowd = {{ role = \"terminal\", at = \"internet\", count = {count} }}\n{more}"
+        );
+        let run = home.run(&home.scenario("many", &text), &["--quiet", "--engine", "emulation"]);
+        (code(&run), text_of(&run))
+    };
+    let (exit, said) = many(1001, "");
+    assert_eq!(exit, 2, "{said}");
+    assert!(said.contains("`crowd` are 1001 terminals") && said.contains("--engine sim"), "{said}");
+    let (exit, said) = many(3, "[[at]]\ntime = \"1s\"\nkill = { node = \"crowd\" }\n");
+    assert_eq!(exit, 2, "{said}");
+    assert!(said.contains("`crowd` is a group") && said.contains("as `crowd1`"), "{said}");
+    let (exit, said) = many(3, "[[at]]\ntime = \"1s\"\nkill = { node = \"crowds\" }\n");
+    assert_eq!(exit, 2, "{said}");
+    assert!(said.contains("did you mean `crowd`?"), "{said}");
 }
