@@ -220,15 +220,20 @@ fn no_privilege_is_needed() {
     assert!(trace(bare) == trace(&home.only_run()), "one seed, one trace");
 }
 
-/// What happens to a thousand terminals at once, and a minute of one.
+/// T4-a, T7-a: of three hundred paths the nearest relay has all, the first all, or each its share, by the coordinator's policy.
 #[test]
-fn scenarios_of_many_hold_in_the_simulator() {
-    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
-    for name in ["scale-registration", "scale-keep-alive", "scale-train", "scale-relays", "handover-minute"] {
-        let home = Home::new();
-        let run = home.run(&scenarios.join(format!("{name}.toml")), &["--engine", "sim", "--quiet"]);
-        assert_eq!(code(&run), 0, "{name}: {}{}", text(&run.stdout), text(&run.stderr));
-    }
+fn relays_share_paths_by_the_policy() {
+    let home = Home::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/scale-relays.toml");
+    let run = home.run(&file, &["--engine", "sim", "--quiet"]);
+    assert_eq!(code(&run), 0, "{}", text_of(&run));
+    let report = home.report();
+    let share = |cell: &str, relay: &str| {
+        report["samples"][format!("cell.{cell}.relay.{relay}.share")][0].as_f64().expect("a share")
+    };
+    assert_eq!((share("best", "rs_near"), share("best", "rs_far")), (1.0, 0.0));
+    let all = ["rs_near", "rs_mid", "rs_far"].map(|relay| share("random", relay));
+    assert!((all.iter().sum::<f64>() - 1.0).abs() < 1e-9 && all.iter().all(|share| *share < 0.5), "{all:?}");
 }
 
 /// What is too large for real packets, and what happens to many at once, is told by name.

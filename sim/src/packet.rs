@@ -6,6 +6,7 @@ use crate::network::Datagram;
 
 pub use ntm_nat::Protocol;
 use ntm_nat::Segment;
+use ntm_protocol::inner::checksum;
 
 const IP: usize = 20;
 const UDP: usize = 8;
@@ -194,13 +195,7 @@ fn pseudo_sum(packet: &[u8], protocol: u32) -> u16 {
 
 /// The ones' complement sum (RFC 1071).
 fn sum(bytes: &[u8], start: u32) -> u16 {
-    let words =
-        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |b| u32::from(*b)));
-    let mut sum = words.fold(start, |sum, word| sum + word);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
+    checksum::fold(checksum::sum(bytes, start.into()))
 }
 
 #[cfg(test)]

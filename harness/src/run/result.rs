@@ -410,12 +410,16 @@ fn first_packets(
     sightings: &[Sighting],
 ) -> BTreeMap<String, Result<FirstPacket, String>> {
     let recorded = first_packet::Recorded::new(observations, sightings);
+    let mut started: BTreeMap<&str, u64> = BTreeMap::new();
+    for event in trace.iter().filter(|event| event["what"] == "flow-started") {
+        if let (Some(id), Some(at)) = (event["flow"].as_str(), event["t"].as_u64()) {
+            started.entry(id).or_insert(at);
+        }
+    }
     let measured = job.scenario.flows.iter().filter_map(|flow| {
         let (id, name) = (flow.id.get_ref(), flow.kind.ends()?.to.get_ref());
         let from = flow::ends(flow, &job.plan).0;
-        let started =
-            trace.iter().find(|event| event["what"] == "flow-started" && event["flow"] == id.as_str());
-        let first = match started.and_then(|event| event["t"].as_u64()) {
+        let first = match started.get(id.as_str()).copied() {
             _ if !job.plan.host(from).is_some_and(HostPlan::is_terminal) => {
                 Err(format!("`{from}` is no terminal"))
             }

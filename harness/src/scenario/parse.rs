@@ -231,7 +231,7 @@ fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>, BTreeMap<
             None | Some(Role::Terminal(_)) => table.integer("count", 1, MOST_ALIKE),
             Some(_) => None,
         };
-        let place = table.get("count").map_or(name.span(), |count| count.span());
+        let place = count.and_then(|_| table.get("count")).map_or(name.span(), |count| count.span());
         table.finish();
         let its = |number: u64| format!("{}{number}", name.get_ref());
         let alike =

@@ -390,11 +390,12 @@ impl Resolve<'_> {
             if let Some(ends) = flow.kind.ends() {
                 self.node(&ends.from);
                 let all_read = self.nodes.len() == self.scenario.nodes.len();
-                let near = suggest(ends.to.get_ref().as_str(), names.iter().map(String::as_str));
+                let is_near = || {
+                    let near = suggest(ends.to.get_ref().as_str(), names.iter().map(String::as_str));
+                    near.starts_with("did")
+                };
                 // The name may be that of a node that could not be read.
-                if self.scenario.node_named(ends.to.get_ref()).is_none()
-                    && (all_read || near.starts_with("did"))
-                {
+                if self.scenario.node_named(ends.to.get_ref()).is_none() && (all_read || is_near()) {
                     let wanted = Spanned::new(ends.to.span(), ends.to.get_ref().to_string());
                     self.unknown(&wanted, "node named", names.iter().map(String::as_str));
                 }
@@ -500,7 +501,7 @@ impl Resolve<'_> {
     fn actor(&self, name: &Spanned<String>) {
         if !self.nodes.contains(name.get_ref()) && !self.scenario.groups.contains_key(name.get_ref()) {
             let groups = self.scenario.groups.keys();
-            self.unknown(name, "node", self.nodes.iter().chain(groups).map(String::as_str));
+            self.unknown(name, "node", groups.chain(self.nodes).map(String::as_str));
         }
     }
 

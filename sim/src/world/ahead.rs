@@ -1,5 +1,5 @@
 //! Of a million machines none is in the processor's caches when its turn comes. But the queue knows whose turn comes next: what those will need
-//! is fetched beside the work for those before them. Nothing that happens depends on it.
+//! is fetched beside the work for those before them. Nothing that happens depends on it: the world is only looked at.
 
 use ntm_protocol::prefetch::prefetch;
 
@@ -16,7 +16,7 @@ const MANY: usize = 4096;
 impl World {
     /// Whenever as many events are over, looks at the next: first at those that are far, whose hosts are fetched, then at
     /// those that come now, of whom more can be asked.
-    pub(super) fn look_ahead(&mut self) {
+    pub(super) fn look_ahead(&self) {
         if self.hosts.len() < MANY || !self.events.is_multiple_of(TOGETHER as u64) {
             return;
         }
