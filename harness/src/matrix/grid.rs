@@ -17,6 +17,9 @@ use crate::statistics::Summary;
 
 const TEMPLATE: &str = include_str!("grid.html");
 
+/// The lines of a plot: by the second axis and the world what is shown at each place of the first.
+type Lines = BTreeMap<(usize, Engine), Vec<Option<f64>>>;
+
 /// A matrix that was run.
 pub struct Grid<'a> {
     /// The scenario's name.
@@ -252,7 +255,7 @@ impl Grid<'_> {
         let label = |axis: usize, value: usize| {
             format!("{} = {}", axes[axis].name.get_ref(), axes[axis].values[value].label)
         };
-        let mut plots: BTreeMap<&[usize], BTreeMap<(usize, Engine), Vec<Option<f64>>>> = BTreeMap::new();
+        let mut plots: BTreeMap<&[usize], Lines> = BTreeMap::new();
         for (at, prepared) in self.cells.iter().enumerate().step_by(self.rounds()) {
             let values = &prepared.cell.values;
             let (Some(row), column) = (values.first(), values.get(1).copied().unwrap_or(0)) else { continue };
