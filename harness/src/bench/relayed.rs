@@ -66,8 +66,9 @@ pub fn scenario(seed: u64) -> String {
          --no-stdout-log --pidfile /dev/null >/dev/null 2>&1 & \
          relay=$!; sleep 1; cat /proc/$relay/stat; sleep 11; cat /proc/$relay/stat; kill $relay"
     );
-    let client =
-        format!("turnutils_uclient -c -m 10 -n 1000 -z 2 -l 200 -e {PEER} {RELAY} | grep tot_send_msgs");
+    let client = format!(
+        "timeout 8 turnutils_uclient -c -m 20 -n 3000 -z 1 -l 200 -e {PEER} {RELAY} | grep --line-buffered tot_send_msgs"
+    );
     format!(
         "schema   = 1\nname     = \"bench\"\nabout    = \"coturn\"\nseed     = {seed}\ncaptures = false\n\n\
          [router.apnat_a]\nnat  = \"port-restricted\"\nlink = \"bare\"\n\n[link.bare]\noffload = false\n\n[node]\n\

@@ -222,7 +222,7 @@ pub const MEASURES: &[Measure] = &[
     Measure {
         name: "relayed",
         about: "datagrams of 200 bytes, one by one through a relay: its time for each",
-        iperf3: Some("udp = true, rate = \"12mbit\", length = \"200B\""),
+        iperf3: Some("udp = true, rate = \"64mbit\", length = \"200B\""),
         wires: Wires::Relayed,
         quick: false,
         quantities: &[super::relayed::COST],
