@@ -31,10 +31,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a scenario and prints the verdict
+    /// Runs scenarios and prints the verdict
+    ///
+    /// Several are run one after another, and what came of each is said at the end. The exit code is that of the worst. With `--engine both`, those that the simulator refuses
+    /// are skipped, which is no difference, and of a file that is run in rounds each cell is run once and compared.
     Run {
-        /// A scenario file, or the name of one in scenarios/
-        file: PathBuf,
+        /// Scenario files, or names of some in scenarios/
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
         /// In which world it is run
         #[arg(long, value_enum, default_value_t = Engines::Emulation)]
         engine: Engines,
@@ -452,12 +456,18 @@ pub fn main(started: Instant) -> ExitCode {
 
 fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
     match command {
-        Command::Run { file, engine, rounds, once, out, folder, bin, keylog, format, quiet } => {
+        Command::Run { files, engine, rounds, once, out, folder, bin, keylog, format, quiet } => {
+            let Some(file) = files.first().cloned() else { return Ok(Exit::Usage) };
+            let is_one = files.len() == 1;
             let in_rounds = !once && (rounds.is_some() || has_rounds(&file));
-            if in_rounds && keylog {
-                return Err(Failure::usage("--keylog is of one run: choose --once"));
+            if (in_rounds || !is_one) && keylog {
+                return Err(Failure::usage("--keylog is of one run: choose one file, and --once"));
             }
-            if in_rounds {
+            if !is_one && (rounds.is_some() || folder.is_some()) {
+                return Err(Failure::usage("--rounds and --folder are of one file"));
+            }
+            let in_both = engine == Engines::Both && rounds.is_none();
+            if in_rounds && is_one && !in_both {
                 let (print, binaries) = (format.into(), bin);
                 let (jobs, resume, folder, shard, parts) = (None, None, None, None, Vec::new());
                 let options = matrix::Options {
@@ -486,7 +496,10 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
                 print: format.into(),
                 quiet,
             };
-            run::run(&options, started)
+            match is_one && !in_rounds {
+                true => run::run(&options, started),
+                false => run::both::several(&options, &files, once),
+            }
         }
         Command::Bench { list: true, .. } => {
             bench::list();

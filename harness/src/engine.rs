@@ -39,6 +39,15 @@ pub enum Engines {
 }
 
 impl Engines {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Emulation => Engine::Emulation.word(),
+            Self::Simulation => Engine::Simulation.word(),
+            Self::Both => "both",
+        }
+    }
+
     /// Each of them.
     pub fn all(self) -> &'static [Engine] {
         match self {

@@ -25,6 +25,20 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Failed => "failed",
+            Self::Usage => "refused",
+            Self::Error => "error",
+            Self::Unable => "unable",
+            Self::Inconclusive => "inconclusive",
+            Self::TimedOut => "timed out",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
     /// The exit that `code` is; [`Exit::Error`] if it is none.
     pub fn of(code: u8) -> Self {
         let known = [

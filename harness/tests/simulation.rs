@@ -136,7 +136,6 @@ fn every_scenario_holds_in_the_simulator_or_is_refused_by_name() {
         ("rs-n-ftp", "`ftp`"),
         ("rs-n-sip", "`sip`"),
         ("soak", "`exec`"),
-        ("terminals-200", "`node.t1.memory_mb`"),
         ("thesis-throughput-unlimited", "nothing bounds"),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
@@ -166,12 +165,21 @@ fn every_scenario_holds_in_the_simulator_or_is_refused_by_name() {
     assert!(files.len() > 25 && next.into_inner() >= files.len());
 }
 
-/// T3.2-seq, T4.2.2-seq, T4.2.5-a: the messages between each two nodes, what each does by itself, and the routes of paths are the same.
+/// T3.2-seq, T4.2.2-seq, T4.2.5-a: the messages between each two nodes, what each does by itself, the ways of paths, their hops, and what the handover takes are the
+/// same. What the simulator refuses is skipped and named, and is no difference.
 #[test]
-fn both_worlds_see_the_same() {
+fn both_worlds_see_the_same_and_what_one_cannot_run_is_skipped() {
     let home = Home::new();
-    let run = home.run(&home.scenario("moves", MOVES), &["--engine", "both"]);
-    assert_eq!(code(&run), 0, "{}{}", text(&run.stdout), text(&run.stderr));
+    let flow = "[[flow]]\nid = \"routes\"\nexec = { node = \"mn\", command = \"ip\" }\n";
+    let refused = home.scenario("refused", &format!("{MOVES}{flow}").replace("\"moves\"", "\"refused\""));
+    let file = home.scenario("moves", MOVES);
+    let path = file.to_str().expect("a path");
+    let run = home.run(&refused, &[path, "--engine", "both"]);
+    let said = text(&run.stdout);
+    assert_eq!(code(&run), 0, "{said}{}", text(&run.stderr));
+    let skipped = said.lines().find(|line| line.starts_with("refused")).unwrap_or_default();
+    assert!(skipped.contains("skipped: the simulation does not run `exec` so"), "{said}");
+    assert!(said.ends_with("moves    held, no difference\n"), "{said}");
     let folder = home.only_run();
     let read = |name: &str| -> Value {
         serde_json::from_str(&fs::read_to_string(folder.join(name)).expect(name)).expect("JSON")
@@ -180,6 +188,22 @@ fn both_worlds_see_the_same() {
     for engine in ["emulation", "simulation"] {
         assert_eq!(read(&format!("{engine}/report.json"))["engine"], engine);
     }
+    assert_eq!(code(&home.run(&refused, &[refused.to_str().expect("a path"), "--engine", "both"])), 2);
+}
+
+/// A process's memory is judged where there is a process; a run without one says so.
+#[test]
+fn what_is_expected_of_a_process_is_not_judged_in_the_simulator() {
+    let home = Home::new();
+    let more = "[[expect]]\ncheck = \"node.mn.memory_mb < 1\"\nfail = \"too much\"\n";
+    let run = home.run(&home.scenario("moves", &format!("{MOVES}{more}")), &["--engine", "sim"]);
+    let said = text(&run.stdout);
+    assert_eq!(code(&run), 0, "{said}{}", text(&run.stderr));
+    assert!(
+        said.contains("note: not judged in the simulation") && said.contains("`node.mn.memory_mb`"),
+        "{said}"
+    );
+    assert_eq!(home.report()["expectations"].as_array().map(Vec::len), Some(4));
 }
 
 /// No root, no network, no clock: where no namespace can be made, nobody has a capability, there is no network and no TUN, a simulated run is what

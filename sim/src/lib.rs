@@ -37,6 +37,7 @@ pub mod impair;
 pub mod ladder;
 pub mod link;
 mod masquerade;
+mod neighbours;
 pub mod network;
 pub mod packet;
 mod queue;

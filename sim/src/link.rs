@@ -87,6 +87,11 @@ impl Wire {
         Self { up: Direction::new(link.up, seed), down: Direction::new(link.down, other(seed)), seed }
     }
 
+    /// What it takes there and back.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.up.impairment().delay + self.down.impairment().delay
+    }
+
     /// What it does from now on.
     pub(crate) fn set(&mut self, link: &Link) {
         self.up.set(link.up, self.seed);

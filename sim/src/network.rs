@@ -11,6 +11,7 @@ use ntm_protocol::time::{Duration, Instant};
 use crate::HostId;
 use crate::impair::Impairment;
 use crate::link::{Link, Wire};
+use crate::neighbours::Neighbours;
 use crate::packet::segment;
 
 /// A network: the public one, or one behind a NAT.
@@ -100,6 +101,13 @@ struct Network {
     gateway: Option<RouterId>,
 }
 
+/// Who is on a network: a host's address, or a router, on whichever side.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Neighbour {
+    Host(IpAddr),
+    Router(RouterId),
+}
+
 struct Router {
     name: String,
     nat: Translator,
@@ -119,13 +127,20 @@ pub(crate) struct Networks {
     cut: BTreeSet<(IpAddr, IpAddr)>,
     /// How much longer datagrams between two public addresses take.
     apart: BTreeMap<(IpAddr, IpAddr), Duration>,
+    neighbours: Neighbours<NetworkId, Neighbour>,
 }
 
 impl Default for Networks {
     fn default() -> Self {
-        let (cut, apart) = (BTreeSet::new(), BTreeMap::new());
-        let (wires, free) = (Vec::new(), Vec::new());
-        Self { networks: vec![Network::default()], routers: Vec::new(), wires, free, cut, apart }
+        Self {
+            networks: vec![Network::default()],
+            routers: Vec::new(),
+            wires: Vec::new(),
+            free: Vec::new(),
+            cut: BTreeSet::new(),
+            apart: BTreeMap::new(),
+            neighbours: Neighbours::default(),
+        }
     }
 }
 
@@ -182,6 +197,7 @@ impl Networks {
 
     /// Nobody has `address` in `network` from now on.
     pub(crate) fn detach(&mut self, network: NetworkId, address: IpAddr) {
+        self.neighbours.forget(network, Neighbour::Host(address));
         let left = &mut self.networks[network.0];
         if let Some(Owner::Host(_, wire)) = left.owners.remove(&address) {
             self.free.push(wire);
@@ -221,6 +237,33 @@ impl Networks {
     /// A link is going to be asked for.
     pub(crate) fn prefetch(&self, id: WireId) {
         prefetch(&self.wires[id.0 as usize]);
+    }
+
+    /// When `from` can send to `to` on `network`, if it wants to at `now`: it may have to find out who its next hop is.
+    pub(crate) fn ready(&mut self, network: NetworkId, from: Neighbour, to: IpAddr, now: Instant) -> Instant {
+        let there = &self.networks[network.0];
+        let behind = || to.is_ipv6().then(|| self.towards(network, to)).flatten();
+        let hop = match there.owners.get(&to) {
+            Some(Owner::Host(..)) => Neighbour::Host(to),
+            Some(Owner::Router(router)) => Neighbour::Router(*router),
+            None => match behind().or(there.gateway) {
+                Some(router) => Neighbour::Router(router),
+                // Nobody will answer.
+                None => return now,
+            },
+        };
+        let takes = |end: Neighbour| match end {
+            Neighbour::Host(address) => match there.owners.get(&address) {
+                Some(Owner::Host(_, wire)) => self.wires[wire.0 as usize].round_trip(),
+                _ => Duration::ZERO,
+            },
+            // Its inner side has no link.
+            Neighbour::Router(RouterId(id)) => match &self.routers[id] {
+                router if router.outside == network => router.uplink.round_trip(),
+                _ => Duration::ZERO,
+            },
+        };
+        self.neighbours.ready(network, (from, hop), || takes(from) + takes(hop), now)
     }
 
     /// Datagrams from one public address to another are lost from now on; those of the other direction are not.

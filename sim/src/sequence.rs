@@ -3,21 +3,24 @@
 //! Names, kinds and order stay; times, ports, IDs, sequence numbers, keep-alives and repetitions go, and what applications ask for again. Between two nodes the messages
 //! stand in the order in which they were sent; two that cross, so that neither end knew of the other's when it sent its own, stand in
 //! the order of the senders' names. What a node did by itself — asking the DNS, answering an application, taking another path — stands
-//! in a part of its own. Where several paths are built at once, nothing says whose step comes first: what is about one path or name
-//! is compared with what is about the same in the other world.
+//! in a part of its own.
 //!
-//! The trace of a real run is compared with that of a simulated one by [`Sequence::differences`]; both are shown by
+//! The trace of a real run is compared with that of a simulated one by [`Sequence::differences`] ([`order`]); both are shown by
 //! [`Sequence::parts`], or as one list by [`Sequence::woven`].
+
+mod order;
+mod subject;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ntm_protocol::addr::PathId;
 use ntm_protocol::observe::{Observation, TableChange, What};
-use ntm_protocol::wire::Kind;
+use ntm_protocol::wire::{Fields, Kind};
 
 use crate::ladder::{lookup_name, mode_name, role_name, route_name};
+use subject::{Subjects, number};
 
 /// What happened between two nodes, or within one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +30,8 @@ struct Step {
     text: String,
     /// The path or the name that it is about, where it says so.
     subject: Option<String>,
+    /// Whether it is a message that answers another.
+    answers: bool,
     /// Which observation of the trace was its first sending, and which its first arrival; both are one for what happens within a node.
     sent: usize,
     came: Option<usize>,
@@ -47,11 +52,28 @@ impl Step {
         self.from != later.from && self.came.is_none_or(|came| came > later.sent)
     }
 
+    /// Whether `later` says the same again.
+    fn is_again(&self, later: &Self) -> bool {
+        (&self.from, &self.to, &self.text, self.answers)
+            == (&later.from, &later.to, &later.text, later.answers)
+    }
+
+    /// Whether it is a DC's question to the DNS, or the answer.
+    fn is_lookup(&self) -> bool {
+        self.from == self.to && ["asked ", "answered "].iter().any(|word| self.text.starts_with(word))
+    }
+
     /// What may come in any order: each is about another node or side.
     fn is_unordered(&self) -> bool {
-        self.from == self.to && (self.text.starts_with("registered") || self.text.contains(" tunnel "))
+        let free = ["registered", "gave-up"].iter().any(|word| self.text.starts_with(word));
+        // A relay's entry is renewed by the DC, and its tunnels by the ends.
+        let of_entry = [" tunnel initiator", " tunnel responder", " renewed"];
+        self.from == self.to && (free || of_entry.iter().any(|change| self.text.ends_with(change)))
     }
 }
+
+/// By whom a message is sent, where to, what it is, and which path and request it is about: the same in each repetition.
+type Sending<'a> = (&'a str, IpAddr, Kind, Option<PathId>, Option<u64>);
 
 /// Two nodes, the lesser name first; twice the same for what happens within a node.
 type Pair = (String, String);
@@ -60,6 +82,8 @@ type Pair = (String, String);
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sequence {
     parts: BTreeMap<Pair, Vec<Step>>,
+    /// How many paths there were.
+    paths: usize,
 }
 
 /// Normalises a trace, which is sorted by time. `name_of` gives the name of the node or router that has a real address.
@@ -76,42 +100,55 @@ pub fn normalise<'a>(
     // Behind the address of a router stands another.
     let may_be = |named: &str, host: &str| named == host || !hosts.contains(named);
     let mut steps: Vec<Step> = Vec::new();
-    // The first sending of each request, for its repetitions; what is on its way, for its arrival.
-    let mut requests: BTreeMap<(&str, IpAddr, Kind, Option<PathId>), usize> = BTreeMap::new();
-    let mut under_way: Vec<(usize, Kind, u64)> = Vec::new();
-    // Path IDs differ from world to world; the order in which paths came to be does not.
-    let mut paths: Vec<PathId> = Vec::new();
+    // The first sending of each message, for its repetitions and, of an answer, those to repetitions; what is on its way, for its arrival.
+    let mut firsts: BTreeMap<Sending<'_>, usize> = BTreeMap::new();
+    let mut under_way: Vec<(usize, Kind, u64, &Fields)> = Vec::new();
+    // Who asked, by whom, from where and by which request: whom an answer is for, whether it arrives or not.
+    let mut askers: BTreeMap<(&str, SocketAddr, u64), String> = BTreeMap::new();
+    // The router that each node was last seen behind: alike messages of two nodes are told apart by it.
+    let mut behind: BTreeMap<String, String> = BTreeMap::new();
+    let mut subjects = Subjects::of(&trace);
     let mut asked: BTreeSet<(&String, String)> = BTreeSet::new();
     for (at, Observation { node, what, .. }) in trace.into_iter().enumerate() {
-        let subject = subject(what, &mut paths);
+        let subject = subjects.next(node, what);
         match what {
             What::Sent { message, .. } | What::Received { message, .. } if is_periodic(*message) => {}
-            What::Sent { message, to, seq, path, attempt, .. } => {
-                let key = (node.as_str(), to.ip(), *message, *path);
-                let step = match requests.get(&key) {
-                    Some(first) if *attempt > 1 => *first,
+            What::Sent { message, to, seq, path, attempt, fields } => {
+                let answered = subject::answered(*message, fields);
+                let key = (node.as_str(), to.ip(), *message, *path, answered.or(number(fields, "request")));
+                let step = match firsts.get(&key) {
+                    Some(first) if *attempt > 1 || answered.is_some() => *first,
                     _ => {
-                        let (from, to, text) = (node.clone(), name(to.ip()), message.name().to_owned());
-                        steps.push(Step { from, to, text, subject, sent: at, came: None });
+                        let asker = answered.and_then(|request| askers.get(&(node.as_str(), *to, request)));
+                        let to = asker.cloned().unwrap_or_else(|| name(to.ip()));
+                        let (from, text, answers) =
+                            (node.clone(), message.name().to_owned(), answered.is_some());
+                        steps.push(Step { from, to, text, subject, answers, sent: at, came: None });
                         steps.len() - 1
                     }
                 };
-                requests.insert(key, step);
-                under_way.push((step, *message, *seq));
+                firsts.insert(key, step);
+                under_way.push((step, *message, *seq, fields));
             }
-            What::Received { message, from, seq, .. } => {
+            What::Received { message, from, seq, fields, .. } => {
                 let origin = name(from.ip());
-                let found = under_way.iter().position(|(step, kind, number)| {
+                let fits = |(step, kind, number, said): &(usize, Kind, u64, &Fields)| {
                     let Step { from, to, .. } = &steps[*step];
-                    (kind, number) == (message, seq)
+                    (kind, number, *said) == (message, seq, fields)
                         && from != node
                         && may_be(&origin, from)
                         && may_be(to, node)
-                });
-                if let Some(found) = found {
+                };
+                let is_from_there = |at: &usize| behind.get(&steps[under_way[*at].0].from) == Some(&origin);
+                let all = || (0..under_way.len()).filter(|at| fits(&under_way[*at]));
+                if let Some(found) = all().find(is_from_there).or_else(|| all().next()) {
                     let step = &mut steps[under_way.swap_remove(found).0];
                     step.to.clone_from(node);
                     step.came.get_or_insert(at);
+                    if let Some(request) = number(fields, "request") {
+                        askers.insert((node, *from, request), step.from.clone());
+                    }
+                    behind.insert(step.from.clone(), origin);
                 }
             }
             what => {
@@ -121,12 +158,24 @@ pub fn normalise<'a>(
                     && (!asks || asked.insert((node, text.clone())))
                 {
                     let (from, to) = (node.clone(), node.clone());
-                    steps.push(Step { from, to, text, subject, sent: at, came: Some(at) });
+                    steps.push(Step { from, to, text, subject, answers: false, sent: at, came: Some(at) });
                 }
             }
         }
     }
-    let mut sequence = Sequence::default();
+    // A lost answer to a request that was asked anew: nobody waited for it any more.
+    let anew = |at: usize, step: &Step| {
+        step.answers
+            && step.came.is_none()
+            && steps[at + 1..]
+                .iter()
+                .any(|later| later.came.is_some() && step.is_again(later) && step.subject == later.subject)
+    };
+    let superseded: BTreeSet<usize> =
+        steps.iter().enumerate().filter(|(at, step)| anew(*at, step)).map(|(at, _)| at).collect();
+    let mut places = 0..;
+    steps.retain(|_| !superseded.contains(&places.next().unwrap_or(0)));
+    let mut sequence = Sequence { paths: subjects.paths(), ..Sequence::default() };
     for step in steps {
         let (from, to) = (step.from.clone(), step.to.clone());
         let pair = if from <= to { (from, to) } else { (to, from) };
@@ -140,22 +189,6 @@ pub fn normalise<'a>(
 fn is_periodic(kind: Kind) -> bool {
     use Kind::{Data, KeepAlive, KeepAliveAnswer, PathKeepAlive, PathKeepAliveAnswer};
     matches!(kind, KeepAlive | KeepAliveAnswer | PathKeepAlive | PathKeepAliveAnswer | Data)
-}
-
-/// The path, by its number in the order of their making, or the name that an observation is about.
-fn subject(what: &What, paths: &mut Vec<PathId>) -> Option<String> {
-    let path = match what {
-        What::Asked { name, .. } | What::Answered { name, .. } => return Some(name.to_string()),
-        What::Query { name } | What::Answer { name, .. } => return Some(name.to_string()),
-        What::Sent { path, .. } | What::Received { path, .. } => (*path)?,
-        What::Directed { path, .. } | What::PathChanged { path, .. } | What::RelayTable { path, .. } => *path,
-        _ => return None,
-    };
-    let number = paths.iter().position(|known| *known == path).unwrap_or_else(|| {
-        paths.push(path);
-        paths.len() - 1
-    });
-    Some(format!("path {}", number + 1))
 }
 
 /// What a node did by itself, without what differs from run to run; nothing for what depends on the moment alone.
@@ -209,7 +242,19 @@ fn settle(steps: &mut Vec<Step>) {
             break;
         }
     }
-    steps.dedup_by(|next, kept| next.line() == kept.line() && next.subject == kept.subject);
+    let mut kept: Vec<Step> = Vec::new();
+    for step in steps.drain(..) {
+        let same = kept.iter_mut().rev().filter(|before| before.subject == step.subject);
+        // What may come in any order repeats what came since the last that may not.
+        let run =
+            same.take_while(|before| step.is_unordered() && before.is_unordered() || before.is_again(&step));
+        match run.filter(|before| before.is_again(&step)).last() {
+            // Of those in a row, one that arrived is enough.
+            Some(before) => before.came = before.came.or(step.came),
+            None => kept.push(step),
+        }
+    }
+    *steps = kept;
 }
 
 impl Sequence {
@@ -251,43 +296,6 @@ impl Sequence {
             let _ = writeln!(out, "{}", step.line());
             parts[*at].next();
         }
-    }
-
-    /// How many paths there were.
-    fn paths(&self) -> usize {
-        let subjects = self.parts.values().flatten().filter_map(|step| step.subject.as_deref());
-        subjects.filter(|subject| subject.starts_with("path ")).collect::<BTreeSet<_>>().len()
-    }
-
-    /// Where the sequences of two worlds, called `own` and `others`, differ: each line names the nodes.
-    pub fn differences(&self, other: &Self, own: &str, others: &str) -> Vec<String> {
-        let none = Vec::new();
-        let pairs: BTreeSet<&Pair> = self.parts.keys().chain(other.parts.keys()).collect();
-        let mut out = Vec::new();
-        let both_about = |pair| {
-            let steps = [self, other].into_iter().flat_map(|of| of.parts.get(pair).unwrap_or(&none));
-            steps.map(|step| (pair, step.subject.as_deref())).collect::<BTreeSet<_>>()
-        };
-        // With one path in the world, the order of everything counts.
-        let several = [self, other].iter().any(|of| of.paths() > 1);
-        let parts =
-            pairs.into_iter().flat_map(both_about).map(|(pair, about)| (pair, several.then_some(about)));
-        for (pair, about) in parts.collect::<BTreeSet<_>>() {
-            let lines = |of: &Self| -> Vec<String> {
-                let steps = of.parts.get(pair).unwrap_or(&none).iter();
-                let its = steps.filter(|step| about.is_none_or(|about| step.subject.as_deref() == about));
-                its.map(Step::line).collect()
-            };
-            let (here, there) = (lines(self), lines(other));
-            let first = here.iter().zip(&there).position(|(a, b)| a != b);
-            let at = first.unwrap_or(here.len().min(there.len()));
-            if (here.len(), there.len()) != (at, at) {
-                let shown =
-                    |lines: &[String]| lines.get(at).cloned().unwrap_or_else(|| "nothing more".to_owned());
-                out.push(format!("step {}: {own}: {}; {others}: {}", at + 1, shown(&here), shown(&there)));
-            }
-        }
-        out
     }
 }
 
@@ -374,6 +382,130 @@ mod tests {
         assert_eq!(crossing(1, 2).differences(&crossing(2, 1), "one", "other"), Vec::<String>::new());
     }
 
+    /// Sent, and received a moment later, with what it said.
+    fn passed(
+        t: u64,
+        message: &str,
+        (from, to): (u8, u8),
+        said: &serde_json::Value,
+    ) -> [serde_json::Value; 2] {
+        let node = |place: u8| ["a", "b"][usize::from(place)];
+        let mut both = [sent(t, node(from), message, to, t, 1), received(t + 1, node(to), message, from, t)];
+        for one in &mut both {
+            one["fields"] = said.clone();
+        }
+        both
+    }
+
+    fn differ(one: Vec<serde_json::Value>, other: Vec<serde_json::Value>) -> Vec<String> {
+        let [one, other] = [one, other].map(|lines| normalise(&trace(&lines), name_of));
+        one.differences(&other, "one", "other")
+    }
+
+    /// T4.1.4-a: a path is directed anew behind the registration, and not before it.
+    #[test]
+    fn an_answer_and_what_follows_from_it_keep_their_order() {
+        let register = |t| {
+            let said = json!({"request": 7, "fqdn": "a.test"});
+            let answer = json!({"request": 7});
+            [
+                passed(t, "RegistrationRequest", (0, 1), &said),
+                passed(t + 2, "RegistrationResponse", (1, 0), &answer),
+            ]
+            .concat()
+        };
+        let direct =
+            |t| passed(t, "DirectionRequest", (0, 1), &json!({"request": 8, "fqdn": "c.test"})).to_vec();
+        let right = [register(1), direct(5)].concat();
+        assert_eq!(differ(right.clone(), right.clone()), Vec::<String>::new());
+        let wrong = differ(right, [direct(1), register(5)].concat());
+        assert_eq!(
+            wrong,
+            [
+                "in another order: one: a → b: RegistrationRequest before a → b: DirectionRequest; other: the other way round"
+            ]
+        );
+    }
+
+    /// Requests of both ends, each with its answer, have no order; a lost one is missed all the same.
+    #[test]
+    fn exchanges_of_two_ends_may_come_in_either_order_and_none_may_be_missing() {
+        let exchange = |t, from: u8, request: u64| {
+            let said = json!({"request": request});
+            [
+                passed(t, "TunnelRequest", (from, 1 - from), &said),
+                passed(t + 2, "TunnelResponse", (1 - from, from), &said),
+            ]
+            .concat()
+        };
+        let (first, second) = (|t| exchange(t, 0, 1), |t| exchange(t, 1, 2));
+        let one = [first(1), second(5)].concat();
+        assert_eq!(differ(one.clone(), [second(1), first(5)].concat()), Vec::<String>::new());
+        let without: Vec<_> = one.iter().filter(|line| line["t"] != 8).cloned().collect();
+        assert_eq!(
+            differ(one.clone(), without),
+            ["only in one: a → b: TunnelResponse", "only in other: a → b: TunnelResponse (never arrived)"]
+        );
+        assert_eq!(
+            differ(one, first(1)),
+            ["only in one: b → a: TunnelRequest", "only in one: a → b: TunnelResponse"]
+        );
+    }
+
+    /// An answer that came too late, to a request that was asked anew, is none that anybody missed.
+    #[test]
+    fn an_answer_that_nobody_waits_for_is_no_step() {
+        let said = |request: u64| json!({"request": request});
+        let whole = |t, request| {
+            [
+                passed(t, "RegistrationRequest", (0, 1), &said(request)),
+                passed(t + 4, "RegistrationResponse", (1, 0), &said(request)),
+            ]
+            .concat()
+        };
+        let mut twice = [whole(1, 7), whole(2, 8)].concat();
+        twice.retain(|line| line["t"] != 6 || line["what"] != "received");
+        twice.sort_by_key(|line| line["t"].as_u64());
+        assert_eq!(differ(twice, whole(1, 7)), Vec::<String>::new());
+    }
+
+    /// With several paths, each keeps its own order, whichever was first; an entry renewed by the DC has none against its tunnels.
+    #[test]
+    fn each_path_has_an_order_of_its_own() {
+        let change = |t: u64, path: u8, kind: &str, side: Option<&str>| {
+            let mut change = json!({"kind": kind});
+            if let Some(side) = side {
+                change["side"] = side.into();
+                change["address"] = "10.0.0.1:1".into();
+            }
+            json!({"t": t, "node": "a", "what": "relay-table", "path": format!("{path:032x}"), "mode": "RS-S", "change": change})
+        };
+        let of =
+            |t, path| vec![change(t, path, "made", None), change(t + 2, path, "tunnel", Some("initiator"))];
+        let paths = |first: u64, second: u64| {
+            let known = |path: u8, peer: &str| {
+                json!({"t": 0, "node": "a", "what": "received", "message": "RouteDirection", "from": "10.0.0.1:1", "seq": path,
+                    "path": format!("{path:032x}"), "fields": {"role": "initiator", "peer": peer}})
+            };
+            let mut all =
+                [vec![known(1, "x.test"), known(2, "y.test")], of(first, 1), of(second, 2)].concat();
+            all.sort_by_key(|line| line["t"].as_u64());
+            all
+        };
+        assert_eq!(differ(paths(1, 2), paths(2, 1)), Vec::<String>::new());
+        let mut wrong = paths(1, 2);
+        wrong
+            .iter_mut()
+            .filter(|line| line["change"]["kind"] == "made")
+            .for_each(|line| line["t"] = 9.into());
+        wrong.sort_by_key(|line| line["t"].as_u64());
+        assert_eq!(differ(paths(1, 2), wrong).len(), 1);
+        let renewed = |t| [of(1, 1), vec![change(t, 1, "renewed", None)]].concat();
+        let mut sorted = renewed(2);
+        sorted.sort_by_key(|line| line["t"].as_u64());
+        assert_eq!(differ(renewed(9), sorted), Vec::<String>::new());
+    }
+
     #[test]
     fn what_differs_is_named() {
         let registered =
@@ -381,6 +513,6 @@ mod tests {
         let query = json!({"t": 2, "node": "a", "what": "query", "name": "b.test"});
         let (one, other) = (trace(&[registered.clone(), query]), trace(&[registered]));
         let differences = normalise(&one, name_of).differences(&normalise(&other, name_of), "one", "other");
-        assert_eq!(differences, ["step 2: one: a: query b.test; other: nothing more"]);
+        assert_eq!(differences, ["only in one: a: query b.test (a to b.test)"]);
     }
 }

@@ -340,7 +340,7 @@ impl Stop {
     }
 
     /// Starts a process that is told when it is over; nothing if it is over already.
-    fn spawn(&self, command: &mut Command) -> Result<Option<Child>, Failure> {
+    pub fn spawn(&self, command: &mut Command) -> Result<Option<Child>, Failure> {
         let mut running = self.running();
         if self.is_set() {
             return Ok(None);
@@ -350,7 +350,8 @@ impl Stop {
         Ok(Some(child))
     }
 
-    fn ended(&self, pid: u32) {
+    /// The process `pid` has ended, and need not be told any more.
+    pub fn ended(&self, pid: u32) {
         self.running().retain(|running| *running != pid);
     }
 

@@ -6,6 +6,7 @@
 
 pub mod both;
 mod captures;
+mod compare;
 mod curves;
 mod links;
 mod load;

@@ -19,6 +19,7 @@ use crate::capture::sealed::Seal;
 use crate::clock;
 use crate::daemons::Usage;
 use crate::disturbance::{self, Disturbance};
+use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::first_packet::{self, FirstPacket};
 use crate::flow::iperf3::Interval;
@@ -34,6 +35,7 @@ use crate::plan::{HostPlan, Plan};
 use crate::probe::{self, Probes};
 use crate::report::topology::Topology;
 use crate::report::{Report, breakdown, events, junit, page, relay_table, split, summary, tables, text};
+use crate::scenario;
 use crate::scenario::model::{Expectation, FlowKind};
 use crate::timeline::Handover;
 use crate::transitions::names::Names;
@@ -128,7 +130,8 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
         Ending::Broken(_) | Ending::Interrupted => Vec::new(),
         Ending::Complete | Ending::TimedOut(_) => {
             let of = |expectation| judged(job, record, expectation, &evidence);
-            job.scenario.expectations.iter().map(of).collect()
+            let here = job.scenario.expectations.iter().filter(|it| not_measured(job, it).is_none());
+            here.map(of).collect()
         }
     };
     let mut problems = record.problems.clone();
@@ -165,6 +168,13 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
     let relay_table = relay_table::of(&record.status, record.start);
     let names = Names::of(&job.plan, &observations);
     let transitions = transitions::of(&record.sightings, &record.seals, &observations, &names, record.start);
+    let unjudged = job.scenario.expectations.iter().filter_map(|expectation| {
+        let name = not_measured(job, expectation)?;
+        Some(format!(
+            "not judged in the simulation, where there are no processes: what is expected of `{name}`"
+        ))
+    });
+    let notes = record.notes.iter().cloned().chain(unjudged).collect();
     let report = Report {
         schema: 1,
         engine: job.engine,
@@ -174,7 +184,7 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
         verdict,
         exit: exit as u8,
         problems,
-        notes: record.notes.clone(),
+        notes,
         expectations,
         disturbances: record.disturbances.clone(),
         quantities: measured,
@@ -191,6 +201,11 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
         folder: job.folder.display().to_string(),
     };
     (report, exit)
+}
+
+/// What an expectation is about that this world does not measure.
+fn not_measured<'a>(job: &Job, expectation: &'a Expectation) -> Option<&'a str> {
+    (job.engine == Engine::Simulation).then(|| scenario::of_process(expectation)).flatten()
 }
 
 /// An expectation, and if it failed, whether only because the machine disturbed what it is about.

@@ -18,7 +18,7 @@ pub mod source;
 pub mod tables;
 pub mod units;
 
-use model::{Check, Flow, FlowKind, Link, Node, Role, Router, Scenario};
+use model::{Check, Expectation, Flow, FlowKind, Link, Node, Role, Router, Scenario};
 use ntm_nat::Allocation;
 use source::{Problem, Source};
 
@@ -114,7 +114,6 @@ pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), Stri
             let (message, hint) = not_simulated(scenario, flow)?;
             Some(Problem::new(flow.id.span(), message).hint(hint))
         })
-        .chain(of_processes(scenario))
         .chain(tunnels)
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
@@ -160,21 +159,11 @@ fn not_simulated(scenario: &Scenario, flow: &Flow) -> Option<(String, &'static s
     }
 }
 
-/// Expectations on what only processes have.
-fn of_processes(scenario: &Scenario) -> impl Iterator<Item = Problem> {
-    let names = scenario.expectations.iter().filter_map(|expectation| match &expectation.check {
-        Check::Expression(expression) => Some(expression),
-        Check::Sequence { .. } => None,
-    });
-    names.filter_map(|expression| {
-        let is_of_process = |name: &str| [".memory_mb", ".cpu_s"].iter().any(|end| name.contains(end));
-        let (name, place) = expression.get_ref().names().into_iter().find(|(name, _)| is_of_process(name))?;
-        let message = format!("`{name}` is of a process, and in the simulation there is none");
-        Some(
-            Problem::new(parse_events::within(expression, &place), message)
-                .hint("run this one with --engine emulation"),
-        )
-    })
+/// The quantity of a process, its memory or processor time, that an expectation is about: in the simulator there is none, and the expectation is not judged.
+pub fn of_process(expectation: &Expectation) -> Option<&str> {
+    let Check::Expression(expression) = &expectation.check else { return None };
+    let is_of_process = |name: &&str| [".memory_mb", ".cpu_s"].iter().any(|end| name.contains(end));
+    expression.get_ref().names().into_iter().map(|(name, _)| name).find(is_of_process)
 }
 
 /// Whether all ways of a node have a rate, in both directions.

@@ -9,6 +9,7 @@ use ntm_protocol::crypto::Suite;
 use ntm_protocol::data::V6_MTU;
 use ntm_protocol::terminal::Handover;
 use ntm_protocol::time::Duration;
+use ntm_sim::impair::Impairment;
 use ntm_sim::{HostId, INTERNET, Interface, Link, NetworkId, Settings, World};
 
 use crate::exit::Failure;
@@ -68,9 +69,16 @@ impl Built {
     }
 }
 
+/// What a packet takes at least: what happens in no time has no order.
+const LEAST: Duration = Duration::from_micros(20);
+
 /// A link as the simulator has it.
 fn shape(link: &model::Link) -> Link {
-    Link { up: line(&link.up), down: line(&link.down) }
+    let way = |way| {
+        let line = line(way);
+        Impairment { delay: line.delay.max(LEAST), ..line }
+    };
+    Link { up: way(&link.up), down: way(&link.down) }
 }
 
 /// Builds the world of `plan`.
@@ -81,6 +89,7 @@ pub fn build(scenario: &Scenario, plan: &Plan) -> Result<Built, Failure> {
         patience: Duration::from_millis(4500),
         negotiation: Duration::from_secs(4),
         capacity: 65_536,
+        neighbours: true,
         mtu: if with_v6(plan) { V6_MTU.into() } else { Settings::default().mtu },
         ..Settings::default()
     };

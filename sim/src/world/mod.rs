@@ -62,6 +62,8 @@ pub struct Settings {
     pub write: Duration,
     /// What a relay's machine takes to add a translation.
     pub translate: Duration,
+    /// Whether whoever sends to a neighbour for the first time has to find it, which takes a round trip, as on Ethernet.
+    pub neighbours: bool,
 }
 
 impl Default for Settings {
@@ -79,6 +81,7 @@ impl Default for Settings {
             ranges_known: true,
             write: Duration::from_micros(500),
             translate: Duration::from_micros(300),
+            neighbours: false,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::capture::Point;
 use crate::flow::FlowId;
 use crate::host::{Attached, Machine, Outgoing, Output};
 use crate::link::Way;
-use crate::network::{Datagram, NetworkId, Next, RouterId};
+use crate::network::{Datagram, Neighbour, NetworkId, Next, RouterId};
 use crate::talk::{self, Numbered, TalkId};
 
 /// Small, for there are as many in the queue as there are terminals.
@@ -27,6 +27,10 @@ pub(super) enum Event {
     At(RouterId, Box<Datagram>),
     /// A datagram is at a host.
     Receive(HostId, Box<Datagram>),
+    /// A host knows the next hop of a datagram that it sends from an address in a network.
+    Hop(HostId, Box<(NetworkId, IpAddr, Datagram)>),
+    /// A router does.
+    RouterHop(RouterId, Box<(NetworkId, Datagram)>),
     /// A host's machine wanted to be woken.
     Wake(HostId),
     /// The DNS answers the DC of this boot.
@@ -83,6 +87,18 @@ impl World {
                 }
             }
             Event::Receive(id, datagram) => self.receive(id, *datagram),
+            Event::Hop(id, leaving) => {
+                let (network, address, datagram) = *leaving;
+                // It may have left meanwhile.
+                let still = |it: &&Attached| (it.network, it.address) == (network, address);
+                if let Some(attached) = self.hosts[id.0].interfaces.iter().find(still).copied() {
+                    self.leave_host(id, attached, datagram);
+                }
+            }
+            Event::RouterHop(router, leaving) => {
+                let (outside, datagram) = *leaving;
+                self.leave_router(router, outside, datagram);
+            }
             Event::Wake(id) => self.wake(id),
             Event::Lookup(answer) => {
                 let (id, boot, lookup, result) = *answer;
@@ -132,13 +148,12 @@ impl World {
                 self.arrive(times, |datagram| Event::Receive(id, datagram), datagram);
             }
             Next::Up(router, outside, datagram) => {
-                self.capture_outside(router, true, &datagram);
-                let times = self
-                    .networks
-                    .uplink(router)
-                    .pass(Way::Up, datagram.wire_len(), self.now)
-                    .map(move |at| at + far);
-                self.arrive(times, |datagram| Event::On(outside, datagram), Box::new(datagram));
+                match self.hop(outside, Neighbour::Router(router), datagram.destination.ip()) {
+                    Some(at) => {
+                        self.queue.push(at, Event::RouterHop(router, Box::new((outside, datagram))));
+                    }
+                    None => self.leave_router(router, outside, datagram),
+                }
             }
             Next::Down(router) => {
                 let times = self
@@ -154,6 +169,29 @@ impl World {
             }
             Next::Lost => {}
         }
+    }
+
+    /// When `from` will know its next hop towards `to`, if it has to find out.
+    fn hop(&mut self, network: NetworkId, from: Neighbour, to: IpAddr) -> Option<Instant> {
+        let asks = self.settings.neighbours;
+        asks.then(|| self.networks.ready(network, from, to, self.now)).filter(|at| *at > self.now)
+    }
+
+    /// A datagram leaves a router on its outer side.
+    fn leave_router(&mut self, router: RouterId, outside: NetworkId, datagram: Datagram) {
+        let far = self.networks.distance(outside, &datagram);
+        self.capture_outside(router, true, &datagram);
+        let uplink = self.networks.uplink(router);
+        let times = uplink.pass(Way::Up, datagram.wire_len(), self.now).map(move |at| at + far);
+        self.arrive(times, |datagram| Event::On(outside, datagram), Box::new(datagram));
+    }
+
+    /// A datagram leaves a host by an interface.
+    fn leave_host(&mut self, id: HostId, Attached { network, address, wire }: Attached, datagram: Datagram) {
+        self.capture(id, Point::Real(address), true, &datagram);
+        let (len, now) = (datagram.wire_len(), self.now);
+        let times = self.networks.wire(wire).pass(Way::Up, len, now);
+        self.arrive(times, |datagram| Event::On(network, datagram), Box::new(datagram));
     }
 
     /// A datagram arrives at each of `times`.
@@ -178,10 +216,11 @@ impl World {
         let Some(Attached { network, address, wire }) = kept.or(interfaces.next()).copied() else { return };
         let source = SocketAddr::new(source.unwrap_or(address), port);
         let datagram = Datagram { protocol, source, destination: to, payload: bytes };
-        self.capture(id, Point::Real(address), true, &datagram);
-        let (len, now) = (datagram.wire_len(), self.now);
-        let times = self.networks.wire(wire).pass(Way::Up, len, now);
-        self.arrive(times, |datagram| Event::On(network, datagram), Box::new(datagram));
+        let attached = Attached { network, address, wire };
+        match self.hop(network, Neighbour::Host(address), to.ip()) {
+            Some(at) => self.queue.push(at, Event::Hop(id, Box::new((network, address, datagram)))),
+            None => self.leave_host(id, attached, datagram),
+        }
     }
 
     fn receive(&mut self, id: HostId, datagram: Datagram) {
