@@ -134,6 +134,7 @@ impl Registrar {
     }
 
     fn ask(&mut self, id: crate::wire::RequestId, message: Message, now: Instant, mail: &mut Mail) {
+        self.session.mark();
         self.tell(&message, 1, now, mail);
         self.pending.sent(id, message, now, self.rtt.timeout());
     }
@@ -156,7 +157,10 @@ impl Registrar {
                 if !matches!(self.pending.get(response.request), Some(Message::RegistrationRequest(_))) {
                     return Err(unexpected);
                 }
-                if self.session.is_open() {
+                // Our newest request is what it answers: this registration, or what was asked since.
+                if self.session.fell_back(None, header.sequence) {
+                    self.session.close();
+                } else if self.session.is_open() {
                     self.session.accept(header.sequence)?;
                 }
                 self.session.open_above(header.sequence);
@@ -173,7 +177,9 @@ impl Registrar {
                 if error.sequence < self.first_sequence || error.sequence >= self.session.next_sequence() {
                     return Err(Refusal::new("sequence", Reason::Unexpected));
                 }
-                if self.session.is_open() {
+                if self.session.fell_back(Some(error.sequence), header.sequence) {
+                    self.session.close();
+                } else if self.session.is_open() {
                     self.session.accept(header.sequence)?;
                 }
                 mail.received(header, &message, from, now);

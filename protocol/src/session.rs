@@ -29,6 +29,8 @@ pub struct Session {
     receive: ControlKeys,
     next: u64,
     window: Option<Window>,
+    /// As the newest request was sent: its number, and the highest of the peer's that was taken.
+    asked_at: Option<(u64, u64)>,
 }
 
 impl Session {
@@ -41,6 +43,7 @@ impl Session {
             receive: ControlKeys::new(shared, Purpose::Control, &[&peer.0, &local.0]),
             next: first.max(1),
             window: None,
+            asked_at: None,
         }
     }
 
@@ -82,6 +85,18 @@ impl Session {
         if self.window.as_ref().is_none_or(|window| window.highest() < floor) {
             self.window = Some(Window::above(floor));
         }
+    }
+
+    /// A new request is sent next: by its answer it may show that the peer's numbers went back.
+    pub fn mark(&mut self) {
+        self.asked_at = self.window.as_ref().map(|window| (self.next, window.highest()));
+    }
+
+    /// Whether the peer's numbers went back, as they do where its store was lost: what it says in answer to our message `own`, or in answer to our
+    /// newest request where that is not said, has `number`, and one as high had come before we asked. In one life of the peer that cannot
+    /// be, however messages are delayed or repeated. So nobody has to wait until the peer is given up.
+    pub fn fell_back(&self, own: Option<u64>, number: u64) -> bool {
+        self.asked_at.is_some_and(|(asked, highest)| number <= highest && own.is_none_or(|own| own >= asked))
     }
 
     /// Takes no more of the peer's messages until it proves fresh again.
@@ -463,6 +478,29 @@ mod tests {
         assert_eq!(b.accept(5).unwrap_err().reason, Reason::Replayed(5));
         b.open_above(0);
         assert!(b.accept(5).is_err(), "an open window never falls back");
+    }
+
+    /// T3.2.1-b: a peer whose store was lost is understood by its next answer, and none of its life before is taken for that.
+    #[test]
+    fn numbers_that_went_back_are_told_from_late_ones() {
+        let (mut a, mut b, mut rng) = pair();
+        a.mark();
+        assert!(!a.fell_back(Some(a.next_sequence()), 1), "through a closed window nothing came before");
+        a.open_above(1_000);
+        a.mark();
+        let (_, own) = a.seal(&message(), &mut rng);
+        a.accept(1_002).unwrap();
+        assert!(!a.fell_back(Some(own), 1_001), "late, and above what had come before we asked");
+        assert!(!a.fell_back(Some(own - 1), 7), "in answer to what was asked before: it may be recorded");
+        assert!(a.fell_back(Some(own), 7) && a.fell_back(None, 1_000));
+        a.mark();
+        assert!(a.fell_back(Some(a.next_sequence()), 1_001), "asked anew, it is not late");
+        // The answer of a peer that begins anew is the first of its numbers.
+        let (bytes, sequence) = b.seal(&message(), &mut rng);
+        assert!(a.accept(sequence).is_err());
+        a.close();
+        a.open_above(sequence);
+        assert!(a.open(&Header::parse(&bytes).unwrap(), &bytes).is_ok() && a.accept(sequence + 1).is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::addr::{Fqdn, NTM_PORT, NodeId, PathId};
 use crate::crypto::SharedKey;
 use crate::observe::{RouteName, What};
+use crate::relay::table::newer;
 use crate::time::Instant;
 use crate::wire::{
     DirectionRefusal, DirectionRequest, DnsError, Epoch, Error, ErrorCode, InformationRequest,
@@ -20,17 +21,30 @@ use super::route::Decision;
 use super::{Coordinator, REMEMBERED, route};
 
 impl Coordinator {
-    pub(super) fn take_direction(&mut self, requester: NodeId, request: DirectionRequest, now: Instant) {
-        if let Some(id) = self.by_request.get(&(requester, request.request)) {
+    /// Takes the Direction Request in `requester`'s message `sequence` (T3.2.2-a).
+    pub(super) fn take_direction(
+        &mut self,
+        requester: NodeId,
+        sequence: u64,
+        request: DirectionRequest,
+        now: Instant,
+    ) {
+        let known = self.by_request.get(&(requester, request.request)).copied();
+        match known.and_then(|id| Some((id, self.negotiations.get(&id)?))) {
             // A repeated request: the answer again, if there is one yet.
-            if let Some(Negotiation { stage: Stage::Answered(answer), .. }) = self.negotiations.get(id) {
-                let answer = answer.clone();
-                self.tell(requester, &answer, 2, now);
+            Some((_, negotiation)) if negotiation.request == request => {
+                if let Stage::Answered(answer) = &negotiation.stage {
+                    let answer = answer.clone();
+                    self.tell(requester, &answer, 2, now);
+                }
+                return;
             }
-            return;
+            // A terminal that lost its disk begins its Request IDs anew: this is another request.
+            Some((id, _)) => self.forget(id),
+            None => {}
         }
         let id = NegotiationId(self.next_id);
-        if !self.supersede(requester, &request, id) {
+        if !self.supersede(requester, sequence, &request, id) {
             return;
         }
         self.next_id += 1;
@@ -41,17 +55,19 @@ impl Coordinator {
         self.look_up(Errand::Negotiation(id), lookup, now);
     }
 
-    /// A terminal that moves again asks again: what is under way for where it was is dropped. False for a request from before that.
+    /// A terminal that moves again asks again: what is under way for where it was is dropped. False for a request from before that, which
+    /// the number of its message tells: that of a message never goes back, while Request IDs do where a terminal loses its disk.
     pub(super) fn supersede(
         &mut self,
         requester: NodeId,
+        sequence: u64,
         request: &DirectionRequest,
         negotiation: NegotiationId,
     ) -> bool {
         let Some(renewal) = &request.renewal else { return true };
         let key = (requester, renewal.path);
         let before = self.renewing.get(&key).copied();
-        if before.is_some_and(|before| before.request > request.request) {
+        if before.is_some_and(|before| before.sequence > sequence) {
             return false;
         }
         if let Some(Renewing { negotiation: earlier, .. }) = before
@@ -60,7 +76,7 @@ impl Coordinator {
             self.forget(earlier);
         }
         let epoch = before.and_then(|before| before.epoch);
-        self.renewing.insert(key, Renewing { request: request.request, negotiation, epoch });
+        self.renewing.insert(key, Renewing { sequence, negotiation, epoch });
         true
     }
 
@@ -360,8 +376,17 @@ impl Coordinator {
             .and_then(|negotiation| Some((negotiation.requester, negotiation.request.renewal.clone()?)));
         match asked {
             Some((requester, renewal)) => {
+                let peer =
+                    self.negotiations.get(&id).map(|negotiation| NodeId::of(&negotiation.request.fqdn));
+                // What the other end was given counts as well: of two directions at once, when both ends moved, the one that was decided last is
+                // the newer, for it alone knows where both are.
+                let others = peer.and_then(|peer| self.renewing.get(&(peer, renewal.path))?.epoch);
                 let mut known = self.renewing.get_mut(&(requester, renewal.path));
                 let given = known.as_ref().and_then(|known| known.epoch);
+                let given = match (given, others) {
+                    (Some(given), Some(other)) if newer(other, given) => Some(other),
+                    (given, other) => given.or(other),
+                };
                 let epoch = epoch_after(renewal.epoch.number(), given, renewal.role);
                 if let Some(known) = &mut known {
                     known.epoch = Some(epoch);

@@ -204,6 +204,12 @@ impl Coordinator {
         let id = NodeId(header.id);
         let node = self.registry.nodes.get_mut(&id).ok_or(Refusal::new("node id", Reason::Stranger))?;
         let message = node.session.open(&header, datagram)?;
+        if let Message::Error(error) = &message
+            && error.sequence < node.session.next_sequence()
+            && node.session.fell_back(Some(error.sequence), header.sequence)
+        {
+            node.session.close();
+        }
         match &message {
             Message::RegistrationRequest(request) => {
                 return self.take_registration(&header, id, request.clone(), from, now);
@@ -248,7 +254,7 @@ impl Coordinator {
         match (message, kind) {
             (Message::KeepAlive(keep_alive), _) => self.take_keep_alive(id, sequence, keep_alive, from, now),
             (Message::DirectionRequest(request), Some(NodeKind::Terminal)) => {
-                self.take_direction(id, request, now)
+                self.take_direction(id, sequence, request, now)
             }
             (Message::InformationRequest(request), Some(NodeKind::Coordinator)) => {
                 self.inform(id, request, from, now);
@@ -288,6 +294,7 @@ impl Coordinator {
         let Some(known) = self.registry.nodes.get_mut(&node) else { return };
         let wait = known.rtt.timeout();
         if let Some(to) = known.address() {
+            known.session.mark();
             self.mail.send(&mut known.session, to, &message, 1, now);
         }
         self.asks.sent(id, Ask { node, message, purpose }, now, wait);

@@ -83,7 +83,8 @@ pub(super) fn epoch_after(epoch: u8, given: Option<u8>, role: Role) -> u8 {
 /// The newest direction of a path anew that a terminal asked for.
 #[derive(Clone, Copy)]
 pub(super) struct Renewing {
-    pub(super) request: RequestId,
+    /// The number of the message in which it came first.
+    pub(super) sequence: u64,
     pub(super) negotiation: NegotiationId,
     /// The epoch that was given last, for this request or one before it.
     pub(super) epoch: Option<u8>,

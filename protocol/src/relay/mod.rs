@@ -205,9 +205,7 @@ impl Relay {
             Ok(taken) => taken,
             Err(answer) => return self.answer(coordinator, request, answer, now),
         };
-        if let Some(replaced) = taken.replaced {
-            self.ended(replaced, now);
-        }
+        taken.replaced.into_iter().for_each(|replaced| self.ended(replaced, now));
         let change = if taken.new { TableChange::Made } else { TableChange::Renewed };
         self.mail.journal.note(now, What::RelayTable { path, change, mode });
         let Some((general, real)) = translation else {

@@ -24,6 +24,12 @@ pub fn newer(a: u8, b: u8) -> bool {
     (1..8).contains(&(a.wrapping_sub(b) & 0x0f))
 }
 
+/// Whether epoch `a`, which is not newer than `b`, is no late one either: that is at most four behind. Where both ends moved often and did
+/// not hear each other, or took no relay meanwhile, the epochs in between came to nobody, and the half circle tells nothing.
+pub fn is_astray(a: u8, b: u8) -> bool {
+    (5..=8).contains(&(b.wrapping_sub(a) & 0x0f))
+}
+
 /// Temporary keys of two directions may be under way, when both ends move at once. That of the tunnel which stands is kept as well: by it an
 /// end shows that it is at another address.
 const TEMP_KEYS_KEPT: usize = 2;
@@ -71,13 +77,35 @@ impl Side {
     }
 
     fn reached(&self, epoch: u8) -> bool {
-        self.common.as_ref().is_some_and(|common| !newer(epoch, common.epoch))
+        self.common
+            .as_ref()
+            .is_some_and(|common| !newer(epoch, common.epoch) && !self.overtakes(epoch, common.epoch))
+    }
+
+    /// Whether the DC directed `epoch` after `standing`, which the half circle takes for the newer.
+    fn overtakes(&self, epoch: u8, standing: u8) -> bool {
+        let place = |epoch| self.temp.iter().position(|session| session.epoch() == epoch);
+        is_astray(epoch, standing) && place(epoch) < place(standing).or(Some(usize::MAX))
     }
 }
 
 enum Peers {
     Switch { vips: [Vip; 2] },
     Translate { terminal: Vip, general: Vip, real: IpAddr, suite: Suite },
+}
+
+impl Peers {
+    /// Whether these are the same ends.
+    fn are(&self, others: &Self) -> bool {
+        match (self, others) {
+            (Self::Switch { vips: old }, Self::Switch { vips: new }) => old == new,
+            (
+                Self::Translate { terminal: t0, general: g0, real: r0, .. },
+                Self::Translate { terminal: t1, general: g1, real: r1, .. },
+            ) => (t0, g0, r0) == (t1, g1, r1),
+            _ => false,
+        }
+    }
 }
 
 struct Entry {
@@ -122,8 +150,8 @@ pub(super) struct Ended {
 pub(super) struct Taken {
     /// Whether the entry is new.
     pub(super) new: bool,
-    /// The entry that it replaced: another path between the same two.
-    pub(super) replaced: Option<Ended>,
+    /// The entries that it replaced: another path between the same two, and the path itself between others.
+    pub(super) replaced: Vec<Ended>,
 }
 
 /// The table. Keys: Path ID, and (VIP_MN, VIP_GN) (TA-a).
@@ -164,7 +192,7 @@ impl RelayTable {
     ) -> Result<Taken, RelayAnswer> {
         let RelayDirection { request, path, epoch, order } = direction;
         let epoch = epoch.number();
-        let known = self.entries.get_mut(&path);
+        let known = self.entries.get(&path);
         if known.is_none() && self.entries.len() >= self.capacity {
             return Err(RelayAnswer::Full);
         }
@@ -176,18 +204,20 @@ impl RelayTable {
                 (Peers::Translate { terminal, general, real, suite }, vec![temp_key])
             }
         };
-        let mut replaced = None;
+        let mut replaced = Vec::new();
+        // Its DC lost its records and gave the ends other VIPs: the entry is made anew.
+        if known.is_some_and(|entry| entry.coordinator == coordinator && !entry.peers.are(&peers)) {
+            replaced.extend(self.remove(path));
+        }
         let new = !self.entries.contains_key(&path);
         match self.entries.get_mut(&path) {
             // Whoever directs a path anew must mean the same two ends; no DC touches another's translation.
-            Some(entry) => match (&entry.peers, &peers) {
-                (Peers::Switch { vips: old }, Peers::Switch { vips: new }) if old == new => {}
-                (
-                    Peers::Translate { terminal: t0, general: g0, real: r0, .. },
-                    Peers::Translate { terminal: t1, general: g1, real: r1, .. },
-                ) if (t0, g0, r0) == (t1, g1, r1) && entry.coordinator == coordinator => {}
-                _ => return Err(RelayAnswer::Conflict),
-            },
+            Some(entry) => {
+                let touches = entry.mode() == RelayMode::Switch || entry.coordinator == coordinator;
+                if !(entry.peers.are(&peers) && touches) {
+                    return Err(RelayAnswer::Conflict);
+                }
+            }
             None => {
                 if let Peers::Translate { terminal, general, .. } = &peers {
                     let pair = (*terminal, *general);
@@ -195,7 +225,7 @@ impl RelayTable {
                         if self.entries.get(&old).is_some_and(|entry| entry.coordinator != coordinator) {
                             return Err(RelayAnswer::Conflict);
                         }
-                        replaced = self.remove(old);
+                        replaced.extend(self.remove(old));
                     }
                     self.general.insert(pair, path);
                 }
@@ -266,6 +296,8 @@ impl RelayTable {
                 None
             }
             _ => {
+                let standing = side.common.as_ref().map(|common| common.epoch);
+                let overtakes = standing.is_some_and(|standing| side.overtakes(header.epoch, standing));
                 let session = side
                     .temp
                     .iter_mut()
@@ -278,7 +310,7 @@ impl RelayTable {
                 let Some(key) = &request.common_key else {
                     return Err(Refusal::new("common_key", Reason::Unexpected));
                 };
-                if side.common.as_ref().is_some_and(|common| newer(common.epoch, header.epoch)) {
+                if standing.is_some_and(|standing| newer(standing, header.epoch) && !overtakes) {
                     return Err(Refusal::new("epoch", Reason::Unknown(header.epoch.into())));
                 }
                 mail.received(header, &message, from, now);

@@ -44,15 +44,23 @@ impl Terminal {
             return Ok(());
         }
         let pace = self.pace();
+        // The peer has another VIP than it had: its DC has lost its records. What leads to the old one is over, and this takes its place.
+        let replaced = self.paths.get(&id).is_some_and(|path| path.leads_to_former_vip(&direction));
+        if replaced {
+            self.forget(id);
+        }
         let taken = match self.paths.get_mut(&id) {
             Some(path) => path.redirect(direction, pace, now, &mut self.mail),
             None => Path::directed(direction, own_vip, pace, now, &mut self.mail)
                 .map(|path| self.adopt(path, now)),
         };
+        if replaced && taken.is_err() {
+            self.end(id, now);
+        }
         match answers {
             Some(_) => {
                 if let Some(wish) = self.wishes.get_mut(&peer) {
-                    wish.path = Some(id);
+                    (wish.path, wish.directed) = (Some(id), true);
                 }
             }
             None => {
@@ -77,9 +85,9 @@ impl Terminal {
             .filter(|old| path.is_translated() && old.is_translated() && old.peer_vip == path.peer_vip)
             .map(|old| old.id)
             .collect();
-        if let Some(ended) = self.unused.take(path.peer_vip) {
-            path.replace(ended.names);
-        }
+        // By its ID as well: the peer may have another VIP than it had then.
+        let ended = self.unused.take(path.peer_vip).into_iter().chain(self.unused.take_path(path.id));
+        ended.for_each(|ended| path.replace(ended.names));
         for old in replaced.into_iter().filter_map(|id| self.paths.remove(&id)) {
             self.renewals.clear(old.id);
             let its = |(_, (errand, _)): &(RequestId, &(Errand, _))| *errand == Errand::Renewal(old.id);
@@ -168,11 +176,26 @@ impl Terminal {
         self.end(id, now);
     }
 
-    /// A path is over.
-    pub(super) fn end(&mut self, id: PathId, now: Instant) {
+    /// Nothing of a path stays.
+    fn forget(&mut self, id: PathId) {
         self.paths.remove(&id);
         self.renewals.clear(id);
         self.events.push_back(Event::Data(DataUpdate::Forget { path: id }));
+    }
+
+    /// A path is over. Who asked for a name while it was there already is not told of its end: another path to the same peer serves, or one
+    /// that is asked for now (T3.2.2-a). Who had it built is.
+    pub(super) fn end(&mut self, id: PathId, now: Instant) {
+        self.forget(id);
+        let waiting =
+            self.wishes.iter_mut().filter(|(_, wish)| wish.path == Some(id) && wish.is_served_anew());
+        let names: Vec<Fqdn> = waiting
+            .map(|(name, wish)| {
+                wish.path = None;
+                name.clone()
+            })
+            .collect();
         self.answer_path(id, Err(DnsError::ServFail), now);
+        names.into_iter().for_each(|name| self.serve(name, now));
     }
 }

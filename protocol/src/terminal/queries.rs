@@ -18,8 +18,17 @@ pub struct QueryId(pub u64);
 #[derive(Default)]
 pub(super) struct Wish {
     queries: Vec<QueryId>,
-    /// The path that was directed for it.
+    /// The path that it waits for.
     pub(super) path: Option<PathId>,
+    /// Whether that was directed for it; else it was there before.
+    pub(super) directed: bool,
+}
+
+impl Wish {
+    /// Whether another path is asked for where the one that it waits for ends.
+    pub(super) fn is_served_anew(&self) -> bool {
+        !self.directed && !self.queries.is_empty()
+    }
 }
 
 /// What a Direction Request under way is for.
@@ -40,18 +49,23 @@ impl Terminal {
         {
             return self.answer(query, &name, Ok(vip), now);
         }
+        self.impatience.set(query, now + self.patience);
+        self.wishes.entry(name.clone()).or_default().queries.push(query);
+        self.serve(name, now);
+    }
+
+    /// Serves who waits for `name`: by a path that stands, else by one that is being built or mended, else by one that is asked for.
+    pub(super) fn serve(&mut self, name: Fqdn, now: Instant) {
         let known = self.paths.values().filter(|path| path.is_called(&name)).max_by_key(|path| path.stands());
         let path = match known {
             Some(path) if path.stands() => {
                 let vip = path.peer_vip;
-                return self.answer(query, &name, Ok(vip), now);
+                return self.answer_all(&name, Ok(vip), now);
             }
-            // One that is lost serves nobody any more; one that is being built or mended is waited for.
+            // One that is lost serves nobody any more.
             known => known.filter(|path| !path.is_lost()).map(|path| path.id),
         };
-        self.impatience.set(query, now + self.patience);
-        let wish = self.wishes.entry(name.clone()).or_default();
-        wish.queries.push(query);
+        let Some(wish) = self.wishes.get_mut(&name) else { return };
         wish.path = path.or(wish.path);
         if wish.path.is_none() && self.is_registered() {
             self.request(Errand::Name(name), now);

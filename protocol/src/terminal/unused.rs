@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::addr::{Fqdn, Vip};
+use crate::addr::{Fqdn, PathId, Vip};
 use crate::wire::Renewal;
 
 /// How many are kept; the oldest makes room, and costs a new path.
@@ -44,6 +44,12 @@ impl Unused {
         self.0.iter().find(|ended| ended.renewal.peer_vip == peer)?.names.first()
     }
 
+    /// Takes out the path called `id`.
+    pub(super) fn take_path(&mut self, id: PathId) -> Option<Ended> {
+        let at = self.0.iter().position(|ended| ended.renewal.path == id)?;
+        self.0.remove(at)
+    }
+
     /// Takes out the path to `peer`.
     pub(super) fn take(&mut self, peer: Vip) -> Option<Ended> {
         let at = self.0.iter().position(|ended| ended.renewal.peer_vip == peer)?;
@@ -54,7 +60,6 @@ impl Unused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::PathId;
     use crate::wire::{Epoch, Role};
 
     fn ended(n: u16) -> Ended {

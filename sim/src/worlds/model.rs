@@ -41,8 +41,8 @@ struct Safety<'a> {
     translators: BTreeMap<PathId, &'a str>,
     /// Paths through an RS-N that their terminals have taken.
     taken: BTreeSet<PathId>,
-    /// The paths that were directed through a relay that switches.
-    relayed: BTreeSet<PathId>,
+    /// Whether the newest direction of an epoch that an end of a path was told leads through a relay.
+    relayed: BTreeMap<(&'a str, PathId, u64), bool>,
     /// What each end of each path knows of the direct way since it was directed.
     proofs: BTreeMap<(&'a str, PathId), Proof>,
 }
@@ -50,7 +50,6 @@ struct Safety<'a> {
 #[derive(Default)]
 struct Proof {
     direction: (Option<Shown>, Option<Shown>),
-    relayed: bool,
     asked: bool,
     answered: bool,
 }
@@ -69,7 +68,7 @@ impl<'a> Safety<'a> {
             told: BTreeMap::new(),
             translators: BTreeMap::new(),
             taken: BTreeSet::new(),
-            relayed: BTreeSet::new(),
+            relayed: BTreeMap::new(),
             proofs: BTreeMap::new(),
         }
     }
@@ -165,7 +164,12 @@ impl<'a> Safety<'a> {
                 let direction = (fields.get("epoch").cloned(), fields.get("route").cloned());
                 // What was proved under an earlier direction counts no more; a repetition changes nothing.
                 if proof.direction != direction {
-                    *proof = Proof { direction, relayed: self.relayed.contains(path), ..Proof::default() };
+                    *proof = Proof { direction, ..Proof::default() };
+                }
+                // Whether the path takes it, its epoch tells later; what the DC decided since may still be on its way.
+                if let (Some(Shown::Number(epoch)), Some(route)) = (fields.get("epoch"), fields.get("route"))
+                {
+                    self.relayed.insert((node, *path, *epoch), is_relayed(route));
                 }
             }
             What::Received { message, from, path: Some(path), .. } if node.starts_with("mn") => {
@@ -177,16 +181,11 @@ impl<'a> Safety<'a> {
                     _ => {}
                 }
             }
-            What::Directed { path, route: RouteName::Switched, .. } => {
-                self.relayed.insert(*path);
-            }
-            What::Directed { path, .. } => {
-                self.relayed.remove(path);
-            }
             What::PathChanged { path, route: RouteName::Translated, .. } => drop(self.taken.insert(*path)),
-            What::PathChanged { path, route: RouteName::Direct, remote: Some(remote), .. } => {
+            What::PathChanged { path, route: RouteName::Direct, remote: Some(remote), epoch, .. } => {
+                let relayed = self.relayed.get(&(node, *path, u64::from(*epoch))).is_some_and(|it| *it);
                 let proof = self.proofs.entry((node, *path)).or_default();
-                if !proof.answered && (proof.relayed || !proof.asked) {
+                if !proof.answered && (relayed || !proof.asked) {
                     return Err((Rule::Proved, format!("packets go to {remote}, which is not proved")));
                 }
             }
@@ -194,6 +193,11 @@ impl<'a> Safety<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a Route Direction's route leads through a relay.
+fn is_relayed(route: &Shown) -> bool {
+    matches!(route, Shown::Table(fields) if fields.contains_key("relay"))
 }
 
 /// Of conversations: nothing comes to others, and nothing twice.

@@ -21,7 +21,7 @@ use crate::crypto::{DataKeys, Purpose, SharedKey, Suite};
 use crate::data::{DataUpdate, Flow, Usage, first_sequence};
 use crate::expiry::earliest;
 use crate::observe::{RouteName, What};
-use crate::relay::table::newer;
+use crate::relay::table::{is_astray, newer};
 use crate::session::{Expired, Mail, Pending, TunnelSession};
 use crate::time::{Duration, Instant};
 use crate::wire::{Addresses, Epoch, Reason, Refusal, RelayMode, Renewal, Role, Route, RouteDirection};
@@ -178,11 +178,27 @@ impl Path {
             return Ok(());
         }
         // One of the same epoch and another key takes the place of one that never reached the peer.
-        if epoch != self.epoch && !newer(epoch, self.epoch) {
+        if epoch != self.epoch && !newer(epoch, self.epoch) && !self.yields_to(&direction) {
             return Err(Refusal::new("epoch", Reason::Unknown(epoch.into())));
         }
         self.pace = pace;
         self.begin(direction, now, mail)
+    }
+
+    /// Whether this end leaves its own epoch for one that is half a circle away. When both ends moved often and did not hear each other,
+    /// neither may take the other's for newer, and both would have the path directed anew for ever: then the responder follows the peer.
+    /// What is only late is nearer than that.
+    fn yields_to(&self, direction: &RouteDirection) -> bool {
+        let astray = is_astray(direction.epoch.number(), self.epoch);
+        !self.stands() && self.role == Role::Responder && direction.answers.is_none() && astray
+    }
+
+    /// Whether `direction` is a newer one of this path, to the same peer at another VIP.
+    pub(super) fn leads_to_former_vip(&self, direction: &RouteDirection) -> bool {
+        self.peer == direction.peer
+            && self.role == direction.role
+            && self.peer_vip != direction.peer_vip
+            && newer(direction.epoch.number(), self.epoch)
     }
 
     fn begin(&mut self, direction: RouteDirection, now: Instant, mail: &mut Mail) -> Result<(), Refusal> {
