@@ -16,6 +16,7 @@ use ntm_protocol::terminal::{self, QueryId, Terminal, TerminalConfig};
 use ntm_protocol::time::Instant;
 use ntm_protocol::wire::{Addresses, DnsError, NodeKind};
 
+use crate::clock::Clock;
 use crate::link::Link;
 use crate::masquerade::Masquerade;
 use crate::network::{Datagram, NetworkId, WireId};
@@ -149,6 +150,8 @@ pub(crate) struct Host {
     pub(crate) counted: u64,
     /// How many writes are not durable yet, or not known to be.
     pub(crate) writing: usize,
+    /// The clock that its machine is told the time by.
+    pub(crate) clock: Clock,
     /// When it wants to be woken.
     pub(crate) wake: Option<Instant>,
     /// Whom its applications heard from.
@@ -167,6 +170,7 @@ impl Host {
             boots: 0,
             counted: 0,
             writing: 0,
+            clock: Clock::default(),
             wake: None,
             heard: BTreeSet::new(),
         }
@@ -194,6 +198,7 @@ impl Host {
         key: impl Fn(&Fqdn) -> SharedKey,
         now: Instant,
     ) {
+        let now = self.clock.shows(now);
         self.boots += 1;
         self.counted += 1;
         // Above every number of the boots before, each of which has 2^40 of its own.
@@ -272,6 +277,7 @@ impl Host {
 
     /// A datagram came in.
     pub(crate) fn receive(&mut self, mut datagram: Datagram, now: Instant, output: &mut Output) {
+        let now = self.clock.shows(now);
         let (from, to) = (datagram.source, datagram.destination);
         let is_ntm = datagram.protocol == Protocol::Udp && to.port() == NTM_PORT;
         match &mut self.machine {
@@ -327,6 +333,7 @@ impl Host {
         now: Instant,
         output: &mut Output,
     ) -> bool {
+        let now = self.clock.shows(now);
         match &mut self.machine {
             Machine::Terminal(terminal, tables) => {
                 let Some(packet) = Packet::of(datagram) else { return false };
@@ -361,15 +368,17 @@ impl Host {
 
     /// When the machine wants to be woken.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        match &self.machine {
+        let shown = match &self.machine {
             Machine::Off | Machine::General => None,
             Machine::Coordinator(dc) => dc.poll_timeout(),
             Machine::Relay(relay, ..) => relay.poll_timeout(),
             Machine::Terminal(terminal, _) => terminal.poll_timeout(),
-        }
+        };
+        shown.map(|shown| self.clock.reaches(shown))
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let now = self.clock.shows(now);
         match &mut self.machine {
             Machine::Off | Machine::General => {}
             Machine::Coordinator(dc) => dc.handle_timeout(now),

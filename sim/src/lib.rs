@@ -30,6 +30,7 @@
 //! ```
 
 pub mod capture;
+mod clock;
 pub mod dns;
 pub mod flow;
 mod host;
@@ -48,6 +49,7 @@ pub mod talk;
 mod world;
 pub mod worlds;
 
+pub use clock::Clock;
 pub use host::Interface;
 pub use link::Link;
 pub use network::{INTERNET, NetworkId, RouterId};

@@ -22,6 +22,7 @@ use rand_core::{Rng, SeedableRng};
 
 use crate::HostId;
 use crate::capture::{Captured, CapturedOutside};
+use crate::clock::Clock;
 use crate::dns::Dns;
 use crate::flow::Flow;
 use crate::host::{Attached, Host, Interface, Machine, Output};
@@ -192,6 +193,11 @@ impl World {
         self.settle(id, Output::default());
     }
 
+    /// A host that is not started yet has a clock of its own.
+    pub fn set_clock(&mut self, id: HostId, clock: Clock) {
+        self.hosts[id.0].clock = clock;
+    }
+
     /// Stops a host as `kill -9` does: what is not in its store is lost.
     pub fn crash(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
@@ -235,7 +241,7 @@ impl World {
         host.interfaces = attached;
         let addresses = host.addresses();
         if let Machine::Terminal(terminal, _) = &mut host.machine {
-            terminal.handle_addresses(&addresses, self.now);
+            terminal.handle_addresses(&addresses, host.clock.shows(self.now));
         }
         self.readdress_stack(id);
         self.settle(id, Output::default());
@@ -346,8 +352,9 @@ impl World {
     ) -> TalkId {
         let id = TalkId(self.talks.len());
         self.talks.push(Talk::new(id, host, peer.clone(), what, self.now));
+        let now = self.hosts[host.0].clock.shows(self.now);
         match &mut self.hosts[host.0].machine {
-            Machine::Terminal(terminal, _) => terminal.handle_query(QueryId(id.0 as u64), peer, self.now),
+            Machine::Terminal(terminal, _) => terminal.handle_query(QueryId(id.0 as u64), peer, now),
             Machine::General => self.look_up(id, &peer),
             Machine::Off | Machine::Coordinator(_) | Machine::Relay(..) => {}
         }

@@ -104,7 +104,7 @@ impl World {
                 let (id, boot, lookup, result) = *answer;
                 let host = &mut self.hosts[id.0];
                 if let (Machine::Coordinator(dc), true) = (&mut host.machine, host.boots == boot) {
-                    dc.handle_lookup(lookup, result, now);
+                    dc.handle_lookup(lookup, result, host.clock.shows(now));
                     self.settle(id, Output::default());
                 }
             }
@@ -121,7 +121,7 @@ impl World {
                 let host = &mut self.hosts[id.0];
                 if let (Machine::Coordinator(dc), true) = (&mut host.machine, host.boots == boot) {
                     host.writing -= 1;
-                    dc.handle_written(write_id, outcome, now);
+                    dc.handle_written(write_id, outcome, host.clock.shows(now));
                     self.settle(id, Output::default());
                 }
             }
@@ -129,7 +129,7 @@ impl World {
                 let (id, boot, general, done) = *translated;
                 let host = &mut self.hosts[id.0];
                 if let (Machine::Relay(relay, ..), true) = (&mut host.machine, host.boots == boot) {
-                    relay.handle_translated(general, done, now);
+                    relay.handle_translated(general, done, host.clock.shows(now));
                     self.settle(id, Output::default());
                 }
             }
@@ -258,8 +258,9 @@ impl World {
         let boot = host.boots;
         host.writing += output.writes.len();
         if let Some(trace) = &mut self.trace {
-            let observations = output.observations.into_iter();
-            trace.extend(observations.map(|(t, what)| Observation { t, node: host.name.clone(), what }));
+            // By the world's clock, whatever the host's shows.
+            let (t, observations) = (self.now, output.observations.into_iter());
+            trace.extend(observations.map(|(_, what)| Observation { t, node: host.name.clone(), what }));
         }
         for outgoing in output.sent {
             self.send(id, outgoing);

@@ -50,6 +50,7 @@ pub const EVENTS: &[&str] = &[
     "a terminal's registration was lost",
     "a query was answered with an error",
     "a datagram came twice",
+    "two clocks came apart by more than a millisecond",
 ];
 
 /// How often each of [`EVENTS`] occurred.
@@ -109,6 +110,10 @@ impl Census {
                 _ => {}
             }
         }
+        let drifts = script.clocks.iter().map(|(_, clock)| clock.drift);
+        // In a minute 17 ppm are a millisecond.
+        let apart = drifts.clone().max().zip(drifts.min()).is_some_and(|(most, least)| most - least >= 17);
+        self.add("two clocks came apart by more than a millisecond", u64::from(apart));
         let crowded = (0..script.coordinators.len()).filter(|n| is_crowded(script, *n)).count();
         self.add("terminals found no VIP left", crowded as u64);
         for (n, prefix) in script.coordinators.iter().enumerate() {

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::script::{Act, CALM, Entry, Peer, Place, Resident, Script, Spot, Who};
+use crate::clock::Clock;
 use crate::impair::Impairment;
 
 /// What is random, of one seed.
@@ -53,6 +54,7 @@ pub fn generate(seed: u64) -> Script {
         sites: (0..sites).map(|_| behaviour(&mut dice)).collect(),
         terminals: Vec::new(),
         generals: dice.pick(&[1, 1, 2, 3]),
+        clocks: Vec::new(),
         timeline: Vec::new(),
     };
     for _ in 0..terminals {
@@ -61,7 +63,26 @@ pub fn generate(seed: u64) -> Script {
         script.terminals.push(Resident { coordinator, at, start });
     }
     timeline(&mut dice, &mut script);
+    // Drawn from another stream: what came before stays as it is.
+    clocks(&mut Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x0c10_c750)), &mut script);
     script
+}
+
+/// In half of the worlds every node has a clock of its own: as far off as one that was never set, and as inexact as a cheap quartz.
+fn clocks(dice: &mut Dice, script: &mut Script) {
+    if dice.chance(50) {
+        return;
+    }
+    let all = (0..script.coordinators.len())
+        .map(Who::Coordinator)
+        .chain((0..script.relays).map(Who::Relay))
+        .chain((0..script.terminals.len()).map(Who::Terminal));
+    script.clocks = all
+        .map(|who| {
+            let offset = dice.between(0, 1_000_000_000);
+            (who, Clock { offset, drift: dice.below(201) as i32 - 100 })
+        })
+        .collect();
 }
 
 fn impairment(dice: &mut Dice) -> Impairment {

@@ -63,7 +63,9 @@ pub const STILL_FAIL: &[(u64, &str)] = &[
         "a terminal moved while it was down: the path is directed to where it was, serves over the relay, and nobody finds the direct way",
     ),
     (5133, "three paths stand between two terminals that called each other while the DC was slow"),
+    (6932, "the direct way beside a relay is not found"),
     (7154, "one of two paths does not find the direct way"),
+    (7317, "a name is not answered in time"),
     (7374, "the direct way beside a relay is not found"),
 ];
 

@@ -202,6 +202,9 @@ impl Played {
             link,
             cuts: Vec::new(),
         };
+        for (who, clock) in &script.clocks {
+            played.world.set_clock(played.host(*who), *clock);
+        }
         let all = [&played.coordinators[..], &played.relays, &played.generals].concat();
         all.into_iter().for_each(|host| played.world.start(host));
         played

@@ -8,6 +8,7 @@ use ntm_nat::Behaviour;
 use ntm_protocol::terminal::Handover;
 use ntm_protocol::time::Duration;
 
+use crate::clock::Clock;
 use crate::impair::Impairment;
 
 /// How long a world lasts.
@@ -46,6 +47,8 @@ pub struct Script {
     pub terminals: Vec<Resident>,
     /// How many general nodes there are.
     pub generals: usize,
+    /// Clocks that are not the world's.
+    pub clocks: Vec<(Who, Clock)>,
     /// What happens, in the order of time.
     pub timeline: Vec<Entry>,
 }
@@ -325,6 +328,9 @@ impl fmt::Display for Script {
         }
         for (n, Resident { coordinator, at, start }) in self.terminals.iter().enumerate() {
             writeln!(f, "mn{n} of dc{coordinator} starts at {start:?}: {at}")?;
+        }
+        for (who, Clock { offset, drift }) in &self.clocks {
+            writeln!(f, "the clock of {who} shows {offset:?} at first, and gains {drift} ppm")?;
         }
         self.timeline.iter().try_for_each(|Entry { at, act }| writeln!(f, "{at:>12?} {act}"))
     }

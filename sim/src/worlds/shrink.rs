@@ -59,6 +59,8 @@ fn simpler(script: &Script) -> Vec<Script> {
         let last = it.relays - 1;
         let used = it.timeline.iter().any(|entry| mentions(&entry.act, Who::Relay(last), Spot::Relay(last)));
         it.relays -= usize::from(last > 0 && !used);
+        let relays = it.relays;
+        it.clocks.retain(|(who, _)| !matches!(who, Who::Relay(n) if *n >= relays));
     });
     with(&|it| {
         let last = Peer::General(it.generals - 1);
@@ -83,8 +85,10 @@ fn simpler(script: &Script) -> Vec<Script> {
         let mentioned = |act: &Act| mentions(act, Who::Coordinator(last), Spot::Coordinator(last));
         if last > 0 && !serves && !it.timeline.iter().any(|entry| mentioned(&entry.act)) {
             it.coordinators.pop();
+            it.clocks.retain(|(who, _)| *who != Who::Coordinator(last));
         }
     });
+    with(&|it| it.clocks.clear());
     with(&|it| it.impairment.loss = 0.0);
     with(&|it| it.impairment.duplicate = 0.0);
     with(&|it| it.impairment.reorder = 0.0);
@@ -123,6 +127,12 @@ fn without_terminal(script: &mut Script, gone: usize) {
     }
     script.terminals.remove(gone);
     let up = |n: &mut usize| *n -= usize::from(*n > gone);
+    script.clocks.retain(|(who, _)| *who != Who::Terminal(gone));
+    for (who, _) in &mut script.clocks {
+        if let Who::Terminal(n) = who {
+            up(n);
+        }
+    }
     for entry in &mut script.timeline {
         match &mut entry.act {
             Act::Talk { from, to, .. } => {
