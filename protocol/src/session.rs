@@ -480,7 +480,7 @@ mod tests {
         assert!(b.accept(5).is_err(), "an open window never falls back");
     }
 
-    /// T3.2.1-b: a peer whose store was lost is understood by its next answer, and none of its life before is taken for that.
+    /// A peer whose store was lost is understood by its next answer, and none of its life before is taken for that.
     #[test]
     fn numbers_that_went_back_are_told_from_late_ones() {
         let (mut a, mut b, mut rng) = pair();
