@@ -5,7 +5,7 @@
 //! the order of the senders' names. What a node did by itself — asking the DNS, answering an application, taking another path — stands
 //! in a part of its own.
 //!
-//! The trace of a real run is compared with that of a simulated one by [`Sequence::differences`] ([`order`]); both are shown by
+//! The trace of a real run is compared with that of a simulated one by [`Sequence::differences`] (`order`); both are shown by
 //! [`Sequence::parts`], or as one list by [`Sequence::woven`].
 
 mod order;
