@@ -452,6 +452,19 @@ mod tests {
         );
     }
 
+    /// A way that leads nowhere may be tried once or several times; that it was tried is compared.
+    #[test]
+    fn what_never_arrives_counts_once() {
+        // Something else passes between, so that the tries are none in a row.
+        let passes = |t| passed(t, "TunnelRequest", (0, 1), &json!({"request": t})).to_vec();
+        let lost = |t| vec![sent(t, "b", "TunnelRequest", 0, t, 1)];
+        let never = || [passes(15), passes(25)].concat();
+        let once = || [lost(10), never()].concat();
+        let twice = [lost(10), passes(15), lost(20), passes(25)].concat();
+        assert_eq!(differ(once(), twice), Vec::<String>::new());
+        assert_eq!(differ(once(), never()), ["only in one: b → a: TunnelRequest (never arrived)"]);
+    }
+
     /// An answer that came too late, to a request that was asked anew, is none that anybody missed.
     #[test]
     fn an_answer_that_nobody_waits_for_is_no_step() {

@@ -20,7 +20,11 @@ pub struct Problems(RefCell<Vec<Problem>>);
 impl Problems {
     /// Notes one.
     pub fn add(&self, problem: Problem) {
-        self.0.borrow_mut().push(problem);
+        let mut known = self.0.borrow_mut();
+        // What is wrong with a description of many is wrong with each of them.
+        if !known.contains(&problem) {
+            known.push(problem);
+        }
     }
 
     /// All of them.

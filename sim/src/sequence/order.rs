@@ -26,8 +26,10 @@ impl<'a> Part<'a> {
             *count += 1;
             (step, (says, *count))
         });
-        // How often the DNS is asked for what is known already hangs on who else asks at the moment.
-        let (steps, keys) = counted.filter(|(step, (_, count))| *count == 1 || !step.is_lookup()).unzip();
+        // How often the DNS is asked for what is known already hangs on who else asks at the moment; how often something is tried that
+        // never arrives, on when its sender hears of a better way.
+        let once = |step: &Step| step.is_lookup() || step.came.is_none();
+        let (steps, keys) = counted.filter(|(step, (_, count))| *count == 1 || !once(step)).unzip();
         Self { steps, keys }
     }
 
