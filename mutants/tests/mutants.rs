@@ -6,8 +6,8 @@ use ntm_mutants::{fault_of, find};
 use ntm_protocol::mutants::Mutant;
 use ntm_sim::worlds::{Rule, STILL_FAIL, generate, shrink};
 
-/// How many worlds each may take to be found: a twentieth of what `sim/tests/worlds.rs` plays.
-const WORLDS: u64 = 500;
+/// How many worlds each may take to be found: a fifth of what `sim/tests/worlds.rs` plays.
+const WORLDS: u64 = 2000;
 
 /// Without those that fail as things are.
 fn seeds() -> Vec<u64> {
