@@ -10,7 +10,7 @@ seconds=$1
 every=$(( seconds / 120 + 1 ))
 cat <<END
 # Traffic of every kind through a relay while a terminal moves: no connection ends, nothing of those who stay where they are is lost or overtaken, and no daemon
-# grows. Made by soak.sh, which makes longer ones.
+# grows. Made by harness/soak.sh, which makes longer ones.
 
 schema   = 1
 name     = "soak"

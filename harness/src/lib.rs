@@ -17,7 +17,7 @@
 //! * [`worlds`]: random worlds of the simulator, and each again by its seed.
 //! * [`lab`]: a world that stays up, to type commands in.
 //! * [`measure`], [`judge`]: PURE. Quantities from recordings; expectations, sequences, verdict.
-//! * [`disturbance`]: whether the machine disturbed what was measured; `priority`: threads that run before others.
+//! * [`disturbance`]: whether the machine disturbed what was measured; `processors`: which threads run where, and before whom.
 //! * [`first_packet`]: PURE. What an application's first packet by name waits for.
 //! * [`transitions`]: PURE. The addresses of packets at every hop, as the thesis's figures have them.
 //! * [`report`]: the run's files. [`compare`]: two sets of runs, side by side.
@@ -49,8 +49,8 @@ pub mod lab;
 pub mod matrix;
 pub mod measure;
 pub mod plan;
-mod priority;
 pub mod probe;
+mod processors;
 pub mod progress;
 pub mod reference;
 pub mod report;

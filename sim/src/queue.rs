@@ -110,6 +110,7 @@ impl<E> Queue<E> {
 
 #[cfg(test)]
 mod tests {
+    use ntm_protocol::time::Duration;
     use proptest::prelude::*;
 
     use super::*;
@@ -154,6 +155,4 @@ mod tests {
             prop_assert_eq!(rest, list.into_keys().collect::<Vec<_>>());
         }
     }
-
-    use ntm_protocol::time::Duration;
 }

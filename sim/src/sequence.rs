@@ -173,10 +173,9 @@ pub fn normalise<'a>(
     };
     let superseded: BTreeSet<usize> =
         steps.iter().enumerate().filter(|(at, step)| anew(*at, step)).map(|(at, _)| at).collect();
-    let mut places = 0..;
-    steps.retain(|_| !superseded.contains(&places.next().unwrap_or(0)));
     let mut sequence = Sequence { paths: subjects.paths(), ..Sequence::default() };
-    for step in steps {
+    let kept = steps.into_iter().enumerate().filter(|(at, _)| !superseded.contains(at));
+    for (_, step) in kept {
         let (from, to) = (step.from.clone(), step.to.clone());
         let pair = if from <= to { (from, to) } else { (to, from) };
         sequence.parts.entry(pair).or_default().push(step);

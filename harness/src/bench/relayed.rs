@@ -1,4 +1,4 @@
-//! What a relay costs for a small packet that comes alone: ours, by what the relay's status and its process say; and coturn, which is told to
+//! What a relay costs for a small packet on wires that take each by itself: ours, by what the relay's status and its process say; and coturn, which is told to
 //! relay datagrams to a peer that sends them back. PURE.
 
 use std::collections::BTreeMap;

@@ -6,12 +6,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use ntm_protocol::time::Instant;
 
 use super::{Cause, Disturbance};
-use crate::{clock, priority};
+use crate::{clock, processors};
 
 /// A processor stands still for up to so long before it is seen: far less than what disturbs, and hardly any work.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -28,9 +26,8 @@ impl Pulse {
     /// Feels each processor that this program may use. What stands still for longer than `bound` disturbs. Where the machine does not let a
     /// thread run before ordinary ones nothing is felt: it would only be seen that others were busy.
     pub fn start(bound: Duration) -> io::Result<Self> {
-        let usable = sched_getaffinity(Pid::from_raw(0))?;
         let mut pulse = Self { ends: Vec::new(), threads: Vec::new() };
-        for processor in (0..CpuSet::count()).filter(|it| usable.is_set(*it).unwrap_or(false)) {
+        for processor in processors::usable(processors::OWN) {
             let (end, ended) = channel();
             let feel = move || if settle(processor) { beat(&ended, bound) } else { Vec::new() };
             pulse.threads.push(thread::Builder::new().name("pulse".into()).spawn(feel)?);
@@ -48,8 +45,7 @@ impl Pulse {
 
 /// Moves this thread to a processor, before ordinary threads; whether it may.
 fn settle(processor: usize) -> bool {
-    let mut only = CpuSet::new();
-    only.set(processor).is_ok() && sched_setaffinity(Pid::from_raw(0), &only).is_ok() && priority::go_first()
+    processors::keep(processors::OWN, &[processor]) && processors::go_first()
 }
 
 fn beat(ended: &Receiver<()>, bound: Duration) -> Vec<Disturbance> {
@@ -92,15 +88,14 @@ mod tests {
     /// No thread wakes in no time at all, so each processor is found to stand still then.
     #[test]
     fn each_processor_is_felt() {
-        let usable = sched_getaffinity(Pid::from_raw(0)).unwrap();
-        let processors = (0..CpuSet::count()).filter(|it| usable.is_set(*it).unwrap()).count();
-        let may = thread::spawn(priority::go_first).join().unwrap();
+        let count = processors::usable(processors::OWN).len();
+        let may = thread::spawn(processors::go_first).join().unwrap();
         for length in (4..).map(|n| Duration::from_millis(1 << n)) {
             let pulse = Pulse::start(Duration::ZERO).unwrap();
-            assert_eq!(pulse.threads.len(), processors);
+            assert_eq!(pulse.threads.len(), count);
             thread::sleep(length);
             let found = pulse.end();
-            if found.len() >= processors || !may {
+            if found.len() >= count || !may {
                 assert_eq!(found.is_empty(), !may);
                 return;
             }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::processors::{OWN, keep, usable};
 use crate::world::space::Space;
 
 /// Which end a program is of.
@@ -31,37 +31,22 @@ impl Side {
     }
 }
 
-fn usable(set: &CpuSet) -> Vec<usize> {
-    (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).collect()
-}
-
-fn set_of(processors: &[usize]) -> CpuSet {
-    let mut set = CpuSet::new();
-    for cpu in processors {
-        // They come from a set of the same size.
-        let _ = set.set(*cpu);
-    }
-    set
-}
-
 /// Puts this thread on one processor of `side`: the first of all, or the last. Where it cannot be, it runs wherever the kernel puts it.
 pub fn settle(side: Side) {
-    let own = Pid::from_raw(0);
-    let Ok(allowed) = sched_getaffinity(own) else { return };
-    let usable = usable(&allowed);
+    let usable = usable(OWN);
     let half = side.half(&usable);
     let chosen = match side {
         Side::Client => half.first(),
         Side::Server => half.last(),
     };
     if let Some(cpu) = chosen {
-        let _ = sched_setaffinity(own, &set_of(&[*cpu]));
+        let _ = keep(OWN, &[*cpu]);
     }
 }
 
 /// The programs of a node, kept to its side's processors; they are free again when this is dropped.
 #[derive(Debug)]
-pub struct Apart(BTreeMap<i32, CpuSet>);
+pub struct Apart(BTreeMap<i32, Vec<usize>>);
 
 impl Apart {
     /// Keeps the programs that run in `space` now, and what they start, to the processors of `side`.
@@ -78,8 +63,9 @@ impl Apart {
     fn all(pids: impl Iterator<Item = i32>, side: Side) -> Self {
         let mut free = BTreeMap::new();
         for pid in pids {
-            if let Ok(before) = sched_getaffinity(Pid::from_raw(pid)) {
-                place(pid, &set_of(side.half(&usable(&before))));
+            let before = usable(Pid::from_raw(pid));
+            if !before.is_empty() {
+                place(pid, side.half(&before));
                 free.insert(pid, before);
             }
         }
@@ -94,9 +80,9 @@ impl Drop for Apart {
 }
 
 /// All threads of `pid` run on these processors, and those that they start.
-fn place(pid: i32, processors: &CpuSet) {
+fn place(pid: i32, processors: &[usize]) {
     for thread in numbers(&format!("/proc/{pid}/task")) {
-        let _ = sched_setaffinity(Pid::from_raw(thread), processors);
+        let _ = keep(Pid::from_raw(thread), processors);
     }
 }
 
@@ -126,7 +112,7 @@ mod tests {
         let settled = |side| {
             let work = move || {
                 settle(side);
-                usable(&sched_getaffinity(Pid::from_raw(0)).unwrap())
+                usable(OWN)
             };
             std::thread::spawn(work).join().unwrap()
         };
@@ -141,7 +127,7 @@ mod tests {
     fn a_program_is_kept_apart_and_free_again() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = child.id() as i32;
-        let of_child = || usable(&sched_getaffinity(Pid::from_raw(pid)).unwrap());
+        let of_child = || usable(Pid::from_raw(pid));
         let before = of_child();
         for side in [Side::Client, Side::Server] {
             let apart = Apart::all([pid, i32::MAX].into_iter(), side);

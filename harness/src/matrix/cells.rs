@@ -178,8 +178,6 @@ impl Bench {
         if outcome.exit != Exit::Interrupted as u8 {
             let text = serde_json::to_string_pretty(&outcome).map_err(Failure::during(file.display()))?;
             fs::write(&file, text + "\n").map_err(Failure::during(file.display()))?;
-            // What is kept counts: numbers read from it are the same whether it was run here and now, before, or on another machine.
-            return Ok(self.kept(prepared, engine).unwrap_or(outcome));
         }
         Ok(outcome)
     }

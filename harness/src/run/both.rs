@@ -70,8 +70,7 @@ fn worst(exits: impl IntoIterator<Item = Exit>) -> Exit {
 
 /// The greatest jitter of a link, now and later.
 fn jitter(scenario: &Scenario) -> Duration {
-    let links = scenario.links.values().flat_map(|link| [link.up.jitter, link.down.jitter]);
-    links.max().unwrap_or_default()
+    scenario.shapes().flat_map(|link| [link.up.jitter, link.down.jitter]).max().unwrap_or_default()
 }
 
 fn read(folder: &Path, plan: &Plan) -> Result<Outcome, Failure> {

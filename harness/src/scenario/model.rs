@@ -630,14 +630,19 @@ impl Scenario {
         group.into_iter().flatten().chain(alone)
     }
 
-    /// Whether any link is to be slower, or longer, than the machine.
-    pub fn is_shaped(&self) -> bool {
+    /// What its links are, and what the timeline makes of them.
+    pub fn shapes(&self) -> impl Iterator<Item = &Link> {
         let changed = self.actions.iter().filter_map(|action| match &action.kind {
             ActionKind::Link { shape, .. } => Some(shape),
             _ => None,
         });
+        self.links.values().chain(changed)
+    }
+
+    /// Whether any link is to be slower, or longer, than the machine.
+    pub fn is_shaped(&self) -> bool {
         let shapes = |link: &Link| [link.up, link.down].iter().any(|way| way.rate.is_some() || way.impairs());
-        self.links.values().chain(changed).any(shapes)
+        self.shapes().any(shapes)
     }
 
     /// The families that an interface has addresses of.

@@ -248,8 +248,8 @@ fn nodes(top: &Table<'_, '_>) -> (BTreeMap<String, Node>, Vec<String>, BTreeMap<
         names.extend(alike);
     }
     // A group has a name that no node has: what happens to it happens to all of them.
-    for name in groups.keys().filter(|name| out.contains_key(*name)) {
-        top.problem(0..0, format!("`{name}` is a group, and a node of another"));
+    for (name, group) in groups.iter().filter(|(name, _)| out.contains_key(*name)) {
+        top.problem(group.place.clone(), format!("`{name}` is a group, and a node of another"));
     }
     (out, names, groups)
 }

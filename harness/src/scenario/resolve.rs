@@ -377,10 +377,10 @@ impl Resolve<'_> {
             .filter_map(|(key, node)| self.scenario.fqdn(key, node))
             .map(|name| name.to_string())
             .collect();
-        let scenario_has = |id: &str| self.scenario.flows.iter().any(|flow| flow.id.get_ref() == id);
+        let all: BTreeSet<&str> = self.scenario.flows.iter().map(|flow| flow.id.get_ref().as_str()).collect();
         for flow in &self.scenario.flows {
             let id = flow.id.get_ref();
-            let group = flow.of.as_deref().filter(|of| scenario_has(of));
+            let group = flow.of.as_deref().filter(|of| all.contains(of));
             if ids.insert(id, ()).is_some() || group.is_some() {
                 self.note(flow.id.span(), format!("two flows are called `{}`", group.unwrap_or(id)));
             }

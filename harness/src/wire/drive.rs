@@ -17,7 +17,7 @@ use super::frame;
 use super::report::{Achieved, LinkReport, Report};
 use super::socket::{BATCH, End, Read, Slots};
 use super::transit::{Doze, Dozer, Frame, Transit};
-use crate::{clock, priority};
+use crate::{clock, processors};
 
 /// What the thread is told.
 pub(super) enum Command {
@@ -87,7 +87,7 @@ impl Driver {
             set: None,
             commands,
             wake,
-            is_realtime: priority::go_first(),
+            is_realtime: processors::go_first(),
         })
     }
 

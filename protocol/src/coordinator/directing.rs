@@ -370,17 +370,14 @@ impl Coordinator {
 
     /// The path's ID and next epoch, and the requester's role in it.
     pub(super) fn path_of(&mut self, id: NegotiationId) -> (PathId, u8, Role) {
-        let asked = self
-            .negotiations
-            .get(&id)
-            .and_then(|negotiation| Some((negotiation.requester, negotiation.request.renewal.clone()?)));
+        let asked = self.negotiations.get(&id).and_then(|Negotiation { requester, request, .. }| {
+            Some((*requester, NodeId::of(&request.fqdn), request.renewal.clone()?))
+        });
         match asked {
-            Some((requester, renewal)) => {
-                let peer =
-                    self.negotiations.get(&id).map(|negotiation| NodeId::of(&negotiation.request.fqdn));
+            Some((requester, peer, renewal)) => {
                 // What the other end was given counts as well: of two directions at once, when both ends moved, the one that was decided last is
                 // the newer, for it alone knows where both are.
-                let others = peer.and_then(|peer| self.renewing.get(&(peer, renewal.path))?.epoch);
+                let others = self.renewing.get(&(peer, renewal.path)).and_then(|other| other.epoch);
                 let mut known = self.renewing.get_mut(&(requester, renewal.path));
                 let given = known.as_ref().and_then(|known| known.epoch);
                 let given = match (given, others) {

@@ -26,7 +26,10 @@ impl Subjects {
             {
                 let label = leads(node, peer);
                 // One that ended may have a successor.
-                let before = paths.values().filter(|known| known.starts_with(&label)).count();
+                let is_before = |known: &&String| {
+                    known.strip_prefix(&label).is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
+                };
+                let before = paths.values().filter(is_before).count();
                 let label = if before == 0 { label } else { format!("{label}, {}", before + 1) };
                 paths.insert(*path, label);
             }
