@@ -171,6 +171,42 @@ fn a_dc_crashes_and_comes_back() {
     }
 }
 
+/// T3.2.2-c: after a crash of the one, two DCs ask each other at about one moment. Each is refused what it asked before the other knew it, and neither
+/// takes that for news: both conversations stand after the first registration.
+#[test]
+fn two_dcs_that_begin_anew_at_once_understand_each_other() {
+    for moment in 0..40 {
+        let mut lab = Lab::new(moment);
+        let (mn, cn) = (lab.mn(public(10)), lab.cn(public(11)));
+        let late = lab.world.terminal("late", lab.dc[0], public(12));
+        let other = lab.world.terminal("other", lab.dc[1], public(13));
+        lab.start();
+        // The one asks the other, and no path comes of it.
+        lab.world.talk_to(mn, "nobody.b.ntm.test", PERIOD);
+        lab.world.run_for(secs(1));
+        lab.world.crash(lab.dc[1]);
+        lab.world.run_for(ms(100));
+        lab.world.start(lab.dc[1]);
+        let registered = |world: &World| {
+            [cn, other].iter().all(|id| world.at_terminal(*id).is_some_and(|it| it.is_registered()))
+        };
+        lab.world.run_for(secs(30));
+        assert!(registered(&lab.world), "{}", lab.ladder(0));
+        let from = lab.world.trace().len();
+        let one = lab.world.talk(late, cn, PERIOD);
+        // Each moment is half a millisecond later: a round trip between the DCs takes eight.
+        lab.world.run_for(std::time::Duration::from_micros(500 * moment));
+        let back = lab.world.talk(other, mn, PERIOD);
+        let answered = |world: &World| [one, back].iter().all(|talk| world.heard(*talk).returned() > 0);
+        assert!(lab.world.wait(secs(2), answered), "{moment}\n{}", lab.sequence(from));
+        let joins = lab.world.trace()[from..].iter().filter(|seen| {
+            matches!(&seen.what, What::Sent { message: Kind::RegistrationRequest, attempt: 1, .. } if seen.node.starts_with("dc"))
+        });
+        let joins = joins.count();
+        assert!((1..=2).contains(&joins), "{moment}: {joins} registrations\n{}", lab.sequence(from));
+    }
+}
+
 /// A crash at any moment of a registration or of a first direction: no VIP is ever given twice.
 #[test]
 fn a_dc_crashes_at_any_moment_of_a_negotiation() {

@@ -277,10 +277,8 @@ impl Coordinator {
     pub(super) fn take_error(&mut self, coordinator: NodeId, error: Error, now: Instant) {
         match error.code {
             ErrorCode::NotRegistered => {
-                // It started anew: so must the conversation.
-                if let Some(node) = self.registry.nodes.get_mut(&coordinator) {
-                    node.session.close();
-                }
+                // It knows nothing of this DC, or did not as it refused. What it says is taken meanwhile, where it may be: it may have opened the
+                // conversation itself since, and would be refused in turn, for ever.
                 self.join(coordinator, now);
             }
             ErrorCode::Overlap { vips } => self.refused_by(coordinator, vips, now),
