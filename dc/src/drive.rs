@@ -1,6 +1,7 @@
 //! The loop of `ntm-dc`: everything that happens goes to the machine, everything that the machine wants is done. No decision is made here.
 
 use std::io::ErrorKind;
+use std::task::Poll;
 
 use crate::config::{Config, Prepared};
 use crate::resolve::{Resolver, ResolverConfig};
@@ -66,17 +67,29 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
         anyhow::anyhow!("the DC's DNS server cannot be started: {error:#}{}", kind.map_or("", advice))
     })?;
     let families = config.address.iter().copied().collect();
-    let resolver =
-        Resolver::new(&ResolverConfig::new(config.roots.clone(), families)).map_err(anyhow::Error::from)?;
+    let from_the_root = ResolverConfig::new(config.roots.clone(), families);
+    let resolver = Resolver::new(&from_the_root, Some(names.inside())).map_err(anyhow::Error::from)?;
     let mut lookups = FuturesUnordered::<Lookups>::new();
     let mut writes = FuturesUnordered::<Writes>::new();
     let mut buffer = vec![0; MAX_DATAGRAM];
     let mut counters = Counters::default();
+    if !trace.is_kept() {
+        coordinator.close_journal();
+    }
     coordinator.start(clock::now());
     let mut overlap_told = false;
     notify::ready(&format!("{} serves the zone {}", config.name, config.zone));
     loop {
-        // First of all, so that whatever anybody was told stands in the trace, even if the process is killed at once.
+        // What is known is answered at once, and may lead to the next look-up.
+        while let Some((id, lookup)) = coordinator.poll_lookup() {
+            let resolver = resolver.clone();
+            let mut found: Lookups = Box::pin(async move { (id, resolver.look_up(&lookup).await) });
+            match futures::poll!(&mut found) {
+                Poll::Ready((id, result)) => coordinator.handle_lookup(id, result, clock::now()),
+                Poll::Pending => lookups.push(found),
+            }
+        }
+        // Before anything is sent, so that whatever anybody was told stands in the trace, even if the process is killed at once.
         while let Some((t, what)) = coordinator.poll_observation() {
             trace.write(&Observation { t, node: config.name.clone(), what });
         }
@@ -99,10 +112,6 @@ pub async fn serve(Prepared { config, keys }: Prepared) -> Result<(), Failure> {
                 Ok(()) => counters.sent += 1,
                 Err(_) => counters.not_sent += 1,
             }
-        }
-        while let Some((id, lookup)) = coordinator.poll_lookup() {
-            let resolver = resolver.clone();
-            lookups.push(Box::pin(async move { (id, resolver.look_up(&lookup).await) }));
         }
         while let Some((id, write)) = coordinator.poll_write() {
             let outcome = store.submit(write);

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 
 use futures::future::select_all;
 use ntm_daemon::queue;
+use ntm_protocol::family::Family;
 use tokio::net::UdpSocket;
 
-/// The sockets; at least one.
-pub(crate) struct Sockets(Vec<UdpSocket>);
+/// The sockets, each with the family that it is of; at least one.
+pub(crate) struct Sockets(Vec<(Family, UdpSocket)>);
 
 impl Sockets {
     /// Binds every one of `addresses`; an error says which cannot be bound.
@@ -19,23 +20,26 @@ impl Sockets {
             queue::widen(&socket).map_err(|error| (address, error))?;
             // Until the runtime has heard of its readiness it would take nothing without blocking.
             socket.writable().await.map_err(|error| (address, error))?;
-            sockets.push(socket);
+            sockets.push((Family::of(address.ip()), socket));
         }
         Ok(Self(sockets))
     }
 
     /// Sends without blocking, from the address of the destination's family.
     pub(crate) fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
-        let of_its_family =
-            |socket: &&UdpSocket| socket.local_addr().is_ok_and(|own| own.is_ipv4() == to.is_ipv4());
-        let socket = self.0.iter().find(of_its_family).ok_or(io::ErrorKind::NetworkUnreachable)?;
+        let family = Family::of(to.ip());
+        let of_its_family = self.0.iter().find(|(own, _)| *own == family);
+        let (_, socket) = of_its_family.ok_or(io::ErrorKind::NetworkUnreachable)?;
         socket.try_send_to(bytes, to).map(drop)
     }
 
     /// Waits until there is something to receive, and says at which socket. May be dropped and called again.
     pub(crate) async fn readable(&self) -> io::Result<&UdpSocket> {
-        let (ready, at, _) = select_all(self.0.iter().map(|socket| Box::pin(socket.readable()))).await;
-        ready.map(|()| &self.0[at])
+        if let [(_, only)] = &self.0[..] {
+            return only.readable().await.map(|()| only);
+        }
+        let (ready, at, _) = select_all(self.0.iter().map(|(_, socket)| Box::pin(socket.readable()))).await;
+        ready.map(|()| &self.0[at].1)
     }
 }
 
@@ -49,7 +53,7 @@ mod tests {
         let sockets = Sockets::bind(&[at("127.0.0.1:0"), at("[::1]:0")]).await.unwrap();
         for (n, address) in ["127.0.0.1:0", "[::1]:0"].into_iter().enumerate() {
             let peer = UdpSocket::bind(at(address)).await.unwrap();
-            let own = sockets.0[n].local_addr().unwrap();
+            let own = sockets.0[n].1.local_addr().unwrap();
             sockets.send(b"x", peer.local_addr().unwrap()).unwrap();
             let mut buffer = [0; 2];
             assert_eq!(peer.recv_from(&mut buffer).await.unwrap(), (1, own));

@@ -14,14 +14,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::future::join;
-use hickory_proto::op::{DnsRequestOptions, Message, Query, ResponseCode};
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use hickory_resolver::NameServerPool;
-use hickory_resolver::config::NameServerConfig;
-use hickory_resolver::net::{DnsError, DnsHandle, NetError};
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::recursor::{QNameMinimization, Recursor, RecursorError, RecursorOptions};
+use ntm_dns::server::Inside;
 use ntm_protocol::addr::Fqdn;
 use ntm_protocol::coordinator::lookup::{Lookup, LookupAnswer, LookupFailure, LookupResult, Zone};
 use ntm_protocol::family::{Families, Family};
@@ -84,8 +82,8 @@ struct Inner {
 }
 
 impl Resolver {
-    /// A resolver with empty caches.
-    pub fn new(config: &ResolverConfig) -> Result<Self, ResolverError> {
+    /// A resolver with empty caches. Where it is led to `own`, the name server of this process, it asks that one by a call.
+    pub fn new(config: &ResolverConfig, own: Option<Inside>) -> Result<Self, ResolverError> {
         let is_usable = |server: &IpAddr| config.families.has(Family::of(*server));
         let roots: Vec<IpAddr> = config.roots.iter().copied().filter(is_usable).collect();
         if roots.is_empty() {
@@ -95,7 +93,7 @@ impl Resolver {
         // One silent server must leave time for another, and for a packet that is lost.
         let deadline = config.deadline.min(MAX_DEADLINE);
         let patience = deadline.mul_f32(0.4);
-        let servers = Servers::new(config.port, patience).map_err(|error| library(&error))?;
+        let servers = Servers::new(config.port, patience, own).map_err(|error| library(&error))?;
         // Beside a server that can be asked, one in a family that this machine does not have would only cost time.
         let all = [(Family::V4, "0.0.0.0/0"), (Family::V6, "::/0")];
         let denied = all.into_iter().filter(|(family, _)| !config.families.has(*family));
@@ -197,13 +195,8 @@ impl Inner {
         options.recursion_desired = false;
         let mut failure = LookupFailure::ServFail;
         for _ in 0..ATTEMPTS {
-            let pool = NameServerPool::from_config(
-                [NameServerConfig::udp_and_tcp(server)],
-                self.servers.context(),
-                self.servers.clone(),
-            );
-            let query = Query::query(name.clone(), RecordType::TXT);
-            match pool.lookup(query, options).next().await {
+            let question = DnsRequest::from_query(Query::query(name.clone(), RecordType::TXT), options);
+            match self.servers.ask(server, question).await {
                 Some(Ok(response)) => return Ok(texts_of(&response, &name)),
                 Some(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
                     return match none.response_code {

@@ -83,6 +83,7 @@ struct World {
     servers: Vec<DnsServer>,
     /// Takes questions and never answers.
     _silent: UdpSocket,
+    config: ResolverConfig,
     resolver: Resolver,
 }
 
@@ -150,7 +151,8 @@ impl World {
             port,
             deadline,
         };
-        Ok(Self { servers, _silent: silent, resolver: Resolver::new(&config)? })
+        let resolver = Resolver::new(&config, None)?;
+        Ok(Self { servers, _silent: silent, config, resolver })
     }
 
     async fn zone(&self, name: &str) -> Result<(String, String), LookupFailure> {
@@ -357,6 +359,59 @@ async fn many_look_ups_at_once() {
     assert!(results.iter().all(|result| *result == Err(LookupFailure::NxDomain)), "{results:?}");
 }
 
+/// The DC's own server is asked from within: what it says is the same, from the root on (T3.2.2-b), and no socket of its is needed for it.
+#[tokio::test]
+async fn the_server_of_this_process_is_asked_by_a_call() {
+    let mut world = World::new(LONG).await;
+    let beside = Resolver::new(&world.config, Some(world.servers[2].inside())).expect("a resolver");
+    let at_own = |name| Lookup::Record { zone: fqdn(name), server: loopback(3) };
+    let lookups = [
+        Lookup::Zone(fqdn("dc.ntm.test")),
+        Lookup::Zone(fqdn("mn.dc.ntm.test")),
+        Lookup::Zone(fqdn("mn.office.dc.ntm.test")),
+        Lookup::Zone(fqdn("alias.dc.ntm.test")),
+        Lookup::Zone(fqdn("nothing.dc.ntm.test")),
+        Lookup::Zone(fqdn("www.example.test")),
+        Lookup::A(fqdn("dc.dc.ntm.test")),
+        Lookup::A(fqdn("mn.dc.ntm.test")),
+        Lookup::A(fqdn("alias.dc.ntm.test")),
+        Lookup::A(fqdn("far.dc.ntm.test")),
+        Lookup::A(fqdn("dangling.example.test")),
+        Lookup::Aaaa(fqdn("dc.dc.ntm.test")),
+        at_own("dc.ntm.test"),
+        at_own("mn.dc.ntm.test"),
+        at_own("ns.dc.ntm.test"),
+        at_own("nothing.dc.ntm.test"),
+        at_own("example.test"),
+    ];
+    let sorted = |result| match result {
+        Ok(LookupAnswer::Addresses(mut found)) => {
+            found.sort();
+            Ok(LookupAnswer::Addresses(found))
+        }
+        Ok(LookupAnswer::Zone(mut zone)) => {
+            zone.servers.sort();
+            Ok(LookupAnswer::Zone(zone))
+        }
+        other => other,
+    };
+    let mut by_network = Vec::new();
+    for lookup in &lookups {
+        by_network.push(sorted(world.resolver.look_up(lookup).await));
+    }
+    let asked = |world: &World| world.servers[0].counts().by_type.values().sum::<u64>();
+    let before = asked(&world);
+    world.servers.remove(2).shut_down().await;
+    for (lookup, expected) in lookups.iter().zip(by_network) {
+        assert_eq!(sorted(beside.look_up(lookup).await), expected, "{lookup:?}");
+    }
+    assert!(asked(&world) > before, "it begins at the root all the same");
+    // For whoever has only the network it is gone.
+    let alone = Resolver::new(&ResolverConfig { deadline: SHORT, ..world.config.clone() }, None);
+    let found = alone.expect("a resolver").look_up(&Lookup::Zone(fqdn("mn.dc.ntm.test"))).await;
+    assert!(matches!(found, Err(LookupFailure::Timeout | LookupFailure::ServFail)), "{found:?}");
+}
+
 /// Asks an odd server for an address, a zone and a text.
 async fn ask_odd(odd: Odd) -> [Option<LookupFailure>; 3] {
     let world = World::with_odd(LONG, odd).await;
@@ -404,6 +459,6 @@ fn a_resolver_needs_a_root() {
     let (v4, v6) = (loopback(1), IpAddr::from(std::net::Ipv6Addr::LOCALHOST));
     for roots in [vec![], vec![v6]] {
         let config = ResolverConfig::new(roots, [v4].into_iter().collect());
-        assert!(matches!(Resolver::new(&config), Err(ResolverError::NoRoots)));
+        assert!(matches!(Resolver::new(&config, None), Err(ResolverError::NoRoots)));
     }
 }

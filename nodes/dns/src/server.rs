@@ -1,13 +1,13 @@
 //! The server: what it answers on its sockets, with EDNS (RFC 6891), and counts of what was answered and refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use hickory_proto::op::{Edns, Metadata, OpCode, ResponseCode};
-use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::op::{Edns, Message, Metadata, OpCode, ResponseCode};
+use hickory_proto::rr::{DNSClass, LowerName, RecordType};
 use hickory_server::server::{Request, ResponseHandle, ResponseHandler};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use ntm_daemon::clock;
@@ -47,23 +47,43 @@ pub enum Traced {
 pub struct DnsServer {
     sockets: JoinSet<io::Error>,
     shared: Arc<Shared>,
-    addresses: Vec<SocketAddr>,
 }
+
+/// The same server for whoever asks it from within its process: a call instead of two datagrams and what carries them.
+#[derive(Clone)]
+pub struct Inside(Arc<Shared>);
 
 struct Shared {
     node: String,
     zones: Zones,
-    counts: Mutex<Counts>,
+    addresses: Vec<SocketAddr>,
+    counts: Mutex<Answered>,
     trace: Mutex<TraceSink>,
     traced: Traced,
+}
+
+/// What [`Counts`] are made of when they are asked for. `None` is a type without a name of its own, or no question at all.
+#[derive(Default)]
+struct Answered {
+    by_type: HashMap<Option<RecordType>, u64>,
+    by_code: HashMap<ResponseCode, u64>,
+    refused: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Clone)]
 struct Handler(Arc<Shared>);
 
+/// What is asked, however it came.
+struct Question<'q> {
+    metadata: &'q Metadata,
+    edns: Option<&'q Edns>,
+    /// Name, class and type; `None` unless exactly one thing is asked.
+    query: Option<(&'q LowerName, DNSClass, RecordType)>,
+}
+
 /// One line of the trace: an answer given.
 #[derive(Serialize)]
-struct Answered<'a> {
+struct AnswerGiven<'a> {
     t: u64,
     node: &'a str,
     what: &'static str,
@@ -96,32 +116,42 @@ impl DnsServer {
         trace: TraceSink,
         traced: Traced,
     ) -> anyhow::Result<Self> {
+        let mut bound = Vec::new();
+        let mut addresses = Vec::new();
+        for &address in listen {
+            let (udp, tcp) = bind(address).await?;
+            addresses.push(tcp.local_addr()?);
+            bound.push((udp, tcp));
+        }
         let shared = Arc::new(Shared {
             node: node.to_owned(),
             zones,
+            addresses,
             counts: Mutex::default(),
             trace: Mutex::new(trace),
             traced,
         });
         let mut sockets = JoinSet::new();
-        let mut addresses = Vec::new();
-        for &address in listen {
-            let (udp, tcp) = bind(address).await?;
-            addresses.push(tcp.local_addr()?);
+        for (udp, tcp) in bound {
             sockets.spawn(listen::udp(udp, Handler(shared.clone())));
             sockets.spawn(listen::tcp(tcp, Handler(shared.clone())));
         }
-        Ok(Self { sockets, shared, addresses })
+        Ok(Self { sockets, shared })
     }
 
     /// The addresses served.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.shared.addresses
+    }
+
+    /// For asking it without a socket.
+    pub fn inside(&self) -> Inside {
+        Inside(self.shared.clone())
     }
 
     /// What was answered and refused so far.
     pub fn counts(&self) -> Counts {
-        self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).named()
     }
 
     /// Waits until a socket fails: an error of the machine, never of a client.
@@ -156,23 +186,78 @@ async fn bind(address: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
     }
 }
 
-impl Shared {
-    fn record(&self, request: &Request, code: ResponseCode) {
-        let code = format!("{code:?}").to_uppercase();
-        let query = request.request_info().ok().map(|info| info.query);
-        let kind = match query.map(|query| query.query_type()) {
-            None | Some(RecordType::Unknown(_)) => "other".to_owned(),
-            Some(kind) => kind.to_string(),
+impl Answered {
+    fn named(&self) -> Counts {
+        Counts {
+            by_type: self.by_type.iter().map(|(kind, count)| (type_name(*kind), *count)).collect(),
+            by_code: self.by_code.iter().map(|(code, count)| (code_name(*code), *count)).collect(),
+            refused: self.refused.clone(),
+        }
+    }
+}
+
+fn type_name(kind: Option<RecordType>) -> String {
+    kind.map_or_else(|| "other".to_owned(), |kind| kind.to_string())
+}
+
+fn code_name(code: ResponseCode) -> String {
+    format!("{code:?}").to_uppercase()
+}
+
+impl Inside {
+    /// Whether the server answers at `address`.
+    pub fn is_at(&self, address: SocketAddr) -> bool {
+        self.0.addresses.contains(&address)
+    }
+
+    /// The answer to `question` at `address`, of any length; counted, and traced as asked by the server itself.
+    pub fn ask(&self, address: SocketAddr, question: &Message) -> Message {
+        let lower = match &question.queries[..] {
+            [query] => Some((LowerName::new(query.name()), query.query_class(), query.query_type())),
+            _ => None,
         };
+        let query = lower.as_ref().map(|(name, class, kind)| (name, *class, *kind));
+        let asked = Question { metadata: &question.metadata, edns: question.edns.as_ref(), query };
+        let (answer, metadata, edns) = self.0.answer(&asked, address);
+        let mut message = Message::new(metadata.id, metadata.message_type, metadata.op_code);
+        message.metadata = metadata;
+        message.queries.clone_from(&question.queries);
+        (message.answers, message.authorities, message.additionals) =
+            (answer.answers, answer.authorities, answer.additionals);
+        message.edns = edns;
+        message
+    }
+}
+
+impl Shared {
+    /// The answer to a question from `from`, counted, and what goes before and after its records.
+    fn answer(&self, question: &Question<'_>, from: SocketAddr) -> (Answer, Metadata, Option<Edns>) {
+        let answer = answer(&self.zones, question);
+        self.record(question, from, answer.code);
+        let mut metadata = Metadata::response_from_request(question.metadata);
+        metadata.response_code = answer.code;
+        metadata.authoritative = answer.authoritative;
+        let edns = question.edns.map(|asked| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(asked.max_payload().clamp(512, MAX_UDP));
+            edns.set_rcode_high(answer.code.high());
+            edns
+        });
+        (answer, metadata, edns)
+    }
+
+    fn record(&self, question: &Question<'_>, from: SocketAddr, code: ResponseCode) {
+        let kind =
+            question.query.map(|(.., kind)| kind).filter(|kind| !matches!(kind, RecordType::Unknown(_)));
         if self.traced == Traced::Everything {
-            self.trace(|| Answered {
+            self.trace(|| AnswerGiven {
                 t: clock::now().as_nanos(),
                 node: &self.node,
                 what: "dns-answer",
-                from: request.src(),
-                name: query.map(|query| query.name().to_string()).unwrap_or_default(),
-                r#type: kind.clone(),
-                code: code.clone(),
+                from,
+                name: question.query.map(|(name, ..)| name.to_string()).unwrap_or_default(),
+                r#type: type_name(kind),
+                code: code_name(code),
             });
         }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,17 +276,10 @@ impl Shared {
 
 impl Listener for Handler {
     async fn question(&self, request: Request, mut response: ResponseHandle) {
-        let answer = answer(&self.0.zones, &request);
-        self.0.record(&request, answer.code);
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = answer.code;
-        metadata.authoritative = answer.authoritative;
-        let edns = request.edns.as_ref().map(|asked| {
-            let mut edns = Edns::new();
-            edns.set_max_payload(asked.max_payload().clamp(512, MAX_UDP));
-            edns.set_rcode_high(answer.code.high());
-            edns
-        });
+        let query = request.request_info().ok().map(|info| info.query);
+        let query = query.map(|query| (query.name(), query.query_class(), query.query_type()));
+        let question = Question { metadata: &request.metadata, edns: request.edns.as_ref(), query };
+        let (answer, metadata, edns) = self.0.answer(&question, request.src());
         let message = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
             metadata,
             &answer.answers,
@@ -229,19 +307,98 @@ impl Listener for Handler {
 }
 
 /// The answer to a whole request.
-fn answer(zones: &Zones, request: &Request) -> Answer {
+fn answer(zones: &Zones, question: &Question<'_>) -> Answer {
     let refuse = Answer::refusal;
-    if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+    if question.edns.is_some_and(|edns| edns.version() > 0) {
         return refuse(ResponseCode::BADVERS);
     }
-    if request.metadata.op_code != OpCode::Query {
+    if question.metadata.op_code != OpCode::Query {
         return refuse(ResponseCode::NotImp);
     }
-    let Ok(info) = request.request_info() else { return refuse(ResponseCode::FormErr) };
-    match (info.query.query_class(), info.query.query_type()) {
+    match question.query {
+        None => refuse(ResponseCode::FormErr),
         // A zone is not for copying.
-        (_, RecordType::AXFR | RecordType::IXFR) => refuse(ResponseCode::Refused),
-        (DNSClass::IN | DNSClass::ANY, kind) => zones.answer(info.query.name(), kind),
-        _ => refuse(ResponseCode::Refused),
+        Some((_, _, RecordType::AXFR | RecordType::IXFR)) => refuse(ResponseCode::Refused),
+        Some((name, DNSClass::IN | DNSClass::ANY, kind)) => zones.answer(name, kind),
+        Some(_) => refuse(ResponseCode::Refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use hickory_proto::op::{MessageType, Query};
+    use hickory_proto::rr::Name;
+
+    use super::*;
+    use crate::zone::Zone;
+
+    const ZONE: &str = "$TTL 300\n@ SOA ns h 1 2 3 4 60\n@ NS ns\nns A 192.0.2.1\nalias CNAME ns\nsub NS ns.sub\nns.sub A 192.0.2.2\n";
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).expect("a name")
+    }
+
+    /// Whoever asks from within is told what a client on the socket is told, and both count.
+    #[tokio::test]
+    async fn from_within_the_answer_is_the_same() {
+        let mut zones = Zones::default();
+        zones.add(Zone::parse(&name("test."), ZONE, Path::new("test.zone")).expect("a zone"));
+        let nowhere = TraceSink::open(None).expect("no trace");
+        let at = [([127, 0, 0, 1], 0).into()];
+        let server = DnsServer::start("test", zones, &at, nowhere, Traced::Refusals).await.expect("served");
+        let at = server.addresses()[0];
+        let inside = server.inside();
+        assert!(inside.is_at(at) && !inside.is_at(SocketAddr::new(at.ip(), at.port() ^ 1)));
+
+        let question = |text: &str, kind| {
+            let mut question = Message::new(4711, MessageType::Query, OpCode::Query);
+            question.metadata.recursion_desired = true;
+            question.add_query(Query::query(name(text), kind));
+            question
+        };
+        let mut questions = vec![
+            question("test.", RecordType::NS),
+            question("NS.test.", RecordType::A),
+            question("alias.test.", RecordType::A),
+            question("ns.test.", RecordType::AAAA),
+            question("nothing.test.", RecordType::A),
+            question("www.sub.test.", RecordType::A),
+            question("elsewhere.", RecordType::A),
+            question("test.", RecordType::AXFR),
+            question("test.", RecordType::Unknown(4711)),
+        ];
+        let mut several = question("test.", RecordType::NS);
+        several.add_query(Query::query(name("test."), RecordType::SOA));
+        let mut other_class = question("test.", RecordType::NS);
+        other_class.queries[0].set_query_class(DNSClass::CH);
+        let mut notify = question("test.", RecordType::SOA);
+        notify.metadata.op_code = OpCode::Notify;
+        let mut edns = question("test.", RecordType::NS);
+        edns.set_edns(Edns::new());
+        let mut other_edns = edns.clone();
+        other_edns.edns.as_mut().expect("EDNS").set_version(1);
+        questions.extend([several, other_class, notify, edns, other_edns]);
+
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        for question in &questions {
+            socket.send_to(&question.to_vec().expect("bytes"), at).await.expect("sent");
+            let mut buffer = [0; 4096];
+            let length = socket.recv(&mut buffer).await.expect("an answer");
+            let told = Message::from_vec(&buffer[..length]).expect("a message");
+            let answer = inside.ask(at, question).to_vec().expect("bytes");
+            assert_eq!(Message::from_vec(&answer).expect("a message"), told, "{question}");
+        }
+        let counts = server.counts();
+        let asked = |kind: &str| counts.by_type.get(kind).copied();
+        assert_eq!((asked("AAAA"), asked("AXFR"), asked("other")), (Some(2), Some(2), Some(4)), "{counts:?}");
+        let answered = |code: &str| counts.by_code.get(code).copied();
+        assert_eq!(
+            ["NXDOMAIN", "REFUSED", "NOTIMP", "FORMERR", "BADVERS"].map(answered),
+            [2, 6, 2, 2, 2].map(Some),
+            "{counts:?}"
+        );
+        assert_eq!(counts.by_code.values().sum::<u64>(), 2 * questions.len() as u64);
     }
 }
