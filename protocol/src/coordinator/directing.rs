@@ -91,7 +91,9 @@ impl Coordinator {
     pub(super) fn look_up(&mut self, errand: Errand, lookup: Lookup, now: Instant) {
         let id = LookupId(self.next_id);
         self.next_id += 1;
-        self.mail.journal.note(now, What::Asked { lookup: lookup.kind(), name: lookup.name().clone() });
+        if self.mail.journal.is_read() {
+            self.mail.journal.note(now, What::Asked { lookup: lookup.kind(), name: lookup.name().clone() });
+        }
         self.lookups.insert(id, (errand, lookup.clone()));
         self.lookups_waiting.push_back((id, lookup));
     }
@@ -99,22 +101,10 @@ impl Coordinator {
     /// The answer to a look-up.
     pub fn handle_lookup(&mut self, id: LookupId, result: LookupResult, now: Instant) {
         let Some((errand, lookup)) = self.lookups.remove(&id) else { return };
-        let answer = match &result {
-            Ok(LookupAnswer::Zone(Zone { zone, servers })) => {
-                let servers: Vec<_> = servers.iter().map(|(name, _)| name.as_str()).collect();
-                format!("{} at {}", zone.as_ref().map_or(".", Fqdn::as_str), servers.join(", "))
-            }
-            Ok(LookupAnswer::Texts(texts)) if texts.is_empty() => "no record".into(),
-            Ok(LookupAnswer::Texts(texts)) => texts.join("; "),
-            Ok(LookupAnswer::Addresses(addresses)) if addresses.is_empty() => "no record".into(),
-            Ok(LookupAnswer::Addresses(addresses)) => {
-                addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
-            }
-            Err(failure) => failure.name().into(),
-        };
-        self.mail
-            .journal
-            .note(now, What::Answered { lookup: lookup.kind(), name: lookup.name().clone(), answer });
+        if self.mail.journal.is_read() {
+            let (lookup, name) = (lookup.kind(), lookup.name().clone());
+            self.mail.journal.note(now, What::Answered { lookup, name, answer: shown(&result) });
+        }
         let negotiation = match errand {
             Errand::Negotiation(negotiation) => negotiation,
             Errand::Neighbour(node) => return self.neighbour_found(node, result, now),
@@ -499,5 +489,22 @@ impl Coordinator {
             let response = RouteResponse { request, accepted: response.accepted }.into();
             self.tell(coordinator, &response, 1, now);
         }
+    }
+}
+
+/// What the DNS said, in the trace.
+fn shown(result: &LookupResult) -> String {
+    match result {
+        Ok(LookupAnswer::Zone(Zone { zone, servers })) => {
+            let servers: Vec<_> = servers.iter().map(|(name, _)| name.as_str()).collect();
+            format!("{} at {}", zone.as_ref().map_or(".", Fqdn::as_str), servers.join(", "))
+        }
+        Ok(LookupAnswer::Texts(texts)) if texts.is_empty() => "no record".into(),
+        Ok(LookupAnswer::Texts(texts)) => texts.join("; "),
+        Ok(LookupAnswer::Addresses(addresses)) if addresses.is_empty() => "no record".into(),
+        Ok(LookupAnswer::Addresses(addresses)) => {
+            addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+        }
+        Err(failure) => failure.name().into(),
     }
 }
