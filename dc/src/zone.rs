@@ -1,10 +1,5 @@
-//! The zone of a DC, served by the same server as an ordinary one (`ntm_dns`).
-//!
-//! The zone says who its name server is, and that this is a DC: the TXT record `ntm-dc=1` (T3.2.2-b), at the apex and at every terminal's
-//! name. A terminal's name exists, and has no address: its VIP is of use only through a tunnel, and no ordinary host is told of it.
+//! The [zone of a DC](ntm_protocol::coordinator::zone), served by the same server as an ordinary one (`ntm_dns`).
 
-use std::fmt::Write;
-use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context;
@@ -14,36 +9,9 @@ use ntm_dns::answer::Zones;
 use ntm_dns::server::{DnsServer, Traced};
 use ntm_dns::zone::Zone;
 use ntm_protocol::addr::Fqdn;
-use ntm_protocol::coordinator::lookup::DC_RECORD;
+use ntm_protocol::coordinator::zone::zone_file;
 
 use crate::config::Config;
-
-/// How long a resolver may keep an answer, in seconds: who asks is another DC, and terminals come and go.
-const TTL: u32 = 10;
-
-/// The zone as a zone file (RFC 1035, section 5): `ns` at `addresses` serves `zone`, whose terminals are `terminals`.
-fn zone_file<'a>(
-    zone: &Fqdn,
-    ns: &Fqdn,
-    addresses: &[IpAddr],
-    terminals: impl Iterator<Item = &'a Fqdn>,
-) -> String {
-    let mut text = format!(
-        "$TTL {TTL}\n\
-         {zone}. IN SOA {ns}. hostmaster.{zone}. 1 3600 600 86400 {TTL}\n\
-         {zone}. IN NS {ns}.\n\
-         {zone}. IN TXT \"{DC_RECORD}\"\n"
-    );
-    // Into a String nothing can fail.
-    for address in addresses {
-        let kind = if address.is_ipv4() { "A" } else { "AAAA" };
-        let _ = writeln!(text, "{ns}. IN {kind} {address}");
-    }
-    for name in terminals.filter(|name| name.is_in(zone) && *name != zone && *name != ns) {
-        let _ = writeln!(text, "{name}. IN TXT \"{DC_RECORD}\"");
-    }
-    text
-}
 
 /// Serves the DC's zone, with the names of `terminals`, by UDP and TCP.
 pub async fn serve<'a>(
@@ -63,6 +31,8 @@ pub async fn serve<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use hickory_proto::op::ResponseCode;
     use hickory_proto::rr::{LowerName, RecordType};
 

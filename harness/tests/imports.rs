@@ -15,7 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ntm-nat", &["ntm-protocol", "ntm-daemon"]),
     ("ntm-dns", &["ntm-daemon"]),
     ("ntm-sim", &["ntm-protocol", "ntm-nat"]),
-    ("ntm-harness", &["ntm-protocol", "ntm-sim", "ntm-nat"]),
+    ("ntm-harness", &["ntm-protocol", "ntm-sim", "ntm-nat", "ntm-dns"]),
 ];
 
 #[test]

@@ -118,9 +118,7 @@ fn what_the_simulator_does_not_run_is_refused_by_name() {
     let run = home.run(&home.scenario("bulk", &format!("{MOVES}{flows}")), &["--engine", "both"]);
     assert_eq!(code(&run), 2, "{}", text(&run.stdout));
     let said = text(&run.stderr);
-    for wanted in
-        ["how much flow `bulk` transfers", "`exec` so, which flow `routes` is", "--engine emulation"]
-    {
+    for wanted in ["how much flow `bulk` transfers", "`exec`, which flow `routes` is", "--engine emulation"] {
         assert!(said.contains(wanted), "{said}");
     }
     assert!(home.runs().is_empty());
@@ -178,7 +176,7 @@ fn both_worlds_see_the_same_and_what_one_cannot_run_is_skipped() {
     let said = text(&run.stdout);
     assert_eq!(code(&run), 0, "{said}{}", text(&run.stderr));
     let skipped = said.lines().find(|line| line.starts_with("refused")).unwrap_or_default();
-    assert!(skipped.contains("skipped: the simulation does not run `exec` so"), "{said}");
+    assert!(skipped.contains("skipped: the simulation does not run `exec`"), "{said}");
     assert!(said.ends_with("moves    held, no difference\n"), "{said}");
     let folder = home.only_run();
     let read = |name: &str| -> Value {
@@ -189,6 +187,121 @@ fn both_worlds_see_the_same_and_what_one_cannot_run_is_skipped() {
         assert_eq!(read(&format!("{engine}/report.json"))["engine"], engine);
     }
     assert_eq!(code(&home.run(&refused, &[refused.to_str().expect("a path"), "--engine", "both"])), 2);
+}
+
+/// Every kind of flow that both worlds run and `MOVES` has not.
+const FLOWS: &str = r#"
+schema = 1
+name   = "flows"
+about  = "Several connections, datagrams at a rate, small messages, questions to the DNS"
+seed   = 7
+[link.dsl]
+both = { rate = "20mbit", delay = "3ms" }
+[router.home]
+nat = "port-restricted"
+[node]
+root = { role = "dns",         at = "internet", zone = "." }
+dc   = { role = "coordinator", at = "internet", zone = "dc.ntm.test", vips = "198.18.0.0/16" }
+rs   = { role = "relay",       at = "internet" }
+gn   = { role = "general",     at = "internet", name = "www.example.test" }
+cn   = { role = "terminal",    at = "internet" }
+mn   = { role = "terminal",    at = "home", link = "dsl" }
+[[flow]]
+id     = "many"
+iperf3 = { from = "mn", to = "cn.dc.ntm.test", duration = "1s", streams = 3, rate = "1mbit", length = "1kB" }
+[[flow]]
+id     = "back"
+iperf3 = { from = "mn", to = "www.example.test", duration = "1s", reverse = true, streams = 2, rate = "2mbit" }
+[[flow]]
+id     = "out"
+iperf3 = { from = "mn", to = "cn.dc.ntm.test", duration = "1s", udp = true, rate = "2mbit", length = "1kB" }
+[[flow]]
+id     = "in"
+iperf3 = { from = "mn", to = "www.example.test", duration = "1s", udp = true, rate = "1mbit", streams = 2, reverse = true }
+[[flow]]
+id       = "small"
+start    = "2s"
+pingpong = { from = "mn", to = "cn.dc.ntm.test", count = 50, size = "100B" }
+[[flow]]
+id   = "own"
+ends = "complete"
+dns  = { node = "mn", name = "cn.dc.ntm.test", count = 3 }
+[[flow]]
+id   = "six"
+ends = "failed"
+dns  = { node = "mn", name = "cn.dc.ntm.test", record = "AAAA", count = 3 }
+[[flow]]
+id   = "nobody"
+ends = "failed"
+dns  = { node = "mn", name = "nobody.dc.ntm.test", count = 2 }
+[[flow]]
+id   = "real"
+ends = "complete"
+dns  = { node = "mn", name = "www.example.test", server = "root", count = 3 }
+[[flow]]
+id   = "terminal"
+ends = "complete"
+dns  = { node = "gn", name = "cn.dc.ntm.test", record = "TXT", server = "dc", count = 2 }
+[[flow]]
+id   = "elsewhere"
+ends = "failed"
+dns  = { node = "mn", name = "www.example.org", server = "dc", count = 1 }
+[[expect]]
+check = "flow.many.completed and flow.many.connections == 3 and flow.many.virtual and flow.many.bytes > 360e3 and flow.many.bytes < 420e3"
+fail  = "three connections did not carry 3 Mbit/s together"
+[[expect]]
+check = "flow.back.completed and flow.back.connections == 2 and flow.back.bytes > 480e3 and flow.back.bytes < 900e3"
+fail  = "two connections did not carry 4 Mbit/s together"
+[[expect]]
+check = "flow.out.completed and flow.out.sent > 245 and flow.out.sent < 255 and flow.out.lost == 0 and flow.out.bytes > 245e3 and flow.out.jitter_ms < 10"
+fail  = "datagrams of 1 kB did not come at 2 Mbit/s"
+[[expect]]
+check = "flow.in.completed and flow.in.received == flow.in.sent and flow.in.bytes / flow.in.received > 1371.9 and flow.in.bytes / flow.in.received < 1372.1"
+fail  = "a datagram is not as long as a segment of the control connection"
+[[expect]]
+check = "flow.in.mbits > 1.9 and flow.in.mbits < 2.1"
+fail  = "two streams did not come at 1 Mbit/s each"
+[[expect]]
+check = "flow.small.exchanged == 50 and flow.small.rtt_min_ms >= 6 and flow.small.rtt_p50_ms < 30 and flow.small.virtual"
+fail  = "small messages did not take a round trip"
+[[expect]]
+check = "flow.own.resolved == 3 and flow.own.virtual and flow.own.rcode == 'NOERROR'"
+fail  = "the terminal did not answer with a virtual address once the tunnel stood"
+[[expect]]
+check = "flow.six.answered == 3 and flow.six.resolved == 0 and flow.six.rcode == 'NOERROR' and flow.nobody.rcode == 'NXDOMAIN' and flow.nobody.answered == 2"
+fail  = "the terminal answered what there is not"
+[[expect]]
+check = "flow.real.remote_address == node.gn.address and not flow.real.virtual and flow.real.time_first_ms >= 6"
+fail  = "a server did not answer with the real address"
+[[expect]]
+check = "flow.terminal.resolved == 2 and flow.elsewhere.answered == 1 and flow.elsewhere.rcode == 'REFUSED'"
+fail  = "the coordinator does not answer for its zone, and for no other"
+"#;
+
+/// T3.2.2-a, T3.2.2-b: iperf3 with several connections and over UDP, small messages and questions to the DNS measure the same in both worlds.
+#[test]
+fn flows_of_every_kind_measure_the_same_in_both_worlds() {
+    let home = Home::new();
+    let run = home.run(&home.scenario("flows", FLOWS), &["--engine", "both"]);
+    assert_eq!(code(&run), 0, "{}", text_of(&run));
+    let of = |engine: &str| {
+        let file = home.only_run().join(engine).join("report.json");
+        let report: Value = serde_json::from_str(&fs::read_to_string(file).expect("a report")).expect("JSON");
+        let flows = report["quantities"].as_object().expect("quantities").clone();
+        flows.into_iter().filter(|(name, _)| name.starts_with("flow.")).collect::<Vec<_>>()
+    };
+    // Processor time is that of processes.
+    let names = |engine: &str| {
+        let names =
+            of(engine).into_iter().map(|(name, _)| name).filter(|name| !name.ends_with(".cpu_s_per_gb"));
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names("simulation"), names("emulation"));
+    let told = |engine: &str| {
+        let told = of(engine).into_iter().filter(|(_, value)| !value.is_number());
+        told.filter(|(name, _)| !name.ends_with("source_address")).collect::<Vec<_>>()
+    };
+    assert_eq!(told("simulation"), told("emulation"));
 }
 
 /// A process's memory is judged where there is a process; a run without one says so.

@@ -17,6 +17,7 @@ use ntm_protocol::time::Instant;
 use ntm_protocol::wire::{Addresses, DnsError, NodeKind};
 
 use crate::clock::Clock;
+use crate::flow::DNS;
 use crate::link::Link;
 use crate::masquerade::Masquerade;
 use crate::network::{Datagram, NetworkId, WireId};
@@ -134,6 +135,12 @@ pub(crate) struct Output {
     pub(crate) delivered: Vec<Datagram>,
     /// How many events the machine emitted.
     pub(crate) events: usize,
+}
+
+/// Whether a datagram is a question to the DNS, or an answer of it.
+fn is_dns(datagram: &Datagram) -> bool {
+    let ports = [datagram.source, datagram.destination].map(|end| end.port());
+    datagram.protocol == Protocol::Udp && ports.contains(&DNS)
 }
 
 /// A host.
@@ -312,6 +319,10 @@ impl Host {
                     Verdict::Control => relay.handle_datagram(from, &datagram.payload, now),
                     Verdict::Refused(refusal) => relay.refuse(from, &refusal, now),
                 }
+            }
+            // The DNS of ordinary hosts has no part in NTMobile: whoever runs it, or asks it, is an application.
+            Machine::Coordinator(_) | Machine::Relay(..) | Machine::Terminal(..) if is_dns(&datagram) => {
+                output.delivered.push(datagram);
             }
             // What a kernel answers by itself (T6.1-b), and answers to what a terminal's application asked for by a real address.
             Machine::Coordinator(_) | Machine::Relay(..)

@@ -4,29 +4,25 @@ mod common;
 
 use common::{BOTH, Lab, inside, ms, public, secs};
 use ntm_nat::Behaviour;
+use ntm_sim::Link;
 use ntm_sim::flow::{
     Datagrams, Exchanged, Fetched, FlowId, Outcome, Page, Probes, Task, Transfer, Transferred,
 };
-use ntm_sim::{HostId, Link};
-
-const PORT: u16 = 5201;
 
 fn transfer(seconds: u64, rate: u64) -> Transfer {
-    Transfer { duration: secs(seconds), omit: ms(0), reverse: false, rate: Some(rate), window: 1 << 20 }
-}
-
-fn begin(lab: &mut Lab, from: HostId, to: HostId, task: Task) -> FlowId {
-    let name = lab.world.fqdn(to).clone();
-    lab.world.flow(from, to, &name, PORT, task)
-}
-
-fn end(lab: &mut Lab, flow: FlowId) -> Outcome {
-    assert!(lab.world.wait(secs(60), |world| world.has_ended(flow)), "it did not end\n{}", lab.ladder(0));
-    lab.world.outcome(flow)
+    Transfer {
+        duration: secs(seconds),
+        omit: ms(0),
+        reverse: false,
+        rate: Some(rate),
+        block: Transfer::BLOCK,
+        window: 1 << 20,
+        streams: 1,
+    }
 }
 
 fn transferred(lab: &mut Lab, flow: FlowId) -> Transferred {
-    match end(lab, flow) {
+    match lab.end(flow) {
         Outcome::Transferred(out) => out,
         other => panic!("{other:?}"),
     }
@@ -55,8 +51,7 @@ fn t4_1_4_b_a_connection_lives_through_handovers() {
             let mn = lab.mn(inside(home, 2));
             let cn = if general { lab.gn } else { lab.cn(inside(there, 2)) };
             lab.start();
-            let flow =
-                begin(&mut lab, mn, cn, Task::Transfer(Transfer { reverse, ..transfer(6, 5_000_000) }));
+            let flow = lab.flow(mn, cn, Task::Transfer(Transfer { reverse, ..transfer(6, 5_000_000) }));
             lab.world.run_for(secs(2));
             lab.world.move_to(mn, &[inside(new, 2)]);
             lab.world.run_for(secs(2));
@@ -84,11 +79,11 @@ fn a_transfer_fills_its_link_and_survives_losses() {
     let cn = lab.cn(public(52));
     lab.start();
     let task = Task::Transfer(Transfer { rate: None, omit: secs(1), ..transfer(3, 0) });
-    let flow = begin(&mut lab, mn, cn, task);
+    let flow = lab.flow(mn, cn, task);
     let out = transferred(&mut lab, flow);
     let mbits = out.stretches.iter().sum::<u64>() as f64 * 8.0 / 3e6;
     assert!((17.0..20.0).contains(&mbits) && out.completed, "{mbits} {out:?}");
-    let flow = begin(&mut lab, lossy, cn, Task::Transfer(transfer(4, 1_000_000)));
+    let flow = lab.flow(lossy, cn, Task::Transfer(transfer(4, 1_000_000)));
     let out = transferred(&mut lab, flow);
     assert_whole(&out, 4, 1_000_000);
     assert!(out.retransmits > 0, "{out:?}");
@@ -99,7 +94,7 @@ fn a_transfer_that_is_cut_off_fails_in_bounded_time() {
     let mut lab = Lab::new(4);
     let (mn, cn) = (lab.mn(public(50)), lab.cn(public(51)));
     lab.start();
-    let flow = begin(&mut lab, mn, cn, Task::Transfer(transfer(3, 1_000_000)));
+    let flow = lab.flow(mn, cn, Task::Transfer(transfer(3, 1_000_000)));
     lab.world.run_for(secs(1));
     lab.world.set_interfaces(cn, &[]);
     let began = lab.world.now();
@@ -115,13 +110,13 @@ fn a_page_comes_whole() {
     let mn = lab.mn(inside(home, 2));
     lab.start();
     let gn = lab.gn;
-    let flow = begin(&mut lab, mn, gn, Task::Page(Page { size: 200_000 }));
-    let Outcome::Fetched(Fetched { bytes, wrong, done, whole }) = end(&mut lab, flow) else { panic!() };
+    let flow = lab.flow(mn, gn, Task::Page(Page { size: 200_000 }));
+    let Outcome::Fetched(Fetched { bytes, wrong, done, whole }) = lab.end(flow) else { panic!() };
     assert_eq!((bytes, wrong, done.is_some(), whole), (200_000, 0, true, true));
     // A server that is not there.
     lab.world.crash(gn);
-    let flow = begin(&mut lab, mn, gn, Task::Page(Page { size: 200_000 }));
-    let Outcome::Fetched(out) = end(&mut lab, flow) else { panic!() };
+    let flow = lab.flow(mn, gn, Task::Page(Page { size: 200_000 }));
+    let Outcome::Fetched(out) = lab.end(flow) else { panic!() };
     assert!(!out.whole && out.bytes == 0, "{out:?}");
 }
 
@@ -133,16 +128,16 @@ fn probes_and_datagrams_go_both_ways() {
     lab.start();
     for to in [cn, lab.gn] {
         let probes = Task::Probes(Probes { count: 100, interval: ms(5), size: 100 });
-        let flow = begin(&mut lab, mn, to, probes);
-        let Outcome::Probed(out) = end(&mut lab, flow) else { panic!() };
+        let flow = lab.flow(mn, to, probes);
+        let Outcome::Probed(out) = lab.end(flow) else { panic!() };
         for row in [&out.out, &out.back] {
             assert_eq!((row.sent.len(), row.arrived.len()), (100, 100));
             assert!(row.arrived.iter().map(|(number, _)| *number).eq(0..100));
         }
         for listen in [true, false] {
             let datagrams = Datagrams { size: 1000, reply: 500, count: 5, interval: ms(100), listen };
-            let flow = begin(&mut lab, mn, to, Task::Datagrams(datagrams));
-            let Outcome::Exchanged(out) = end(&mut lab, flow) else { panic!() };
+            let flow = lab.flow(mn, to, Task::Datagrams(datagrams));
+            let Outcome::Exchanged(out) = lab.end(flow) else { panic!() };
             let come = if listen { 5 } else { 0 };
             assert_eq!(out, Exchanged { sent: 5, arrived: come, answered: come, received: come });
         }
@@ -156,7 +151,7 @@ fn t4_2_5_b_an_rs_n_connection_that_is_lost_is_reset() {
     let mn = lab.mn(public(50));
     lab.start();
     let gn = lab.gn;
-    let flow = begin(&mut lab, mn, gn, Task::Transfer(transfer(30, 1_000_000)));
+    let flow = lab.flow(mn, gn, Task::Transfer(transfer(30, 1_000_000)));
     lab.world.run_for(secs(2));
     let rs = lab.rs;
     lab.world.crash(rs);

@@ -58,8 +58,9 @@ pub struct Questions<'a> {
 
 /// What came of them.
 #[derive(Default)]
-struct Heard {
-    sent: u64,
+pub struct Heard {
+    /// How many questions were asked.
+    pub sent: u64,
     /// How long each answer took.
     times: Vec<Duration>,
     /// Answers without an error and with a record of the kind asked for.
@@ -97,12 +98,18 @@ pub async fn run(id: &str, questions: &Questions<'_>, place: &Place) -> Result<Q
     Ok(heard.quantities())
 }
 
+/// A question, as an application's resolver sends it.
+pub fn question(query: Query) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(query);
+    message
+}
+
 impl Heard {
-    async fn ask(&mut self, socket: &UdpSocket, question: Query) {
-        let kind = question.query_type();
-        let mut message = Message::query();
-        message.metadata.recursion_desired = true;
-        message.add_query(question);
+    async fn ask(&mut self, socket: &UdpSocket, query: Query) {
+        let kind = query.query_type();
+        let message = question(query);
         let Ok(bytes) = message.to_vec() else { return };
         let asked = Instant::now();
         self.sent += 1;
@@ -118,13 +125,14 @@ impl Heard {
             if let Ok(answer) = Message::from_vec(&buffer[..length])
                 && answer.metadata.id == message.metadata.id
             {
-                self.times.push(asked.elapsed());
-                return self.take(&answer, kind);
+                return self.take(&answer, kind, asked.elapsed());
             }
         }
     }
 
-    fn take(&mut self, answer: &Message, kind: RecordType) {
+    /// The answer to a question for records of `kind`, which took so long.
+    pub fn take(&mut self, answer: &Message, kind: RecordType, took: Duration) {
+        self.times.push(took);
         self.rcode = Some(answer.metadata.response_code);
         let found = answer.answers.iter().any(|record| record.record_type() == kind);
         self.resolved += u64::from(found && answer.metadata.response_code == ResponseCode::NoError);
@@ -135,7 +143,8 @@ impl Heard {
         }));
     }
 
-    fn quantities(mut self) -> Quantities {
+    /// As quantities of the flow.
+    pub fn quantities(mut self) -> Quantities {
         let mut out = unmeasured(NAMES, "no answer came");
         let mut set = |name: &str, value: Value| out.insert(name.to_owned(), Ok(value));
         set("sent", Value::Number(self.sent as f64));
@@ -172,18 +181,15 @@ mod tests {
     #[test]
     fn answers_are_counted_by_what_they_say() {
         let name = Name::from_ascii("www.example.test.").unwrap();
-        let mut heard = Heard {
-            sent: 3,
-            times: vec![Duration::from_millis(7), Duration::from_millis(2)],
-            ..Heard::default()
-        };
+        let mut heard = Heard { sent: 3, ..Heard::default() };
+        let ms = Duration::from_millis;
         let mut answer = Message::query();
         let address = A::new(198, 18, 128, 1);
         answer.add_answer(Record::from_rdata(name, 60, RData::A(address)));
-        heard.take(&answer, RecordType::A);
+        heard.take(&answer, RecordType::A, ms(7));
         answer.answers.clear();
         answer.metadata.response_code = ResponseCode::NXDomain;
-        heard.take(&answer, RecordType::A);
+        heard.take(&answer, RecordType::A, ms(2));
         let measured = heard.quantities();
         let is = |name: &str, value: Value| assert_eq!(measured[name], Ok(value), "{name}");
         is("sent", Value::Number(3.0));

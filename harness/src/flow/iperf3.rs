@@ -260,18 +260,25 @@ pub fn counted(intervals: &[Interval], omitted: f64, why: &str) -> Quantities {
 /// What the receiver tells of datagrams.
 fn datagrams(ends: &Reports, why: &str) -> Quantities {
     let mut out = received(ends, why);
-    out.extend(unmeasured(&["sent", "received", "lost", "jitter_ms"], why));
     let told = |name: &str| {
         let sum = ends.receiver().pointer("/end/sum_received")?;
         sum.get(name).and_then(Json::as_f64)
     };
+    let numbers = told("packets").zip(told("lost_packets"));
+    out.extend(numbered(numbers, told("jitter_ms"), why));
+    out
+}
+
+/// What the numbers of datagrams tell: how many were sent, and how many of these were lost.
+pub fn numbered(numbers: Option<(f64, f64)>, jitter_ms: Option<f64>, why: &str) -> Quantities {
+    let mut out = unmeasured(&["sent", "received", "lost", "jitter_ms"], why);
     let mut set = |name: &str, value: f64| out.insert(name.to_owned(), Ok(Value::Number(value)));
     // Of a transfer of which nothing came there is nothing to tell.
-    if let (Some(sent), Some(lost)) = (told("packets").filter(|sent| *sent > 0.0), told("lost_packets")) {
+    if let Some((sent, lost)) = numbers.filter(|(sent, _)| *sent > 0.0) {
         set("sent", sent);
         set("lost", lost);
         set("received", sent - lost);
-        if let Some(jitter) = told("jitter_ms") {
+        if let Some(jitter) = jitter_ms {
             set("jitter_ms", jitter);
         }
     }

@@ -25,6 +25,12 @@ pub const MOST: u64 = 1_000_000;
 pub const LARGEST: u64 = 65_536;
 /// Of the messages that go before those that are measured: at most so many.
 const WARM_UP: u64 = 200;
+
+/// How many messages go before `count` that are measured.
+pub fn warm_up(count: u64) -> u64 {
+    (count / 10).min(WARM_UP)
+}
+
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A thread that waits looks so often whether it shall end.
@@ -155,7 +161,7 @@ fn exchange(
     let mut end = End::new(TcpStream::connect_timeout(&peer, PATIENCE)?, stop)?;
     let sent = super::bytes(size, count);
     let mut answer = vec![0; sent.len()];
-    let warm_up = (count / 10).min(WARM_UP);
+    let warm_up = warm_up(count);
     for number in 0..warm_up + count {
         if until.is_some_and(|until| Instant::now() >= until) {
             break;
@@ -172,7 +178,8 @@ fn exchange(
     Ok(())
 }
 
-fn quantities(times: &[Duration], address: IpAddr, why: &str) -> Quantities {
+/// What `times` of the messages that were answered at `address` tell; `why` there are no more.
+pub fn quantities(times: &[Duration], address: IpAddr, why: &str) -> Quantities {
     let mut out = unmeasured(NAMES, why);
     let mut set = |name: &str, value: Value| out.insert(name.to_owned(), Ok(value));
     set("exchanged", Value::Number(times.len() as f64));

@@ -116,7 +116,7 @@ pub fn several(options: &Options, files: &[PathBuf], once: bool) -> Result<Exit,
         say(&format!("== {name}"));
         let scenario = scenario::check_cell(&source).map_err(Failure::usage)?;
         let refused = match options.engines {
-            Engines::Both => scenario::check_simulation(&source, &scenario).err(),
+            Engines::Both => simulation::apps::check(&source, &scenario).err(),
             Engines::Emulation | Engines::Simulation => None,
         };
         if let Some(why) = refused {

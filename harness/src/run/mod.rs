@@ -132,7 +132,7 @@ pub fn fit(source: &Source, scenario: &Scenario, engines: Engines) -> Result<Pla
     for engine in engines.all() {
         let fits = match engine {
             Engine::Emulation => scenario::check_emulation(source, scenario),
-            Engine::Simulation => scenario::check_simulation(source, scenario),
+            Engine::Simulation => simulation::apps::check(source, scenario),
         };
         fits.map_err(Failure::usage)?;
     }

@@ -18,11 +18,9 @@ pub mod source;
 pub mod tables;
 pub mod units;
 
-use model::{Check, Expectation, Flow, FlowKind, Link, Node, Role, Router, Scenario};
+use model::{Check, Expectation, Router, Scenario};
 use ntm_nat::Allocation;
 use source::{Problem, Source};
-
-use crate::simulation::apps;
 
 /// Reads and checks a scenario; the error is the text for the user, all problems at once.
 pub fn check(source: &Source) -> Result<Scenario, String> {
@@ -101,75 +99,11 @@ pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), Strin
     if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
 }
 
-/// Whether `scenario`, which was read from `source`, can be run in the simulation; the error is the text for the user.
-pub fn check_simulation(source: &Source, scenario: &Scenario) -> Result<(), String> {
-    let tunnels = scenario.tunnels.values().map(|tunnel| {
-        let message = format!("the simulation has no {}", tunnel.program.word());
-        Problem::new(tunnel.from.span(), message).hint("run this with --engine emulation")
-    });
-    let problems: Vec<Problem> = scenario
-        .flows
-        .iter()
-        .filter_map(|flow| {
-            let (message, hint) = not_simulated(scenario, flow)?;
-            Some(Problem::new(flow.id.span(), message).hint(hint))
-        })
-        .chain(tunnels)
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
-}
-
-/// What of a flow the simulation does not do, and what to do about it.
-fn not_simulated(scenario: &Scenario, flow: &Flow) -> Option<(String, &'static str)> {
-    let (id, word) = (flow.id.get_ref(), flow.kind.word());
-    let to = flow.kind.ends().and_then(|ends| scenario.node_named(ends.to.get_ref()));
-    let is_ping = matches!(flow.kind, FlowKind::Ping { .. });
-    if let Some((key, Node { role: Role::General { .. }, interfaces, .. })) = to
-        && !is_ping
-        && interfaces.iter().all(|interface| interface.ip.as_ref().is_some_and(|ip| !ip.get_ref().v4()))
-    {
-        let message =
-            format!("flow `{id}` goes to `{key}`, which has only IPv6: the simulator's applications");
-        return Some((message + " speak IPv4", "run this with --engine emulation"));
-    }
-    match &flow.kind {
-        FlowKind::Ping { .. } | FlowKind::Http { .. } | FlowKind::Probe { .. } => None,
-        FlowKind::Iperf3 { udp: false, streams: 1, rate, ends, .. } => {
-            let both =
-                [scenario.nodes.get(ends.from.get_ref()), to.map(|(_, node)| node)].into_iter().flatten();
-            let bounded = rate.is_some() || both.into_iter().any(|node| is_bounded(scenario, node));
-            let message = format!("nothing bounds how much flow `{id}` transfers in no time");
-            (!bounded).then_some((message, "give it a `rate`, or one of its ends a link with a `rate`"))
-        }
-        FlowKind::Udp { size, reply, .. } if (*size).max(*reply) <= apps::WHOLE => None,
-        FlowKind::Udp { .. } => {
-            let message =
-                format!("the simulation cuts nothing up, and flow `{id}` has datagrams of more than");
-            Some((format!("{message} {} bytes", apps::WHOLE), "run this with --engine emulation"))
-        }
-        FlowKind::Iperf3 { .. }
-        | FlowKind::PingPong { .. }
-        | FlowKind::Dns { .. }
-        | FlowKind::Ftp { .. }
-        | FlowKind::Sip { .. }
-        | FlowKind::Exec { .. } => Some((
-            format!("the simulation does not run `{word}` so, which flow `{id}` is"),
-            "it runs `ping`, `http`, `probe`, `udp` and `iperf3` over TCP with one stream; run this one with --engine emulation",
-        )),
-    }
-}
-
 /// The quantity of a process, its memory or processor time, that an expectation is about: in the simulator there is none, and the expectation is not judged.
 pub fn of_process(expectation: &Expectation) -> Option<&str> {
     let Check::Expression(expression) = &expectation.check else { return None };
     let is_of_process = |name: &&str| [".memory_mb", ".cpu_s"].iter().any(|end| name.contains(end));
     expression.get_ref().names().into_iter().map(|(name, _)| name).find(is_of_process)
-}
-
-/// Whether all ways of a node have a rate, in both directions.
-fn is_bounded(scenario: &Scenario, node: &Node) -> bool {
-    let has_rate = |link: &Link| link.up.rate.is_some() && link.down.rate.is_some();
-    node.interfaces.iter().all(|interface| scenario.links_of(interface).any(has_rate))
 }
 
 #[cfg(test)]
@@ -190,8 +124,7 @@ mod tests {
             Source { name: "t".into(), text }
         };
         let ping = of("forward = \"b\"", "ping = { from = \"b\", to = \"rs.dc.test\" }");
-        let scenario = check(&ping).unwrap_or_else(|message| panic!("{message}"));
-        assert_eq!(check_simulation(&ping, &scenario), Ok(()));
+        assert!(check(&ping).is_ok());
         let page = check(&of("", "http = { from = \"b\", to = \"rs.dc.test\" }")).unwrap_err();
         assert!(page.contains("answers a `ping` and nothing else"), "{page}");
         let file =

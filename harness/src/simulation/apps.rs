@@ -1,164 +1,240 @@
-//! What flows are in the simulator, and what its applications measured in the terms of the real programs.
+//! Which flows the simulator runs, and what they are there. All that it refuses is refused here.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ntm_protocol::time::Instant;
-use ntm_sim::Talk;
-use ntm_sim::flow::{
-    Datagrams, Exchanged, Fetched, Outcome, Page, Probed, Probes, Row, Task, Transfer, Transferred,
-};
+use ntm_sim::flow::{Datagrams, Page, PingPong, Probes, Stream, Task, Transfer};
 
-use crate::flow::iperf3::{self, Interval};
-use crate::flow::probes::{self, Way, Ways};
-use crate::flow::{Quantities, is_virtual, unmeasured};
-use crate::judge::catalogue;
-use crate::judge::expr::Value;
-use crate::scenario::model::{Flow, FlowKind, Scenario};
+use crate::flow::{pingpong, probes};
+use crate::scenario::model::{Ends, Flow, FlowKind, Link, Node, Role, Scenario};
+use crate::scenario::source::{Problem, Source};
 
 /// The sockets' buffers where nothing is said of them, and no link is narrower, in bytes.
 const WINDOW: u64 = 1 << 20;
 /// The least that they are, in bytes.
 const LEAST_WINDOW: u64 = 16 << 10;
 /// The longest payload of a datagram that needs not be cut up.
-pub const WHOLE: u64 = 1424 - 28;
+const WHOLE: u64 = 1424 - 28;
 
-/// What the sockets of a transfer hold if nothing is said of them: no more is under way than the queues of its ends' links hold, which have room for
-/// 50 ms. smoltcp has no selective acknowledgements (RFC 2018) and a least timeout of a second (RFC 6298), so that where Linux's TCP finds a queue full and
-/// goes on, it would stand still.
-fn window(scenario: &Scenario, kind: &FlowKind) -> u64 {
-    let Some(ends) = kind.ends() else { return WINDOW };
-    let to = scenario.node_named(ends.to.get_ref()).map(|(_, node)| node);
-    let nodes = [scenario.nodes.get(ends.from.get_ref()), to].into_iter().flatten();
-    let links = nodes.flat_map(|node| &node.interfaces).flat_map(|interface| scenario.links_of(interface));
-    let rates = links.flat_map(|link| [link.up.rate, link.down.rate]).flatten();
-    // Four fifths of the 50 ms.
-    rates.map(|rate| (rate / 200).clamp(LEAST_WINDOW, WINDOW)).min().unwrap_or(WINDOW)
+/// What the simulator does for a flow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Doing {
+    /// ICMP echo.
+    Ping {
+        /// How many requests.
+        count: usize,
+        /// Between two.
+        interval: Duration,
+    },
+    /// Questions to the DNS.
+    Names,
+    /// What two applications do.
+    Task(Task),
 }
 
-/// What the simulator does for a flow of `scenario`; `None` for what it cannot do.
-pub fn task(scenario: &Scenario, kind: &FlowKind) -> Option<Task> {
-    Some(match kind {
-        FlowKind::Iperf3 { duration, udp: false, streams: 1, reverse, rate, omit, window: asked, .. } => {
-            let window = usize::try_from(asked.unwrap_or_else(|| window(scenario, kind))).ok()?;
-            let (duration, omit, reverse, rate) = (*duration, *omit, *reverse, *rate);
-            Task::Transfer(Transfer { duration, omit, reverse, rate, window })
+/// What of a flow the simulator does not do, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    message: String,
+    hint: &'static str,
+}
+
+/// What to do about most of it.
+const ELSEWHERE: &str = "run this with --engine emulation";
+
+impl Refusal {
+    fn new(message: String) -> Self {
+        Self { message, hint: ELSEWHERE }
+    }
+}
+
+/// Whether `scenario`, which was read from `source`, can be run in the simulation; the error is the text for the user.
+pub fn check(source: &Source, scenario: &Scenario) -> Result<(), String> {
+    let tunnels = scenario.tunnels.values().map(|tunnel| {
+        let message = format!("the simulation has no {}", tunnel.program.word());
+        Problem::new(tunnel.from.span(), message).hint(ELSEWHERE)
+    });
+    let problems: Vec<Problem> = scenario
+        .flows
+        .iter()
+        .filter_map(|flow| {
+            let Refusal { message, hint } = doing(scenario, flow).err()?;
+            Some(Problem::new(flow.id.span(), message).hint(hint))
+        })
+        .chain(tunnels)
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
+}
+
+/// What the simulator does for a flow of `scenario`.
+pub fn doing(scenario: &Scenario, flow: &Flow) -> Result<Doing, Refusal> {
+    let (id, word) = (flow.id.get_ref(), flow.kind.word());
+    if !matches!(flow.kind, FlowKind::Ping { .. }) {
+        reaches(scenario, flow)?;
+    }
+    let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    let ports = |streams: u64| u16::try_from(streams).unwrap_or(u16::MAX);
+    Ok(Doing::Task(match &flow.kind {
+        FlowKind::Ping { count, interval, .. } => {
+            return Ok(Doing::Ping { count: size(*count), interval: *interval });
         }
+        FlowKind::Dns { .. } => return Ok(Doing::Names),
         FlowKind::Http { size, .. } => Task::Page(Page { size: *size }),
-        FlowKind::Probe { duration, interval, size, .. } => {
-            let count = probes::Probes { duration: *duration, interval: *interval, size: *size }.count();
-            let (count, size) = (u32::try_from(count).ok()?, usize::try_from(*size).ok()?);
-            Task::Probes(Probes { count, interval: *interval, size })
+        FlowKind::PingPong { count, size, .. } => {
+            let warm_up = number(pingpong::warm_up(*count));
+            Task::PingPong(PingPong { warm_up, count: number(*count), size: *size })
         }
-        FlowKind::Udp { size, reply, count, interval, listen, .. } if (*size).max(*reply) <= WHOLE => {
+        FlowKind::Probe { duration, interval, size: each, .. } => {
+            let count = probes::Probes { duration: *duration, interval: *interval, size: *each }.count();
+            Task::Probes(Probes { count: number(count), interval: *interval, size: size(*each) })
+        }
+        FlowKind::Udp { size: each, reply, count, interval, listen, .. } => {
+            is_whole(id, (*each).max(*reply))?;
             Task::Datagrams(Datagrams {
-                size: usize::try_from(*size).ok()?,
-                reply: usize::try_from(*reply).ok()?,
-                count: u32::try_from(*count).ok()?,
+                size: size(*each),
+                reply: size(*reply),
+                count: number(*count),
                 interval: *interval,
                 listen: *listen,
             })
         }
-        _ => return None,
-    })
+        FlowKind::Iperf3 { duration, udp: true, reverse, rate, omit, streams, length, .. } => {
+            length.map_or(Ok(()), |length| is_whole(id, length))?;
+            let (duration, omit, reverse, streams) = (*duration, *omit, *reverse, ports(*streams));
+            // A checked scenario has one.
+            let rate = rate.unwrap_or_default();
+            Task::Stream(Stream { duration, omit, reverse, rate, length: length.map(size), streams })
+        }
+        FlowKind::Iperf3 { ends, duration, reverse, rate, omit, window: asked, streams, length, .. } => {
+            if rate.is_none() && !ends_of(scenario, ends).any(|node| is_bounded(scenario, node)) {
+                let message = format!("nothing bounds how much flow `{id}` transfers in no time");
+                let hint = "give it a `rate`, or one of its ends a link with a `rate`";
+                return Err(Refusal { message, hint });
+            }
+            Task::Transfer(Transfer {
+                duration: *duration,
+                omit: *omit,
+                reverse: *reverse,
+                rate: *rate,
+                block: length.unwrap_or(Transfer::BLOCK),
+                window: size(asked.unwrap_or_else(|| window(scenario, ends, *streams))),
+                streams: ports(*streams),
+            })
+        }
+        FlowKind::Ftp { .. } | FlowKind::Sip { .. } | FlowKind::Exec { .. } => {
+            let message = format!("the simulation does not run `{word}`, which flow `{id}` is");
+            return Err(Refusal::new(message));
+        }
+    }))
 }
 
-/// What came of a flow, as its program would have told it; `own` is its client's address.
-pub fn measured(flow: &Flow, outcome: &Outcome, question: &Talk, own: Option<Ipv4Addr>) -> Quantities {
-    let names: Vec<&str> = catalogue::of_flow(&flow.kind).iter().map(|(name, ..)| *name).collect();
-    let why = match question.answer {
-        Some((_, Err(error))) => format!("{}: {error:?}", question.peer),
-        None => "no answer came".to_owned(),
-        Some(_) => "the flow did not come so far".to_owned(),
-    };
-    let mut out = unmeasured(&names, &why);
-    let address = question.address().map(|address| address.to_string());
-    match outcome {
-        Outcome::Transferred(told) => out.extend(transferred(&flow.kind, told, &why, own)),
-        Outcome::Fetched(told) => out.extend(fetched(&flow.kind, told, question)),
-        Outcome::Probed(told) if address.is_some() => out.extend(ways(told).quantities()),
-        Outcome::Exchanged(told) if address.is_some() => out.extend(exchanged(told)),
-        Outcome::Probed(_) | Outcome::Exchanged(_) => {}
+/// Whether the simulator's applications, which speak IPv4, reach the node that a flow goes to.
+fn reaches(scenario: &Scenario, flow: &Flow) -> Result<(), Refusal> {
+    let to = flow.kind.ends().and_then(|ends| scenario.node_named(ends.to.get_ref()));
+    if let Some((key, Node { role: Role::General { .. }, interfaces, .. })) = to
+        && interfaces.iter().all(|interface| interface.ip.as_ref().is_some_and(|ip| !ip.get_ref().v4()))
+    {
+        let id = flow.id.get_ref();
+        let message =
+            format!("flow `{id}` goes to `{key}`, which has only IPv6: the simulator's applications");
+        return Err(Refusal::new(message + " speak IPv4"));
     }
-    if let Some(address) = address {
-        let both = own.is_none_or(|own| is_virtual(&own.to_string())) || !is_transfer(&flow.kind);
-        out.insert("virtual".to_owned(), Ok(Value::Truth(is_virtual(&address) && both)));
-        out.insert("remote_address".to_owned(), Ok(Value::Text(address)));
+    Ok(())
+}
+
+/// Whether a datagram with so many bytes of payload passes in one piece.
+fn is_whole(id: &str, payload: u64) -> Result<(), Refusal> {
+    if payload <= WHOLE {
+        return Ok(());
     }
-    out
+    let message = format!("the simulation cuts nothing up, and flow `{id}` has datagrams of more than");
+    Err(Refusal::new(format!("{message} {WHOLE} bytes")))
 }
 
-fn is_transfer(kind: &FlowKind) -> bool {
-    matches!(kind, FlowKind::Iperf3 { .. })
+fn ends_of<'a>(scenario: &'a Scenario, ends: &Ends) -> impl Iterator<Item = &'a Node> + use<'a> {
+    let to = scenario.node_named(ends.to.get_ref()).map(|(_, node)| node);
+    [scenario.nodes.get(ends.from.get_ref()), to].into_iter().flatten()
 }
 
-fn number(value: u64) -> Result<Value, String> {
-    Ok(Value::Number(value as f64))
+/// Whether all ways of a node have a rate, in both directions.
+fn is_bounded(scenario: &Scenario, node: &Node) -> bool {
+    let has_rate = |link: &Link| link.up.rate.is_some() && link.down.rate.is_some();
+    node.interfaces.iter().all(|interface| scenario.links_of(interface).any(has_rate))
 }
 
-/// What the receiver of a transfer counted.
-pub fn intervals(kind: &FlowKind, told: &Transferred) -> Vec<Interval> {
-    let FlowKind::Iperf3 { omit, .. } = kind else { return Vec::new() };
-    let stretch = |(at, bytes): (usize, &u64)| {
-        let start = omit.as_secs_f64() + at as f64 / 10.0;
-        Interval { start, end: start + 0.1, bytes: *bytes as f64 }
-    };
-    told.stretches.iter().enumerate().map(stretch).collect()
+/// What each socket of a transfer holds if nothing is said of them: no more is under way together than the queues of its ends' links hold, which have room for
+/// 50 ms. smoltcp has no selective acknowledgements (RFC 2018) and a least timeout of a second (RFC 6298), so that where Linux's TCP finds a queue full and
+/// goes on, it would stand still.
+fn window(scenario: &Scenario, ends: &Ends, streams: u64) -> u64 {
+    let interfaces = ends_of(scenario, ends).flat_map(|node| &node.interfaces);
+    let links = interfaces.flat_map(|interface| scenario.links_of(interface));
+    let rates = links.flat_map(|link| [link.up.rate, link.down.rate]).flatten();
+    // Four fifths of the 50 ms.
+    rates.map(|rate| (rate / 200 / streams).clamp(LEAST_WINDOW, WINDOW)).min().unwrap_or(WINDOW)
 }
 
-fn transferred(kind: &FlowKind, told: &Transferred, why: &str, own: Option<Ipv4Addr>) -> Quantities {
-    let FlowKind::Iperf3 { omit, .. } = kind else { return Quantities::new() };
-    let mut out = iperf3::counted(&intervals(kind, told), omit.as_secs_f64(), why);
-    out.insert("completed".to_owned(), Ok(Value::Truth(told.completed)));
-    if told.connections > 0 {
-        out.insert("connections".to_owned(), number(told.connections.into()));
-        out.insert("retransmits".to_owned(), number(told.retransmits));
-        if let Some(own) = own {
-            out.insert("local_address".to_owned(), Ok(Value::Text(own.to_string())));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario;
+
+    fn of(flow: &str) -> Result<Doing, Refusal> {
+        let text = format!(
+            "schema = 1\nname = \"t\"\nabout = \"t\"\n[link.dsl]\nboth = {{ rate = \"10mbit\" }}\n[node]\n\
+             root = {{ role = \"dns\", at = \"internet\", zone = \".\" }}\n\
+             dc = {{ role = \"coordinator\", at = \"internet\", zone = \"dc.test\", vips = \"198.18.0.0/16\" }}\n\
+             rs = {{ role = \"relay\", at = \"internet\" }}\n\
+             a = {{ role = \"terminal\", at = \"internet\" }}\n\
+             d = {{ role = \"terminal\", at = \"internet\", link = \"dsl\" }}\n\
+             b = {{ role = \"general\", at = \"internet\", name = \"b.test\" }}\n\
+             [[flow]]\nid = \"f\"\n{flow}\n"
+        );
+        let source = Source { name: "t".into(), text };
+        let scenario = scenario::check(&source).unwrap_or_else(|message| panic!("{message}"));
+        assert_eq!(check(&source, &scenario).is_ok(), doing(&scenario, &scenario.flows[0]).is_ok());
+        doing(&scenario, &scenario.flows[0])
+    }
+
+    /// T6.1-b: a relay answers pings at its real address.
+    #[test]
+    fn most_flows_are_run_and_the_others_are_named() {
+        for run in [
+            "ping = { from = \"b\", to = \"rs.dc.test\" }",
+            "dns = { node = \"a\", name = \"b.test\" }",
+            "dns = { node = \"b\", name = \"b.test\", record = \"NS\", server = \"root\" }",
+            "http = { from = \"a\", to = \"b.test\" }",
+            "pingpong = { from = \"a\", to = \"b.test\" }",
+            "probe = { from = \"a\", to = \"b.test\", duration = \"1s\" }",
+            "udp = { from = \"a\", to = \"b.test\", size = \"1396B\" }",
+            "iperf3 = { from = \"a\", to = \"b.test\", duration = \"1s\", udp = true, rate = \"1mbit\", length = \"1396B\" }",
+        ] {
+            assert!(of(run).is_ok(), "{run}");
+        }
+        for (refused, why) in [
+            ("ftp = { from = \"a\", to = \"b.test\", mode = \"passive\" }", "does not run `ftp`"),
+            ("exec = { node = \"a\", command = [\"ip\"] }", "does not run `exec`"),
+            ("udp = { from = \"a\", to = \"b.test\", reply = \"1397B\" }", "more than 1396 bytes"),
+            (
+                "iperf3 = { from = \"a\", to = \"b.test\", duration = \"1s\", udp = true, rate = \"1mbit\", length = \"1397B\" }",
+                "more than 1396 bytes",
+            ),
+            ("iperf3 = { from = \"a\", to = \"b.test\", duration = \"1s\" }", "nothing bounds"),
+        ] {
+            let refusal = of(refused).expect_err(refused);
+            assert!(refusal.message.contains(why), "{refusal:?}");
         }
     }
-    out
-}
 
-fn fetched(kind: &FlowKind, told: &Fetched, question: &Talk) -> Quantities {
-    let FlowKind::Http { size, .. } = kind else { return Quantities::new() };
-    let mut out = Quantities::new();
-    let ms = |time: Duration| Ok(Value::Number(time.as_secs_f64() * 1e3));
-    out.insert("intact".to_owned(), Ok(Value::Truth(told.whole && told.wrong == 0 && told.bytes == *size)));
-    out.insert("bytes".to_owned(), number(told.bytes));
-    out.insert("status".to_owned(), number(if told.bytes > 0 { 200 } else { 0 }));
-    if let Some((answered, Ok(_))) = question.answer {
-        out.insert("resolve_ms".to_owned(), ms(answered - question.asked));
+    #[test]
+    fn connections_share_what_the_queues_hold() {
+        let of = |more: &str| {
+            let flow = format!("iperf3 = {{ from = \"d\", to = \"b.test\", duration = \"1s\"{more} }}");
+            let Ok(Doing::Task(Task::Transfer(transfer))) = of(&flow) else { panic!("{flow}") };
+            (transfer.streams, transfer.window, transfer.block)
+        };
+        assert_eq!(of(""), (1, 50_000, Transfer::BLOCK));
+        assert_eq!(of(", streams = 2, length = \"1kB\""), (2, 25_000, 1000));
+        assert_eq!(of(", streams = 128"), (128, 16 << 10, Transfer::BLOCK));
+        assert_eq!(of(", streams = 2, window = \"9kB\""), (2, 9000, Transfer::BLOCK));
     }
-    if let Some(done) = told.done {
-        out.insert("time_ms".to_owned(), ms(done - question.asked));
-    }
-    out
-}
-
-/// What probes told, in emulation's form.
-pub fn ways(told: &Probed) -> Ways {
-    let way = |row: &Row| Way {
-        sent: row.sent.iter().map(|at: &Instant| at.as_nanos()).collect(),
-        arrived: row.arrived.iter().map(|(number, at)| (*number, at.as_nanos())).collect(),
-    };
-    Ways { out: way(&told.out), back: way(&told.back) }
-}
-
-fn exchanged(told: &Exchanged) -> Quantities {
-    let gone = (told.sent + told.answered).saturating_sub(told.arrived + told.received);
-    [
-        ("sent", told.sent),
-        ("arrived", told.arrived),
-        ("answered", told.answered),
-        ("received", told.received),
-        ("too_big", 0),
-        ("answers_too_big", 0),
-        ("icmp_too_big", 0),
-        ("icmp_unreachable", 0),
-        ("lost", gone),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), number(value.into())))
-    .collect()
 }

@@ -1,13 +1,15 @@
 //! A run in the simulator: the same scenario and plan, the same observations, quantities and verdict, in virtual time.
 //!
-//! [`build`] makes the simulated world of a plan, `apps` says what flows are there, [`play`] lets flows and the timeline run, [`seen`] reads from the world what
-//! emulation reads from captures and daemons. Nothing here touches the machine: no namespace, no process, no clock.
+//! [`build`] makes the simulated world of a plan, [`apps`] says what flows are there, [`play`] lets flows and the timeline run, [`told`] says what flows measured, [`seen`]
+//! reads from the world what emulation reads from captures and daemons. Nothing here touches the machine: no namespace, no process, no clock.
 
 pub mod apps;
 pub mod build;
+mod names;
 pub mod play;
 mod probing;
 pub mod seen;
+pub mod told;
 
 use ntm_protocol::time::{Duration, Instant};
 

@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use ntm_protocol::expiry::earliest;
 use ntm_protocol::time::Instant;
-use ntm_sim::flow::{FlowId, Outcome};
+use ntm_sim::flow::{DNS, FlowId, Outcome};
 use ntm_sim::talk::Numbered;
 use ntm_sim::{Talk, TalkId, World};
 use serde_json::{Value as Json, json};
 
-use super::apps;
+use super::apps::{self, Doing};
 use super::build::{Built, configure};
-use super::seen;
+use super::{names, seen, told};
 use crate::exit::Failure;
 use crate::flow::{self, Quantities, is_virtual, ping};
 use crate::judge::expr::Value;
 use crate::plan::{HostPlan, InterfacePlan, Plan};
 use crate::run::limit;
 use crate::run::result::{Ending, Record};
-use crate::scenario::model::{ActionKind, End, Flow, FlowKind, Link, Role, Scenario};
+use crate::scenario::model::{ActionKind, End, Flow, Link, Role, Scenario};
 use crate::timeline::{Addresses, Handover, about, interface};
 use crate::trace;
 
@@ -253,11 +253,12 @@ impl<'a> Stage<'a, '_> {
         let impossible = || Failure::error(format!("flow `{id}` cannot be simulated"));
         let (client, server) = flow::ends(flow, self.plan);
         let from = self.built.host(client)?;
-        let to = flow.kind.ends().ok_or_else(impossible)?.to.get_ref();
+        let doing = apps::doing(self.scenario, flow).map_err(|_| impossible())?;
         self.note(client, "flow-started", json!({ "flow": id }));
-        let subject = match &flow.kind {
-            FlowKind::Ping { count, interval, .. } => {
-                let count = usize::try_from(*count).unwrap_or(usize::MAX);
+        let named = || flow.kind.ends().map(|ends| ends.to.get_ref()).ok_or_else(impossible);
+        let subject = match doing {
+            Doing::Ping { count, interval } => {
+                let to = named()?;
                 let relay = self.plan.host_named(to).filter(|host| matches!(host.role, Role::Relay { .. }));
                 let addresses = relay.into_iter().flat_map(HostPlan::addresses);
                 let real = addresses.filter_map(|address| match address {
@@ -267,16 +268,21 @@ impl<'a> Stage<'a, '_> {
                 let world = &mut self.built.world;
                 // A relay has its real address alone.
                 Subject::Ping(match real.into_iter().next() {
-                    Some(address) => world.ping_real(from, (to, address), count, *interval),
-                    None => world.ping(from, to, count, *interval),
+                    Some(address) => world.ping_real(from, (to, address), count, interval),
+                    None => world.ping(from, to, count, interval),
                 })
             }
-            kind => {
-                let task = apps::task(self.scenario, kind).ok_or_else(impossible)?;
+            Doing::Names => {
+                let (name, task) = names::task(self.plan, flow)?;
+                // Whoever asks himself is both ends.
+                let server = server.map_or(Ok(from), |server| self.built.host(server))?;
+                Subject::Flow(self.built.world.flow(from, server, &name, DNS, task))
+            }
+            Doing::Task(task) => {
                 let server = self.built.host(server.ok_or_else(impossible)?)?;
                 let index = self.scenario.flows.iter().position(|other| other.id.get_ref() == id);
                 let port = flow::port(index.unwrap_or_default());
-                Subject::Flow(self.built.world.flow(from, server, to, port, task))
+                Subject::Flow(self.built.world.flow(from, server, named()?, port, task))
             }
         };
         let until = flow.duration.map(|limit| self.built.world.now() + limit);
@@ -329,16 +335,17 @@ impl<'a> Stage<'a, '_> {
                     let outcome = self.built.world.outcome(id);
                     match &outcome {
                         Outcome::Transferred(out) => {
-                            self.record.transfers.insert(name.clone(), apps::intervals(&flow.kind, out));
+                            let intervals = told::intervals(&flow.kind, &out.stretches);
+                            self.record.transfers.insert(name.clone(), intervals);
                         }
                         Outcome::Probed(out) => {
-                            self.record.ways.insert(name.clone(), apps::ways(out));
+                            self.record.ways.insert(name.clone(), told::ways(out));
                         }
                         _ => {}
                     }
                     let client = self.built.host(flow::ends(flow, self.plan).0).ok();
                     let own = client.and_then(|host| self.built.world.application_address(host));
-                    apps::measured(flow, &outcome, self.built.world.question_of(id), own)
+                    told::measured(flow, &outcome, self.built.world.question_of(id), own)
                 }
             };
             let end = match was_cut {

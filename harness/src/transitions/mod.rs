@@ -14,7 +14,7 @@ pub mod read;
 pub mod sighting;
 pub mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ntm_protocol::addr::PathId;
 use ntm_protocol::observe::{Observation, RouteName, What};
@@ -234,7 +234,10 @@ impl<'a> Captures<'a> {
         } else {
             vec![original]
         };
-        if before.is_empty() || after.is_empty() {
+        // What passes one place again is another packet, which carries the same.
+        let open = before.iter().chain(&after);
+        let places: BTreeSet<_> = open.map(|it| (it.node.as_str(), it.point, it.outgoing)).collect();
+        if before.is_empty() || after.is_empty() || places.len() < before.len() + after.len() {
             return None;
         }
         Some(before.into_iter().chain(sealed.iter().copied()).chain(after).collect())

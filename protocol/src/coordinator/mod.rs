@@ -14,6 +14,7 @@ mod registry;
 mod relaying;
 pub mod route;
 pub mod store;
+pub mod zone;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;

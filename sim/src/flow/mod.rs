@@ -1,28 +1,38 @@
-//! Applications with two ends: transfers and pages over real TCP, datagrams and probes over UDP.
+//! Applications with two ends: transfers, pages and small messages over real TCP, datagrams and probes over UDP; and questions to the DNS.
 //!
 //! Each is a machine: the world tells it the address that the name has, what datagrams came, and lets it act whenever its host's TCP has changed
 //! or its own time has come.
 
 mod datagrams;
+mod iperf3;
+mod names;
 mod page;
+mod pingpong;
 mod probes;
+mod stream;
 mod transfer;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use ntm_protocol::addr::Fqdn;
 use ntm_protocol::time::{Duration, Instant};
+use ntm_protocol::wire::DnsError;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 
 use crate::HostId;
+use crate::network::Datagram;
 use crate::packet::{Packet, Protocol};
 use crate::stack::Stack;
 use crate::talk::TalkId;
 
 pub use datagrams::{Datagrams, Exchanged};
+pub use names::{Answered, Asked, DNS, Names, Reply};
 pub use page::{Fetched, Page};
+pub use pingpong::{Bounced, PingPong};
 pub use probes::{Probed, Probes, Row};
+pub use stream::{Stream, Streamed};
 pub use transfer::{Transfer, Transferred};
 
 /// Names a flow.
@@ -30,16 +40,42 @@ pub use transfer::{Transfer, Transferred};
 pub struct FlowId(pub(crate) usize);
 
 /// What a flow is to do.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Task {
     /// As much as goes, or at a rate.
     Transfer(Transfer),
+    /// Datagrams at a steady rate.
+    Stream(Stream),
     /// A page.
     Page(Page),
     /// Numbered and timed datagrams in both directions.
     Probes(Probes),
     /// Datagrams, each answered by one.
     Datagrams(Datagrams),
+    /// Small messages, each sent back.
+    PingPong(PingPong),
+    /// Questions for a name.
+    Names(Names),
+}
+
+impl Task {
+    /// Whether its ends have connections.
+    pub(crate) fn has_tcp(&self) -> bool {
+        matches!(self, Self::Transfer(_) | Self::Stream(_) | Self::Page(_) | Self::PingPong(_))
+    }
+
+    /// Whether the client begins with asking for the name of the server.
+    pub(crate) fn asks_first(&self) -> bool {
+        !matches!(self, Self::Names(_))
+    }
+
+    /// How many ports its client has.
+    fn ports(&self) -> u16 {
+        match self {
+            Self::Transfer(Transfer { streams, .. }) | Self::Stream(Stream { streams, .. }) => 1 + streams,
+            _ => 1,
+        }
+    }
 }
 
 /// What came of a flow so far.
@@ -53,12 +89,16 @@ pub enum Outcome {
     Probed(Probed),
     /// Of datagrams.
     Exchanged(Exchanged),
+    /// Of datagrams at a steady rate.
+    Streamed(Streamed),
+    /// Of small messages.
+    Bounced(Bounced),
+    /// Of questions.
+    Answered(Answered),
 }
 
-/// The first port of flows' clients; each has ports of its own.
-const FIRST_PORT: u16 = 45_000;
-/// How many ports a client has.
-const PORTS: u16 = 2;
+/// The ports of flows' clients, of which each has some of its own; after the last the first comes again.
+const PORTS: std::ops::Range<u16> = 45_000..65_000;
 
 /// Where a flow's two ends are, and what they act on.
 pub(crate) struct Ends<'a> {
@@ -73,9 +113,26 @@ pub(crate) struct Ends<'a> {
     pub(crate) own: Option<Ipv4Addr>,
     /// What the server's name leads to, once that is known.
     pub(crate) peer: Option<Ipv4Addr>,
+    /// What came of the client's last question for a name, and when.
+    pub(crate) answer: Option<(Instant, Result<Ipv4Addr, DnsError>)>,
+    /// The client's real address.
+    pub(crate) real: Option<Ipv4Addr>,
+    /// The longest packet that an application of either end can send, in bytes.
+    pub(crate) mtu: usize,
     pub(crate) stacks: &'a mut BTreeMap<HostId, Stack>,
     /// Datagrams to send, in order, each from its host.
-    pub(crate) sent: Vec<(HostId, Packet)>,
+    pub(crate) sent: Vec<(HostId, By, Packet)>,
+    /// The client asks for the name, again if it did before.
+    pub(crate) ask_again: bool,
+}
+
+/// By what a packet leaves a host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// As an application's packets do: where there is a virtual interface, by that.
+    Application,
+    /// By a real interface, past whatever NTMobile does.
+    Real,
 }
 
 impl Ends<'_> {
@@ -87,18 +144,39 @@ impl Ends<'_> {
         self.stacks.get_mut(&host).expect("hosts of flows over TCP have a stack")
     }
 
+    /// Opens a connection from the client; `None` where there is no way.
+    fn connect(&mut self, port: u16, peer: SocketAddrV4, window: usize) -> Option<End> {
+        let host = self.client;
+        self.stack(host).connect(port, peer, window).map(|handle| End { host, handle })
+    }
+
+    fn send(
+        &mut self,
+        host: HostId,
+        by: By,
+        source: SocketAddrV4,
+        destination: SocketAddrV4,
+        payload: Vec<u8>,
+    ) {
+        self.sent.push((host, by, Packet { protocol: Protocol::Udp, source, destination, payload }));
+    }
+
     /// The client's datagram to the server.
     fn call(&mut self, payload: Vec<u8>) {
-        if let (Some(own), Some(destination)) = (self.own, self.peer()) {
-            let source = SocketAddrV4::new(own, self.own_port);
-            self.sent.push((self.client, Packet { protocol: Protocol::Udp, source, destination, payload }));
+        self.call_from(0, payload);
+    }
+
+    /// The same from its port of that number.
+    fn call_from(&mut self, number: u16, payload: Vec<u8>) {
+        if let (Some(own), Some(peer)) = (self.own, self.peer()) {
+            let source = SocketAddrV4::new(own, self.own_port + number);
+            self.send(self.client, By::Application, source, peer, payload);
         }
     }
 
     /// The server's datagram back to where one came from.
     fn answer(&mut self, (from, to): (SocketAddrV4, SocketAddrV4), payload: Vec<u8>) {
-        self.sent
-            .push((self.server, Packet { protocol: Protocol::Udp, source: to, destination: from, payload }));
+        self.send(self.server, By::Application, to, from, payload);
     }
 }
 
@@ -116,6 +194,16 @@ impl End {
 
     fn is_over(&self, ends: &mut Ends<'_>) -> bool {
         matches!(self.socket(ends).state(), State::Closed | State::TimeWait)
+    }
+
+    /// Says the one word that there is on a control connection.
+    fn says(&self, ends: &mut Ends<'_>) -> bool {
+        self.socket(ends).send_slice(&[1]) == Ok(1)
+    }
+
+    /// Whether a word of the other end is there, which is taken.
+    fn hears(&self, ends: &mut Ends<'_>) -> bool {
+        self.socket(ends).recv_slice(&mut [0]) == Ok(1)
     }
 }
 
@@ -167,6 +255,11 @@ pub(crate) trait Application {
     /// Something may have changed: acts, and says whether it did anything with a socket.
     fn act(&mut self, ends: &mut Ends<'_>) -> bool;
 
+    /// Whether a datagram for one of its ports is for it.
+    fn expects(&self, _: &Datagram) -> bool {
+        true
+    }
+
     /// A datagram came to `host`, which is one of the two.
     fn take(&mut self, _: &mut Ends<'_>, _: HostId, _: &Packet) {}
 
@@ -183,9 +276,14 @@ pub(crate) trait Application {
 pub(crate) struct Flow {
     pub(crate) client: HostId,
     pub(crate) server: HostId,
+    /// The server's name.
+    pub(crate) name: Fqdn,
+    /// The server's port.
     pub(crate) port: u16,
-    /// The question for the server's name.
-    pub(crate) talk: TalkId,
+    /// The client's ports.
+    pub(crate) own_ports: std::ops::Range<u16>,
+    /// The last question for the server's name.
+    pub(crate) talk: Option<TalkId>,
     pub(crate) application: Box<dyn Application + Send>,
     pub(crate) wake: Option<Instant>,
     /// Its programs were ended.
@@ -193,25 +291,35 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
+    /// A flow whose client has ports behind those of the flow `before`.
     pub(crate) fn new(
-        (client, server, port): (HostId, HostId, u16),
-        talk: TalkId,
+        (client, server, name, port): (HostId, HostId, Fqdn, u16),
         task: Task,
+        before: Option<&Self>,
         now: Instant,
     ) -> Self {
+        let first = before.map_or(PORTS.start, |before| before.own_ports.end);
+        let first = if first + task.ports() > PORTS.end { PORTS.start } else { first };
+        let own_ports = first..first + task.ports();
         let application: Box<dyn Application + Send> = match task {
             Task::Transfer(transfer) => Box::new(transfer::Running::new(transfer, now)),
+            Task::Stream(stream) => Box::new(stream::Running::new(stream, now)),
             Task::Page(page) => Box::new(page::Running::new(page, now)),
             Task::Probes(probes) => Box::new(probes::Running::new(probes, now)),
             Task::Datagrams(datagrams) => Box::new(datagrams::Running::new(datagrams, now)),
+            Task::PingPong(messages) => Box::new(pingpong::Running::new(messages, now)),
+            Task::Names(names) => Box::new(names::Running::new(names, now)),
         };
-        Self { client, server, port, talk, application, wake: None, over: false }
+        Self { client, server, name, port, own_ports, talk: None, application, wake: None, over: false }
     }
-}
 
-/// The client's first port in the flow `id`.
-pub(crate) fn own_port(id: FlowId) -> u16 {
-    FIRST_PORT + (id.0 % 5000) as u16 * PORTS
+    /// Whether a datagram that came to `host` is for one of its applications.
+    pub(crate) fn takes(&self, host: HostId, datagram: &Datagram) -> bool {
+        let port = datagram.destination.port();
+        let is_its = (self.server == host && port == self.port)
+            || (self.client == host && self.own_ports.contains(&port));
+        is_its && !self.over && !self.application.has_ended() && self.application.expects(datagram)
+    }
 }
 
 /// How long an application waits for the address of a name.

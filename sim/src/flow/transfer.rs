@@ -1,19 +1,13 @@
-//! A transfer as iperf3 makes it: a control connection, then one for data, whose sender gives what goes, or blocks at a rate.
+//! A transfer as iperf3 makes it: a control connection, then those for data, whose senders give what goes, or block at a rate.
+
+use std::iter::{once, repeat_n};
+use std::net::SocketAddrV4;
 
 use ntm_protocol::time::{Duration, Instant};
+use smoltcp::wire::IpAddress;
 
+use super::iperf3::{CONTROL, GRACE, PACE, Stretches, paced};
 use super::{Application, End, Ends, Outcome, drain, feed, over};
-
-/// What iperf3 gives its socket at once.
-const BLOCK: u64 = 128 << 10;
-/// How often a sender at a rate looks whether it may go on.
-const PACE: Duration = Duration::from_millis(1);
-/// The length of the stretches that the receiver counts in.
-const STRETCH: Duration = Duration::from_millis(100);
-/// Beyond its time a transfer counts as broken after this.
-const GRACE: Duration = Duration::from_secs(12);
-/// The control connection needs little.
-const CONTROL: usize = 4096;
 
 /// What to transfer.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -24,16 +18,25 @@ pub struct Transfer {
     pub omit: Duration,
     /// Whether data flows towards the client.
     pub reverse: bool,
-    /// At most so many bits a second.
+    /// At most so many bits a second on each connection.
     pub rate: Option<u64>,
+    /// What the sender gives a socket at once, in bytes.
+    pub block: u64,
     /// The sockets' buffers in bytes.
     pub window: usize,
+    /// How many connections carry data.
+    pub streams: u16,
+}
+
+impl Transfer {
+    /// What iperf3 gives a socket at once, where nothing is said of it.
+    pub const BLOCK: u64 = 128 << 10;
 }
 
 /// What came of it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Transferred {
-    /// The bytes that the receiver got in each tenth of a second since its connection stood, those before it is measured left out.
+    /// The bytes that the receiver got in each tenth of a second since its connections stood, those before it is measured left out.
     pub stretches: Vec<u64>,
     /// Data connections that the server took.
     pub connections: u32,
@@ -47,18 +50,27 @@ pub struct Transferred {
     pub failure: Option<String>,
 }
 
+/// How far a data connection is.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    sent: u64,
+    got: u64,
+    /// Segments that were sent again.
+    again: u64,
+}
+
 pub(super) struct Running {
     transfer: Transfer,
     begun: Instant,
-    /// The server's sockets: control and data.
-    listening: Option<[End; 2]>,
+    /// The server's sockets: control, then data.
+    listening: Vec<End>,
     control: Option<End>,
-    data: Option<End>,
-    /// When data began to flow, at the sender and at the receiver.
+    data: Vec<End>,
+    /// When data began to flow, at the sender and at the receiver: all connections stand there.
     flows: [Option<Instant>; 2],
-    sent: u64,
-    got: u64,
+    progress: Vec<Progress>,
     ended: bool,
+    stretches: Stretches,
     out: Transferred,
 }
 
@@ -67,13 +79,13 @@ impl Running {
         Self {
             transfer,
             begun: now,
-            listening: None,
+            listening: Vec::new(),
             control: None,
-            data: None,
+            data: Vec::new(),
             flows: [None; 2],
-            sent: 0,
-            got: 0,
+            progress: vec![Progress::default(); transfer.streams.into()],
             ended: false,
+            stretches: Stretches::new(transfer.omit, transfer.duration),
             out: Transferred::default(),
         }
     }
@@ -82,8 +94,8 @@ impl Running {
         self.out.completed = failure.is_none();
         self.out.failure = failure.map(str::to_owned);
         self.ended = true;
-        let all = [self.control.take(), self.data.take()].into_iter().flatten();
-        for end in all.chain(self.listening.take().into_iter().flatten()) {
+        for end in self.control.take().into_iter().chain(self.data.drain(..)).chain(self.listening.drain(..))
+        {
             let socket = end.socket(ends);
             if failure.is_none() { socket.close() } else { socket.abort() }
         }
@@ -94,57 +106,91 @@ impl Running {
         self.transfer.omit + self.transfer.duration
     }
 
-    /// How much the sender may have given by `now`.
+    /// How much may have been given to each connection by `now`.
     fn allowance(&self, since: Instant, now: Instant) -> u64 {
         let Some(rate) = self.transfer.rate else { return u64::MAX };
-        let nanos = u128::from(now.since(since).as_nanos() as u64);
-        let bytes = (u128::from(rate) * nanos / 8_000_000_000) as u64;
         // A block is given when the ones before are within the rate.
-        (bytes / BLOCK + 1) * BLOCK
+        paced(rate, self.transfer.block, since, now) * self.transfer.block
     }
 
-    fn send(&mut self, ends: &mut Ends<'_>, sender: End) -> bool {
-        let now = ends.now;
+    /// The sockets of the data connection numbered `at`: the sender's and the receiver's.
+    fn connection(&self, at: usize) -> (End, End) {
+        let (client, server) = (self.data[at], self.listening[1 + at]);
+        if self.transfer.reverse { (server, client) } else { (client, server) }
+    }
+
+    /// Notes since when all connections stand at each end.
+    fn stand(&mut self, ends: &mut Ends<'_>) {
+        let all = self.data.len();
+        if self.out.connections < u32::from(self.transfer.streams) {
+            let taken = (0..all).filter(|at| self.listening[1 + at].socket(ends).may_send()).count();
+            self.out.connections = self.out.connections.max(taken as u32);
+        }
+        if all < usize::from(self.transfer.streams) {
+            return;
+        }
+        for end in 0..2 {
+            let of = |at| if end == 0 { self.connection(at).0 } else { self.connection(at).1 };
+            if self.flows[end].is_none() && (0..all).all(|at| of(at).socket(ends).may_send()) {
+                self.flows[end] = Some(ends.now);
+            }
+        }
+    }
+
+    fn send(&mut self, ends: &mut Ends<'_>, at: usize, sender: End) -> bool {
+        let (now, Some(since)) = (ends.now, self.flows[0]) else { return false };
         let socket = sender.socket(ends);
         if !socket.may_send() {
             return false;
         }
-        let since = *self.flows[0].get_or_insert(now);
         if over(since, self.whole(), now) {
             socket.close();
             return true;
         }
-        let most = self.allowance(since, now).saturating_sub(self.sent);
-        let given = feed(socket, self.sent, most);
-        self.sent += given;
+        let sent = self.progress[at].sent;
+        let given = feed(socket, sent, self.allowance(since, now).saturating_sub(sent));
+        self.progress[at].sent += given;
         given > 0
     }
 
-    fn receive(&mut self, ends: &mut Ends<'_>, receiver: End) -> bool {
-        let now = ends.now;
+    fn receive(&mut self, ends: &mut Ends<'_>, at: usize, receiver: End) -> bool {
+        let (now, Some(since)) = (ends.now, self.flows[1]) else { return false };
         let socket = receiver.socket(ends);
-        if socket.may_send() && self.flows[1].is_none() {
-            self.flows[1] = Some(now);
-        }
-        let (taken, wrong) = drain(socket, self.got);
-        self.got += taken;
+        let (taken, wrong) = drain(socket, self.progress[at].got);
+        self.progress[at].got += taken;
         self.out.wrong += wrong;
-        let closes = !socket.may_recv() && socket.may_send() && self.flows[1].is_some();
+        let closes = !socket.may_recv() && socket.may_send();
         if closes {
             socket.close();
         }
-        if let Some(measured) = self.flows[1].map(|since| since + self.transfer.omit)
-            && now >= measured
-            && taken > 0
-        {
-            let last = (self.transfer.duration.as_nanos() / STRETCH.as_nanos()).saturating_sub(1) as usize;
-            let at = ((now.since(measured).as_nanos() / STRETCH.as_nanos()) as usize).min(last);
-            if self.out.stretches.len() <= at {
-                self.out.stretches.resize(at + 1, 0);
-            }
-            self.out.stretches[at] += taken;
-        }
+        self.stretches.count(since, now, taken);
         taken > 0 || closes
+    }
+
+    /// What a sender sent again is counted by its ports.
+    fn count_again(&mut self, ends: &mut Ends<'_>, at: usize, peer: SocketAddrV4) {
+        let (host, from, to) = if self.transfer.reverse {
+            let remote = self.listening[1 + at].socket(ends).remote_endpoint();
+            let remote = remote.map(|remote| match remote.addr {
+                IpAddress::Ipv4(address) => SocketAddrV4::new(address, remote.port),
+            });
+            (ends.server, ends.port, remote)
+        } else {
+            (ends.client, ends.own_port + 1 + at as u16, Some(peer))
+        };
+        if let Some(to) = to {
+            let again = ends.stack(host).retransmits(from, to);
+            self.progress[at].again = self.progress[at].again.max(again);
+        }
+    }
+
+    /// Whether a data connection is over: closed at one of its ends, and nothing left to take.
+    fn is_over(&self, ends: &mut Ends<'_>, at: usize) -> bool {
+        let both = self.flows.iter().all(Option::is_some);
+        self.data[at].is_over(ends)
+            || (both
+                && self.listening[1 + at].is_over(ends)
+                && self.connection(at).1.socket(ends).recv_queue() == 0)
     }
 }
 
@@ -153,20 +199,20 @@ impl Application for Running {
         if self.ended {
             return false;
         }
-        let (client, server, port) = (ends.client, ends.server, ends.port);
-        let window = self.transfer.window;
-        let listening = *self.listening.get_or_insert_with(|| {
-            [CONTROL, window]
-                .map(|window| End { host: server, handle: ends.stack(server).listen(port, window) })
-        });
+        let (server, port) = (ends.server, ends.port);
+        let (window, streams) = (self.transfer.window, usize::from(self.transfer.streams));
+        if self.listening.is_empty() {
+            let windows = once(CONTROL).chain(repeat_n(window, streams));
+            let listen = |window| End { host: server, handle: ends.stack(server).listen(port, window) };
+            self.listening = windows.map(listen).collect();
+        }
         if over(self.begun, self.whole() + GRACE, ends.now) {
             return self.end(ends, Some("it did not end in time"));
         }
         let Some(peer) = ends.peer() else { return false };
         let own = ends.own_port;
         let Some(control) = self.control else {
-            self.control =
-                ends.stack(client).connect(own, peer, CONTROL).map(|handle| End { host: client, handle });
+            self.control = ends.connect(own, peer, CONTROL);
             return match self.control {
                 Some(_) => true,
                 None => self.end(ends, Some("there is no way to the server")),
@@ -178,41 +224,26 @@ impl Application for Running {
         if !control.socket(ends).may_send() {
             return false;
         }
-        let Some(data) = self.data else {
-            let connected = ends.stack(client).connect(own + 1, peer, window);
-            self.data = connected.map(|handle| End { host: client, handle });
-            return self.data.is_some();
-        };
-        let accepted = listening[1];
-        if accepted.socket(ends).may_send() && self.out.connections == 0 {
-            self.out.connections = 1;
+        // One after the other: the server's sockets take them in their order.
+        if self.data.len() < streams && self.data.last().is_none_or(|last| last.socket(ends).may_send()) {
+            let connected = ends.connect(own + 1 + self.data.len() as u16, peer, window);
+            self.data.extend(connected);
+            return connected.is_some();
         }
-        let (sender, receiver) = if self.transfer.reverse { (accepted, data) } else { (data, accepted) };
-        let mut acted = self.send(ends, sender);
-        acted |= self.receive(ends, receiver);
-        // What is sent again is counted by the sender's ports.
-        let (host, from, to) = match self.transfer.reverse {
-            false => (client, own + 1, Some(peer)),
-            true => {
-                let remote = accepted.socket(ends).remote_endpoint();
-                let remote = remote.map(|remote| match remote.addr {
-                    smoltcp::wire::IpAddress::Ipv4(address) => {
-                        std::net::SocketAddrV4::new(address, remote.port)
-                    }
-                });
-                (server, port, remote)
-            }
-        };
-        if let Some(to) = to {
-            self.out.retransmits = self.out.retransmits.max(ends.stack(host).retransmits(from, to));
+        self.stand(ends);
+        let (mut acted, mut done) = (false, 0);
+        for at in 0..self.data.len() {
+            let (sender, receiver) = self.connection(at);
+            acted |= self.send(ends, at, sender);
+            acted |= self.receive(ends, at, receiver);
+            self.count_again(ends, at, peer);
+            done += usize::from(self.is_over(ends, at));
         }
-        let both = self.flows.iter().all(Option::is_some);
-        if data.is_over(ends) {
-            let in_time = both && self.flows[0].is_some_and(|since| over(since, self.whole(), ends.now));
-            return self.end(ends, (!in_time).then_some("the connection was lost"));
+        if done > 0 && !self.flows[0].is_some_and(|since| over(since, self.whole(), ends.now)) {
+            return self.end(ends, Some("the connection was lost"));
         }
-        if both && accepted.is_over(ends) && receiver.socket(ends).recv_queue() == 0 {
-            let in_time = self.flows[0].is_some_and(|since| over(since, self.whole(), ends.now));
+        if done == streams {
+            let in_time = self.flows.iter().all(Option::is_some);
             return self.end(ends, (!in_time).then_some("the connection was lost"));
         }
         acted
@@ -238,12 +269,8 @@ impl Application for Running {
 
     fn outcome(&self) -> Outcome {
         let mut out = self.out.clone();
-        if self.flows[1].is_some() {
-            let whole = (self.transfer.duration.as_nanos() / STRETCH.as_nanos()) as usize;
-            if out.completed {
-                out.stretches.resize(whole, 0);
-            }
-        }
+        out.stretches = self.stretches.told(out.completed && self.flows[1].is_some());
+        out.retransmits = self.progress.iter().map(|progress| progress.again).sum();
         Outcome::Transferred(out)
     }
 }

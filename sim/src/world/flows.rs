@@ -1,30 +1,41 @@
 //! Flows: applications with two ends, and the TCP of their hosts.
 
-use std::net::SocketAddr;
-
 use ntm_protocol::addr::Fqdn;
 use rand_core::Rng;
 
 use super::World;
 use super::run::Event;
 use crate::HostId;
-use crate::flow::{Ends, Flow, FlowId, Outcome, Task, own_port};
-use crate::host::Output;
+use crate::flow::{By, Ends, Flow, FlowId, Outcome, Task};
+use crate::host::{Outgoing, Output};
 use crate::network::Datagram;
 use crate::packet::{Packet, Protocol};
 use crate::stack::Stack;
+use crate::talk::Talk;
 
 impl World {
-    /// An application of `client` asks for `name`, which is that of `server`, and does `task` with the application that is at `port` there.
+    /// An application of `client` asks for `name`, which is that of `server`, and does `task` with the application that is at `port` there. Questions
+    /// for a name are its whole task; what they are answered by the network has no application at a `port`.
     pub fn flow(&mut self, client: HostId, server: HostId, name: &Fqdn, port: u16, task: Task) -> FlowId {
         let id = FlowId(self.flows.len());
-        if matches!(task, Task::Transfer(_) | Task::Page(_)) {
+        if task.has_tcp() {
             [client, server].into_iter().for_each(|host| self.equip(host));
         }
-        let talk = self.question(client, name.clone());
-        self.flows.push(Flow::new((client, server, port), talk, task, self.now));
+        let asks = task.asks_first();
+        let ends = (client, server, name.clone(), port);
+        self.flows.push(Flow::new(ends, task, self.flows.last(), self.now));
+        if asks {
+            self.ask_for(id);
+        }
         self.act(id);
         id
+    }
+
+    /// The flow's client asks for the name.
+    fn ask_for(&mut self, id: FlowId) {
+        let flow = &self.flows[id.0];
+        let talk = self.question(flow.client, flow.name.clone());
+        self.flows[id.0].talk = Some(talk);
     }
 
     /// Whether a flow has ended.
@@ -37,9 +48,9 @@ impl World {
         self.flows[id.0].application.outcome()
     }
 
-    /// The question that a flow's client asked for its server's name.
-    pub fn question_of(&self, id: FlowId) -> &crate::Talk {
-        &self.talks[self.flows[id.0].talk.0]
+    /// The last question that a flow's client asked for its server's name.
+    pub fn question_of(&self, id: FlowId) -> Option<&Talk> {
+        self.flows[id.0].talk.map(|talk| &self.talks[talk.0])
     }
 
     /// The flow's applications are gone, as when their programs are killed.
@@ -56,8 +67,13 @@ impl World {
     fn equip(&mut self, host: HostId) {
         let seed = self.rng.next_u64();
         let address = self.own_address(host).unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-        let mtu = if self.is_terminal(host) { self.settings.mtu } else { 1500 };
+        let mtu = self.mtu(host);
         self.stacks.entry(host).or_insert_with(|| Stack::new(address, mtu, seed, self.now));
+    }
+
+    /// The longest packet that an application of a host can send, in bytes.
+    fn mtu(&self, host: HostId) -> usize {
+        if self.is_terminal(host) { self.settings.mtu } else { 1500 }
     }
 
     /// A flow acts: its own time has come, or something has changed.
@@ -79,21 +95,27 @@ impl World {
             return false;
         }
         self.progress += 1;
-        let (own, peer) = (self.own_address(flow.client), self.talks[flow.talk.0].address());
+        let (own, real) = (self.own_address(flow.client), self.real_address(flow.client));
+        let answer = flow.talk.and_then(|talk| self.talks[talk.0].answer);
+        let mtu = self.mtu(flow.client).min(self.mtu(flow.server));
         let flow = &mut self.flows[id.0];
         let mut ends = Ends {
             now: self.now,
             client: flow.client,
             server: flow.server,
             port: flow.port,
-            own_port: own_port(id),
+            own_port: flow.own_ports.start,
             own,
-            peer,
+            peer: answer.and_then(|(_, answer)| answer.ok()),
+            answer,
+            real,
+            mtu,
             stacks: &mut self.stacks,
             sent: Vec::new(),
+            ask_again: false,
         };
         let acted = act(flow, &mut ends);
-        let sent = ends.sent;
+        let (sent, asks) = (ends.sent, ends.ask_again);
         let wake = flow.application.wake(self.now).map(|at| at.max(self.now));
         if wake != flow.wake {
             flow.wake = wake;
@@ -101,16 +123,22 @@ impl World {
                 self.queue.push(at, Event::Flow(id));
             }
         }
-        for (host, packet) in sent {
-            self.leave(host, packet);
+        for (host, by, packet) in sent {
+            self.leave(host, by, packet);
+        }
+        if asks {
+            self.ask_for(id);
         }
         acted
     }
 
     /// A packet of an application leaves its host.
-    fn leave(&mut self, host: HostId, packet: Packet) {
+    fn leave(&mut self, host: HostId, by: By, packet: Packet) {
         let mut output = Output::default();
-        self.dispatch(host, packet.into(), &mut output);
+        match by {
+            By::Application => drop(self.dispatch(host, packet.into(), &mut output)),
+            By::Real => output.sent.push(Outgoing::plain(packet.into())),
+        }
         self.settle(host, output);
     }
 
@@ -121,7 +149,7 @@ impl World {
             let Some(stack) = self.stacks.get_mut(&host) else { return };
             let (sent, changed) = stack.poll(now);
             for packet in sent {
-                self.leave(host, packet);
+                self.leave(host, By::Application, packet);
             }
             let of_host = |flow: &Flow| flow.client == host || flow.server == host;
             let flows: Vec<FlowId> = self
@@ -173,22 +201,15 @@ impl World {
             }
             return None;
         }
-        let at = |end: SocketAddr| end.port();
-        let takes = |(id, flow): (usize, &Flow)| {
-            let id = FlowId(id);
-            let to_server = flow.server == host && at(datagram.destination) == flow.port;
-            let to_client = flow.client == host && at(datagram.destination) == own_port(id);
-            let takes = !flow.over && !flow.application.has_ended() && datagram.protocol == Protocol::Udp;
-            (takes && (to_server || to_client)).then_some(id)
-        };
-        let Some(id) = self.flows.iter().enumerate().find_map(takes) else { return Some(datagram) };
-        if let Some(packet) = Packet::of(datagram) {
-            self.with_ends(id, |flow, ends| {
-                flow.application.take(ends, host, &packet);
-                false
-            });
-            self.act(id);
-        }
+        let is_udp = datagram.protocol == Protocol::Udp;
+        let takes = |flow: &Flow| is_udp && flow.takes(host, &datagram);
+        let Some(id) = self.flows.iter().position(takes).map(FlowId) else { return Some(datagram) };
+        let packet = Packet::of(datagram)?;
+        self.with_ends(id, |flow, ends| {
+            flow.application.take(ends, host, &packet);
+            false
+        });
+        self.act(id);
         None
     }
 

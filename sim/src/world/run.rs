@@ -314,7 +314,7 @@ impl World {
         if answer.is_ok() && talk.period.is_some() {
             self.queue.push(self.now, Event::Tick(id));
         }
-        if let Some(flow) = self.flows.iter().position(|flow| flow.talk == id) {
+        if let Some(flow) = self.flows.iter().position(|flow| flow.talk == Some(id)) {
             self.queue.push(self.now, Event::Flow(FlowId(flow)));
             self.flows[flow].wake = Some(self.now);
         }
@@ -329,7 +329,7 @@ impl World {
     }
 
     /// The address of a host's preferred interface.
-    fn real_address(&self, id: HostId) -> Option<Ipv4Addr> {
+    pub(super) fn real_address(&self, id: HostId) -> Option<Ipv4Addr> {
         self.hosts[id.0].interfaces.iter().find_map(|interface| match interface.address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ntm_nat::Behaviour;
 use ntm_protocol::observe::{RouteName, What};
 use ntm_protocol::terminal::Handover;
+use ntm_sim::flow::{FlowId, Outcome, Task};
 use ntm_sim::{HostId, INTERNET, Interface, Link, NetworkId, TalkId, World};
 
 /// What terminals may do on a handover.
@@ -93,6 +94,22 @@ impl Lab {
         let talk = self.world.talk(from, to, PERIOD);
         assert!(self.world.wait(secs(3), |world| world.heard(talk).returned() > 0), "{}", self.ladder(0));
         talk
+    }
+
+    /// Applications of two hosts do `task`.
+    pub fn flow(&mut self, from: HostId, to: HostId, task: Task) -> FlowId {
+        let name = self.world.fqdn(to).clone();
+        self.world.flow(from, to, &name, 5201, task)
+    }
+
+    /// What came of a flow, which ends within a minute.
+    pub fn end(&mut self, flow: FlowId) -> Outcome {
+        assert!(
+            self.world.wait(secs(60), |world| world.has_ended(flow)),
+            "it did not end\n{}",
+            self.ladder(0)
+        );
+        self.world.outcome(flow)
     }
 
     /// The trace from observation `from` on, readable.

@@ -458,7 +458,7 @@ pub static IPERF3: Section = extending(
             "datagrams, sent at the `rate`, which is needed then; what came is measured by the receiver",
         ),
         key(&["reverse"], Flag, "`false`", "data flows from `to` to `from`"),
-        key(&["rate"], Rate, "unlimited", "the sender sends no faster"),
+        key(&["rate"], Rate, "unlimited", "no faster is sent on each connection, or in each stream"),
         key(
             &["congestion"],
             Text,
