@@ -1,5 +1,8 @@
 //! The command line.
 
+mod files;
+mod labs;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,14 +12,12 @@ use ntm_protocol::time::Instant;
 use crate::compare::{self, Side};
 use crate::engine::Engines;
 use crate::exit::{Exit, Failure};
-use crate::lab::talk::{Done, Moved, Request, Status, Talk};
-use crate::lab::{self, entry, exec, keeper, show};
 use crate::matrix::shard::Shard;
 use crate::report::{page, schema};
-use crate::run::{self, Options, Print};
+use crate::run::{Options, Print};
+use crate::scenario;
 use crate::scenario::matrix::MOST_ROUNDS;
-use crate::scenario::{self, find};
-use crate::{bench, bundle, doctor, matrix, plan, reference, state, stdout, worlds};
+use crate::{bench, bundle, doctor, matrix, reference, stdout, worlds};
 
 /// Runs NTMobile scenarios on real packets in network namespaces, and judges the result.
 ///
@@ -239,147 +240,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
-    /// Keeps a scenario's world running in the background, to type commands in: a lab
-    ///
-    /// Flows and timeline are not started unless --play says so. It says where everything is, and what to type next. It goes on until `down`,
-    /// and nothing of it is visible outside or outlives it.
-    #[command(
-        after_help = "Example:\n  harness up handover\n  harness exec mn -- ping www.example.test\n  harness handover mn wlan1\n  harness down"
-    )]
-    Up {
-        /// A scenario file, or the name of one in scenarios/
-        file: PathBuf,
-        /// The lab's name [default: the scenario's]
-        #[arg(long, value_name = "NAME", value_parser = lab::check_name)]
-        lab: Option<String>,
-        /// Runs the scenario's flows and timeline once
-        #[arg(long)]
-        play: bool,
-        /// Where the lab's folder is made [default: reports/runs]
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
-        /// Where the daemons' binaries are [default: beside this one]
-        #[arg(long, value_name = "DIR")]
-        bin: Option<PathBuf>,
-        /// Show no progress
-        #[arg(long, short)]
-        quiet: bool,
-        /// Is the process in the background
-        #[arg(long, hide = true)]
-        keep: bool,
-    },
-    /// Runs a command in a node of a lab, or a shell
-    ///
-    /// It sees the node's network, and finds names as the node does; its terminal, input, signals and exit code are those of this
-    /// command. 127: there is no such program.
-    #[command(after_help = "Example:\n  harness exec mn -- ping -c 3 www.example.test\n  harness exec mn")]
-    Exec {
-        #[command(flatten)]
-        lab: Which,
-        /// A node or router
-        node: String,
-        /// The command and its arguments; a shell without it
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<String>,
-    },
-    /// Moves a node of a lab to another network, as a scenario's handover does, and says where the time went
-    Handover {
-        #[command(flatten)]
-        lab: Which,
-        /// Who moves
-        node: String,
-        /// The interface that it goes on with
-        to: String,
-        /// Time without any network in between
-        #[arg(long, value_name = "TIME", conflicts_with = "overlap")]
-        gap: Option<String>,
-        /// Time in both networks
-        #[arg(long, value_name = "TIME")]
-        overlap: Option<String>,
-        /// How it is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
-    },
-    /// Changes what a link of a lab does to packets; what is not named, it does no more
-    Link {
-        #[command(flatten)]
-        lab: Which,
-        /// The link's name in the scenario
-        name: String,
-        /// Bits per second: 45.5mbit
-        #[arg(long)]
-        rate: Option<String>,
-        /// One way: 20ms
-        #[arg(long)]
-        delay: Option<String>,
-        /// Standard deviation of the delay: 2ms
-        #[arg(long)]
-        jitter: Option<String>,
-        /// Share of packets lost: 1%
-        #[arg(long)]
-        loss: Option<String>,
-    },
-    /// Switches an interface of a lab's node on or off
-    Interface {
-        #[command(flatten)]
-        lab: Which,
-        /// Whose
-        node: String,
-        /// Which
-        name: String,
-        /// On or off
-        state: UpDown,
-    },
-    /// Kills the daemon of a lab's node, as kill -9 does
-    Kill {
-        #[command(flatten)]
-        lab: Which,
-        /// Whose
-        node: String,
-    },
-    /// Starts a daemon of a lab again that was killed
-    Start {
-        #[command(flatten)]
-        lab: Which,
-        /// Whose
-        node: String,
-    },
-    /// Shows the packets of a lab's node as they come, a line each, or as pcapng
-    #[command(after_help = "Example:\n  harness capture rs\n  harness capture rs -w - | wireshark -k -i -")]
-    Capture {
-        #[command(flatten)]
-        lab: Which,
-        /// A node or router
-        node: String,
-        /// pcapng with names of addresses, to a file or, as `-`, to the standard output
-        #[arg(short, long, value_name = "FILE")]
-        write: Option<PathBuf>,
-        /// Only of this interface; `ntm0` is what a terminal's applications see [default: all but lo]
-        #[arg(short, long, value_name = "NAME")]
-        interface: Option<String>,
-        /// Only messages of NTMobile and the DNS, no data
-        #[arg(short, long)]
-        messages: bool,
-        /// Ends after so many packets
-        #[arg(short, long, value_name = "N")]
-        count: Option<u64>,
-    },
-    /// Says how a lab is: daemons, registrations, paths and why, relay and NAT tables
-    Status {
-        #[command(flatten)]
-        lab: Which,
-        /// How it is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
-    },
-    /// Ends a lab; nothing of it stays
-    Down {
-        #[command(flatten)]
-        lab: Which,
-        /// All labs
-        #[arg(long, conflicts_with = "lab")]
-        all: bool,
-    },
+    #[command(flatten)]
+    Lab(labs::Command),
     /// Removes what runs and labs that were killed have left
     Clean,
     /// Tries what a world needs; `doctor` calls it
@@ -387,32 +249,11 @@ enum Command {
     ProbeWorld,
 }
 
-/// Which lab is meant.
-#[derive(Debug, clap::Args)]
-struct Which {
-    /// The lab's name; not needed where only one is up
-    #[arg(long, value_name = "NAME")]
-    lab: Option<String>,
-}
-
-impl Which {
-    fn find(&self) -> Result<state::Lab, Failure> {
-        lab::find(self.lab.as_deref())
-    }
-}
-
 /// What has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SchemaOf {
     Report,
     Scenario,
-}
-
-/// A state of an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum UpDown {
-    Up,
-    Down,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -458,48 +299,10 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
     match command {
         Command::Run { files, engine, rounds, once, out, folder, bin, keylog, format, quiet } => {
             let Some(file) = files.first().cloned() else { return Ok(Exit::Usage) };
-            let is_one = files.len() == 1;
-            let in_rounds = !once && (rounds.is_some() || has_rounds(&file));
-            if (in_rounds || !is_one) && keylog {
-                return Err(Failure::usage("--keylog is of one run: choose one file, and --once"));
-            }
-            if !is_one && (rounds.is_some() || folder.is_some()) {
-                return Err(Failure::usage("--rounds and --folder are of one file"));
-            }
-            let in_both = engine == Engines::Both && rounds.is_none();
-            if in_rounds && is_one && !in_both {
-                let (print, binaries) = (format.into(), bin);
-                let (jobs, resume, folder, shard, parts) = (None, None, None, None, Vec::new());
-                let options = matrix::Options {
-                    file,
-                    engines: engine,
-                    jobs,
-                    rounds,
-                    out,
-                    resume,
-                    folder,
-                    shard,
-                    parts,
-                    binaries,
-                    print,
-                    quiet,
-                };
-                return matrix::run(&options, started);
-            }
-            let options = Options {
-                file,
-                engines: engine,
-                out,
-                folder,
-                binaries: bin,
-                key_log: keylog,
-                print: format.into(),
-                quiet,
-            };
-            match is_one && !in_rounds {
-                true => run::run(&options, started),
-                false => run::both::several(&options, &files, once),
-            }
+            let (binaries, print) = (bin, format.into());
+            let options =
+                Options { file, engines: engine, out, folder, binaries, key_log: keylog, print, quiet };
+            files::run(options, &files, rounds, once, started)
         }
         Command::Bench { list: true, .. } => {
             bench::list();
@@ -530,8 +333,8 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
         }
         Command::Worlds { seeds, jobs, quiet } => Ok(worlds::search(seeds, jobs, quiet, started)),
         Command::Replay { seed, shrink, quiet } => Ok(worlds::replay(seed, shrink, started, quiet)),
-        Command::Check { files } => check(&files),
-        Command::List => list(),
+        Command::Check { files } => files::check(&files),
+        Command::List => files::list(),
         Command::Compare { a, b, bound, alpha, only, format } => {
             let options = compare::Options { bound, alpha, only };
             let comparison = compare::compare(&Side::load(&a)?, &Side::load(&b)?, &options)?;
@@ -576,77 +379,10 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             let able = findings.iter().all(|finding| finding.there || !finding.needed);
             Ok(if able { Exit::Held } else { Exit::Unable })
         }
-        Command::Up { file, lab, play, out, bin, quiet, keep } => {
-            let options = keeper::Options { file, lab, play, out, binaries: bin, quiet };
-            if keep {
-                return keeper::keep(&options, started);
-            }
-            Ok(match keeper::up(&options)? {
-                Ok(about) => {
-                    stdout::say(show::about(&about) + &keeper::hints(&about));
-                    Exit::Held
-                }
-                Err(exit) => exit,
-            })
-        }
-        Command::Exec { lab, node, command } => {
-            let code = exec::run(&lab.find()?, &node, &command)?;
-            // The command's own, which none of ours need be.
-            std::process::exit(code.into())
-        }
-        Command::Handover { lab, node, to, gap, overlap, format } => {
-            let lab = lab.find()?;
-            let moved: Moved = Talk::to(&lab)?.ask(&Request::Handover { node, to, gap, overlap })?;
-            match format {
-                Format::Text => stdout::say(show::moved(&moved, &Talk::to(&lab)?.ask(&Request::About)?)),
-                Format::Json => stdout::json(&moved),
-            }
-            Ok(Exit::Held)
-        }
-        Command::Link { lab, name, rate, delay, jitter, loss } => {
-            let does = [("rate", rate), ("delay", delay), ("jitter", jitter), ("loss", loss)];
-            act(
-                &lab,
-                &entry::link(&name, does.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?)))),
-            )
-        }
-        Command::Interface { lab, node, name, state } => {
-            let state = if state == UpDown::Up { "up" } else { "down" };
-            act(&lab, &entry::of("interface", [("node", node.as_str()), ("name", &name), ("state", state)]))
-        }
-        Command::Kill { lab, node } => act(&lab, &entry::of("kill", [("node", node.as_str())])),
-        Command::Start { lab, node } => act(&lab, &entry::of("start", [("node", node.as_str())])),
-        Command::Capture { lab, node, write, interface, messages, count } => {
-            let options = lab::capture::Options { write, interface, control: messages, count };
-            lab::capture::run(&lab.find()?, &node, &options)
-        }
-        Command::Status { lab, format } => {
-            let status: Status = Talk::to(&lab.find()?)?.ask(&Request::Status)?;
-            match format {
-                Format::Text => stdout::say(show::status(&status)),
-                Format::Json => stdout::json(&status),
-            }
-            Ok(Exit::Held)
-        }
-        Command::Down { lab, all } => {
-            keeper::down(lab.lab.as_deref(), all)?.iter().for_each(stdout::line);
-            Ok(Exit::Held)
-        }
-        Command::Clean => clean(),
+        Command::Lab(command) => labs::dispatch(command, started),
+        Command::Clean => files::clean(),
         Command::ProbeWorld => doctor::probe_world(),
     }
-}
-
-/// Has something happen in a lab; on return it has.
-fn act(lab: &Which, entry: &str) -> Result<Exit, Failure> {
-    let _: Done = Talk::to(&lab.find()?)?.ask(&Request::Act { entry: entry.to_owned() })?;
-    Ok(Exit::Held)
-}
-
-/// Whether the file says that it is run in rounds. One with mistakes is told them when it is run.
-fn has_rounds(file: &std::path::Path) -> bool {
-    let scenario = find::open(file).and_then(|source| scenario::check(&source));
-    scenario.is_ok_and(|scenario| scenario.matrix.is_some_and(|matrix| matrix.rounds.is_some()))
 }
 
 /// `5%` as 0.05.
@@ -658,55 +394,4 @@ fn percent(text: &str) -> Result<f64, String> {
 fn share(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| (0.0..1.0).contains(number) && *number > 0.0);
     number.ok_or_else(|| format!("{text:?} is no level: write it as 0.05"))
-}
-
-/// All files, each with all its mistakes.
-fn check(files: &[PathBuf]) -> Result<Exit, Failure> {
-    let mut wrong = String::new();
-    for file in files {
-        let checked = find::open(file).and_then(|source| {
-            let scenario = scenario::check(&source)?;
-            plan::address::plan(&scenario)
-                .map_err(|message| format!("error: {}: {message}\n", source.name))?;
-            Ok((source.name, scenario))
-        });
-        match checked {
-            Ok((name, scenario)) => stdout::line(format_args!(
-                "{name}: {} nodes, {} flows, {} expectations",
-                scenario.nodes.len(),
-                scenario.flows.len(),
-                scenario.expectations.len()
-            )),
-            Err(message) => wrong += &message,
-        }
-    }
-    if wrong.is_empty() { Ok(Exit::Held) } else { Err(Failure::usage(wrong)) }
-}
-
-fn list() -> Result<Exit, Failure> {
-    let folder =
-        find::folder().ok_or_else(|| Failure::usage("no folder `scenarios` was found here or above"))?;
-    for file in find::all(&folder) {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let about = match find::open(&file).and_then(|source| scenario::check(&source)) {
-            Ok(scenario) => scenario.about,
-            Err(_) => format!("has mistakes: harness check {name}"),
-        };
-        stdout::line(format_args!("{name:<24} {about}"));
-    }
-    Ok(Exit::Held)
-}
-
-fn clean() -> Result<Exit, Failure> {
-    let cleaned = state::clean(&state::folder()?)?;
-    for run in &cleaned.removed {
-        stdout::line(format_args!("removed {}", run.display()));
-    }
-    for run in &cleaned.running {
-        stdout::line(format_args!("under way, left alone: {}", run.display()));
-    }
-    if cleaned.removed.is_empty() && cleaned.running.is_empty() {
-        stdout::line("nothing to clean");
-    }
-    Ok(Exit::Held)
 }
