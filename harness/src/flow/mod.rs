@@ -110,21 +110,12 @@ pub fn port(index: usize) -> u16 {
 
 /// Where the flow's two ends are in the plan: names of nodes.
 pub fn ends<'a>(flow: &'a Flow, plan: &'a Plan) -> (&'a str, Option<&'a str>) {
-    match &flow.kind {
-        FlowKind::Exec { node, .. } => (node.get_ref(), None),
-        FlowKind::Dns { node, server, .. } => {
-            (node.get_ref(), server.as_ref().map(|server| server.get_ref().as_str()))
-        }
-        FlowKind::Iperf3 { ends, .. }
-        | FlowKind::Ping { ends, .. }
-        | FlowKind::Http { ends, .. }
-        | FlowKind::Ftp { ends, .. }
-        | FlowKind::Sip { ends, .. }
-        | FlowKind::Udp { ends, .. }
-        | FlowKind::PingPong { ends, .. }
-        | FlowKind::Probe { ends, .. } => {
+    match (flow.kind.ends_or_node(), &flow.kind) {
+        (Ok(ends), _) => {
             (ends.from.get_ref(), plan.host_named(ends.to.get_ref()).map(|host| host.name.as_str()))
         }
+        (Err(node), FlowKind::Dns { server: Some(server), .. }) => (node.get_ref(), Some(server.get_ref())),
+        (Err(node), _) => (node.get_ref(), None),
     }
 }
 
