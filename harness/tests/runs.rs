@@ -27,7 +27,7 @@ id = "page"
 http = { from = "a", to = "b.example.test", size = "1MB" }
 [[flow]]
 id = "inside"
-exec = { node = "a", command = ["sh", "-c", "ls /run/netns; cat /proc/1/comm"] }
+exec = { node = "a", command = ["sh", "-c", "ls /run/netns; cat /proc/1/comm; echo $NTM_PORT"] }
 "#;
 
 const HOLDS: &str = r#"
@@ -74,8 +74,8 @@ fn what_is_measured_holds_and_a_run_adds_little_to_its_scenario() {
     }
     let inside = std::fs::read_to_string(folder.join("flows/inside.out")).unwrap();
     assert!(
-        inside.lines().any(|line| line == "b") && inside.ends_with("harness\n"),
-        "a world of its own: {inside}"
+        inside.lines().any(|line| line == "b") && inside.ends_with("harness\n5204\n"),
+        "a world of its own, and a port: {inside}"
     );
 }
 

@@ -25,7 +25,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let port = config.address.first().map_or(0, |address| address.port());
     let udp = Udp::bind(&UdpConfig::port(port)).map_err(|error| anyhow!(error.to_string()))?;
     let own = config.address.iter().map(SocketAddr::ip).collect();
-    let rs_n = match RsN::open(&config.tun, config.vips, own).await {
+    let rs_n = match RsN::open(&config.tun, config.vips, own, port).await {
         Err(Failure::Lacks(why)) => {
             tracing::warn!(
                 "this machine cannot serve general nodes (RS-N), only switch tunnels (RS-S): {why}"

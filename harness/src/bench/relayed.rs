@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::world::{Configuration, Kind, Way};
+use crate::flow;
 
 /// The quantity: millionths of a second of a processor for each packet that was passed on.
 pub const COST: &str = "us_per_packet";
@@ -57,27 +58,33 @@ fn relayed(said: &str) -> Option<f64> {
     (packets > 0.0).then_some(packets)
 }
 
-/// The world of coturn: its server and the peer on the internet, the client behind a NAT, wires without offload.
+/// The world of coturn: its server where our relay is, the client and the peer where our terminals are, wires without offload.
 pub fn scenario(seed: u64) -> String {
     const RELAY: &str = "203.0.113.9";
-    const PEER: &str = "203.0.113.10";
+    /// Of the router before the peer.
+    const OUTSIDE: &str = "203.0.113.10";
     let server = format!(
         "turnserver -n -L {RELAY} --no-auth --no-tls --no-dtls --no-cli --relay-threads 1 --log-file /dev/null \
          --no-stdout-log --pidfile /dev/null >/dev/null 2>&1 & \
          relay=$!; sleep 1; cat /proc/$relay/stat; sleep 11; cat /proc/$relay/stat; kill $relay"
     );
+    // It serves at the port that is forwarded to it.
+    let peer = "exec timeout 12 turnutils_peer -p $NTM_PORT";
     let client = format!(
-        "timeout 8 turnutils_uclient -c -m 20 -n 3000 -z 1 -l 200 -e {PEER} {RELAY} | grep --line-buffered tot_send_msgs"
+        "timeout 8 turnutils_uclient -c -m 20 -n 3000 -z 1 -l 200 -e {OUTSIDE} -r {} {RELAY} | grep --line-buffered tot_send_msgs",
+        flow::port(0)
     );
     format!(
         "schema   = 1\nname     = \"bench\"\nabout    = \"coturn\"\nseed     = {seed}\ncaptures = false\n\n\
-         [router.apnat_a]\nnat  = \"port-restricted\"\nlink = \"bare\"\n\n[link.bare]\noffload = false\n\n[node]\n\
+         [router.apnat_a]\nnat  = \"symmetric\"\nlink = \"bare\"\n\n\
+         [router.apnat_b]\nnat     = \"symmetric\"\naddress = \"{OUTSIDE}\"\nforward = \"gn\"\nlink    = \"bare\"\n\n\
+         [link.bare]\noffload = false\n\n[node]\n\
          pc = {{ role = \"general\", at = \"apnat_a\", link = \"bare\" }}\n\
          rs = {{ role = \"general\", at = \"internet\", address = \"{RELAY}\", link = \"bare\" }}\n\
-         gn = {{ role = \"general\", at = \"internet\", address = \"{PEER}\", link = \"bare\" }}\n\n\
-         [[flow]]\nid   = \"server\"\nexec = {{ node = \"rs\", command = [\"sh\", \"-c\", \"{server}\"], timeout = \"15s\" }}\n\n\
-         [[flow]]\nid   = \"peer\"\nexec = {{ node = \"gn\", command = [\"timeout\", \"12\", \"turnutils_peer\"], timeout = \"15s\" }}\n\
+         gn = {{ role = \"general\", at = \"apnat_b\", link = \"bare\" }}\n\n\
+         [[flow]]\nid   = \"peer\"\nexec = {{ node = \"gn\", command = [\"sh\", \"-c\", \"{peer}\"], timeout = \"15s\" }}\n\
          ends = \"failed\"\n\n\
+         [[flow]]\nid   = \"server\"\nexec = {{ node = \"rs\", command = [\"sh\", \"-c\", \"{server}\"], timeout = \"15s\" }}\n\n\
          [[flow]]\nid    = \"relayed\"\nstart = \"1500ms\"\nexec  = {{ node = \"pc\", command = [\"sh\", \"-c\", \"{client}\"], timeout = \"10s\" }}\n"
     )
 }

@@ -8,6 +8,9 @@ use crate::clock;
 use crate::exit::Failure;
 use crate::judge::expr::Value;
 
+/// The environment variable that tells a command its flow's port, which a router may forward.
+const PORT: &str = "NTM_PORT";
+
 /// Runs `command` on the flow's node for at most `timeout`.
 pub async fn run(
     id: &str,
@@ -20,7 +23,7 @@ pub async fn run(
     };
     let started = clock::now();
     let mut process = Process::start(id, &place.from, program, &place.folder, |command| {
-        command.args(arguments);
+        command.args(arguments).env(PORT, place.port.to_string());
     })?;
     let exit = match process.finish(place.at_most(timeout)).await {
         Some(status) => {

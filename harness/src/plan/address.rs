@@ -8,14 +8,14 @@ use ntm_nat::{Behaviour, Forward, Protocol};
 
 use super::{FIRST_TUNNEL, HostPlan, InterfacePlan, Plan, RouterPlan, TunnelPlan, VIRTUAL};
 use crate::flow;
-use crate::scenario::model::{Link, Place, Scenario, Tunnel};
+use crate::scenario::model::{FlowKind, Link, Place, Scenario, Tunnel};
 use crate::scenario::prefix::{Net6, Prefix};
 
 /// Where routers without NAT get their public networks from (TEST-NET-1 and -2, RFC 5737), /27 each.
 const ROUTED: [Prefix; 2] =
     [Prefix::new(Ipv4Addr::new(192, 0, 2, 0), 24), Prefix::new(Ipv4Addr::new(198, 51, 100, 0), 24)];
 
-/// The ports of flows' servers on hosts that are reached at their router's address lead there.
+/// The ports of flows' servers, and of commands, on hosts that are reached at their router's address lead there.
 fn forward(scenario: &Scenario, routers: &mut [RouterPlan], hosts: &mut [HostPlan]) {
     for router in routers {
         let forward = scenario.routers.get(&router.name).into_iter().flat_map(|router| &router.forward);
@@ -24,8 +24,10 @@ fn forward(scenario: &Scenario, routers: &mut [RouterPlan], hosts: &mut [HostPla
             let inner = host.interfaces.iter().find(|one| one.at == Place::Behind(router.name.clone()));
             let Some(inner) = inner.map(|one| one.address) else { continue };
             host.forwarded = Some(router.outer);
-            let its = scenario.flows.iter().zip(0..).filter(|(flow, _)| {
-                flow.kind.ends().is_some_and(|ends| Some(ends.to.get_ref()) == host.fqdn.as_ref())
+            let its = scenario.flows.iter().zip(0..).filter(|(flow, _)| match &flow.kind {
+                // What serves there is not said: a command may.
+                FlowKind::Exec { node, .. } => *node.get_ref() == host.name,
+                kind => kind.ends().is_some_and(|ends| Some(ends.to.get_ref()) == host.fqdn.as_ref()),
             });
             for port in its.map(|(_, index)| flow::port(index)) {
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -312,7 +314,8 @@ mod tests {
             "[router.a]\nnat = \"symmetric\"\nforward = \"w\"\n[node.v]\nrole = \"general\"\nat = \"internet\"\n\
              [node.w]\nrole = \"general\"\nat = \"a\"\nname = \"w.test\"\n[node.x]\nrole = \"general\"\nat = \"internet\"\nname = \"x.test\"\n\
              [[flow]]\nid = \"f\"\nping = { from = \"v\", to = \"x.test\" }\n\
-             [[flow]]\nid = \"g\"\niperf3 = { from = \"v\", to = \"w.test\", duration = \"1s\" }\n",
+             [[flow]]\nid = \"g\"\niperf3 = { from = \"v\", to = \"w.test\", duration = \"1s\" }\n\
+             [[flow]]\nid = \"h\"\nexec = { node = \"w\", command = [\"true\"] }\n",
         )
         .unwrap();
         let host = plan.host("w").unwrap();
@@ -322,7 +325,9 @@ mod tests {
         );
         let forwards = plan.routers[0].forwards.iter();
         let forwards: Vec<_> = forwards.map(|f| format!("{} {} {}", f.protocol, f.port, f.to)).collect();
-        assert_eq!(forwards, ["tcp 5202 10.1.0.2:5202", "udp 5202 10.1.0.2:5202"]);
+        let expected = [5202, 5203]
+            .map(|port| ["tcp", "udp"].map(|protocol| format!("{protocol} {port} 10.1.0.2:{port}")));
+        assert_eq!(forwards, expected.concat());
     }
 
     #[test]

@@ -62,15 +62,15 @@ pub enum TranslateError {
 }
 
 impl RsN {
-    /// Puts RS-N in place for a relay with the addresses `own`. [`Failure::Lacks`] if this machine cannot have it: the text says what is missing and
+    /// Puts RS-N in place for a relay with the addresses `own` and the UDP `port`. [`Failure::Lacks`] if this machine cannot have it: the text says what is missing and
     /// what to do. Must be called within a tokio runtime.
-    pub async fn open(tun: &str, vips: VipRange, own: Vec<IpAddr>) -> Result<Self, Failure> {
+    pub async fn open(tun: &str, vips: VipRange, own: Vec<IpAddr>, port: u16) -> Result<Self, Failure> {
         let tun = Tun::open(&TunConfig::relay(tun)).await.map_err(tun_failure)?;
         let name = ruleset::table(tun.name());
         let helpers = system::helpers()?;
         let netlink = Netlink::open()
             .map_err(|error| Failure::Lacks(format!("this kernel has no netlink for Netfilter: {error}")))?;
-        let mut table = Table { netlink, name, families: Vec::new() };
+        let mut table = Table { netlink, name, port, families: Vec::new() };
         let mut forwarding = table.make(Family::V4, &tun, vips, &own, &helpers)?;
         let mut v6 = match own.iter().any(IpAddr::is_ipv6) {
             true => lacking(table.make(Family::V6, &tun, vips, &own, &[]))?,
@@ -224,6 +224,8 @@ fn tun_failure(error: ntm_tunnel::TunError) -> Failure {
 struct Table {
     netlink: Netlink,
     name: String,
+    /// The relay's UDP port.
+    port: u16,
     families: Vec<Family>,
 }
 
@@ -245,6 +247,7 @@ impl Table {
             family,
             vips,
             address,
+            port: self.port,
             helpers,
             forwards,
         }))?;

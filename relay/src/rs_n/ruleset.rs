@@ -2,7 +2,8 @@
 //!
 //! | chain | hook | what it does |
 //! |---|---|---|
-//! | `guard` | prerouting, before conntrack | drops what comes from the TUN with other than virtual addresses, and virtual sources from elsewhere |
+//! | `guard` | prerouting, before conntrack | drops what comes from the TUN with other than virtual addresses, and virtual sources from elsewhere; tunnels are not followed |
+//! | `own` | output, before conntrack | the same for the tunnels' packets that the relay sends |
 //! | `helpers` | prerouting, before destination NAT | has a helper follow FTP and SIP, whose payload carries addresses (T5.1.2-b) |
 //! | `dstnat` | prerouting | VIP_GN → RIP_GN, by the map `general` |
 //! | `input` | input | keeps the TUN from the relay's own services |
@@ -13,6 +14,9 @@
 //! address that holds it. It has no helpers: none knows how to turn an address of one family in a payload into one of the other.
 //!
 //! The way back needs no rule: conntrack knows both translations and undoes them.
+//!
+//! Data packets of tunnels are not followed by conntrack: it would look each of them up twice, and keep an entry for every NAT binding of a terminal, for
+//! nothing. They are told by the relay's port and the first two bytes of their header; what a general node sends to a terminal's translated port begins otherwise.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -20,6 +24,7 @@ use std::net::IpAddr;
 use ntm_protocol::addr::VipRange;
 use ntm_protocol::family::Family;
 use ntm_protocol::inner::siit;
+use ntm_protocol::wire::{Kind, VERSION};
 
 /// The map VIP_GN → RIP_GN.
 pub const MAP: &str = "general";
@@ -74,6 +79,8 @@ pub struct Rules<'a> {
     pub vips: VipRange,
     /// The relay's real address in that family, if it has one.
     pub address: Option<IpAddr>,
+    /// The relay's UDP port.
+    pub port: u16,
     /// The helpers that the kernel has.
     pub helpers: &'a [Helper],
     /// Whether this machine forwarded packets before: what goes neither from nor to the TUN is then its own business. Otherwise it
@@ -109,7 +116,7 @@ pub fn probe(helper: Helper) -> String {
 
 /// The input of `nft -f -` that puts the table in place, instead of any former one of that name, in one transaction.
 pub fn ruleset(rules: &Rules<'_>) -> String {
-    let Rules { tun, family, vips, address, helpers, forwards } = rules;
+    let Rules { tun, family, vips, address, port, helpers, forwards } = rules;
     let (ip, vips) = (name(*family), range(*vips, *family));
     let kind = match family {
         Family::V4 => "ipv4_addr",
@@ -123,24 +130,30 @@ pub fn ruleset(rules: &Rules<'_>) -> String {
         let _ = writeln!(text, "  {}", helper.object());
     }
     let drop = |why: &str| format!("counter drop comment \"{why}\"");
+    // The first two bytes of a data packet.
+    let data = format!("@th,64,16 {:#06x}", u16::from_be_bytes([VERSION, Kind::Data as u8]));
 
     chain(
         &mut text,
         "guard",
         "type filter hook prerouting priority raw; policy accept;",
         &[
-            format!("iifname \"{tun}\" {ip} saddr != {vips} {}", drop("a terminal has a virtual address")),
-            format!(
-                "iifname \"{tun}\" {ip} daddr != {vips} {}",
-                drop("a general node has one for terminals")
-            ),
-            format!("iifname != \"{tun}\" {ip} saddr {vips} {}", drop("nobody else has one")),
+            format!("iif \"{tun}\" {ip} saddr != {vips} {}", drop("a terminal has a virtual address")),
+            format!("iif \"{tun}\" {ip} daddr != {vips} {}", drop("a general node has one for terminals")),
+            format!("iif != \"{tun}\" {ip} saddr {vips} {}", drop("nobody else has one")),
+            format!("udp dport {port} {data} notrack"),
         ],
+    );
+    chain(
+        &mut text,
+        "own",
+        "type filter hook output priority raw; policy accept;",
+        &[format!("udp sport {port} {data} notrack")],
     );
     // NAT makes room for what a helper changes when it sets a connection up: the helper must be known by then.
     let follow = helpers.iter().map(|helper| {
         let (_, protocol, port) = helper.parts();
-        format!("iifname \"{tun}\" {protocol} dport {port} ct helper set \"{}\"", helper.name())
+        format!("iif \"{tun}\" {protocol} dport {port} ct helper set \"{}\"", helper.name())
     });
     chain(
         &mut text,
@@ -152,9 +165,9 @@ pub fn ruleset(rules: &Rules<'_>) -> String {
         &mut text,
         "dstnat",
         "type nat hook prerouting priority dstnat; policy accept;",
-        &[format!("iifname \"{tun}\" dnat to {ip} daddr map @{MAP}")],
+        &[format!("iif \"{tun}\" dnat to {ip} daddr map @{MAP}")],
     );
-    let mut input = vec![format!("iifname \"{tun}\" {}", drop("not for the relay itself"))];
+    let mut input = vec![format!("iif \"{tun}\" {}", drop("not for the relay itself"))];
     // What conntrack finds out of order is not translated back. It must not be answered by a reset: that would end a general node's
     // connection which the terminal still has.
     input.extend(address.map(|address| {
@@ -168,18 +181,18 @@ pub fn ruleset(rules: &Rules<'_>) -> String {
         &format!("type filter hook forward priority filter; policy {policy};"),
         &[
             // Were the TUN gone, the way to terminals would be the default route.
-            format!("oifname != \"{tun}\" {ip} daddr {vips} {}", drop("terminals are behind the TUN only")),
-            format!("iifname \"{tun}\" oifname != \"{tun}\" ct status dnat accept"),
-            format!("iifname \"{tun}\" {}", drop("not translated")),
-            format!("oifname \"{tun}\" ct state established,related accept"),
-            format!("oifname \"{tun}\" {}", drop("no terminal asked for it")),
+            format!("oif != \"{tun}\" {ip} daddr {vips} {}", drop("terminals are behind the TUN only")),
+            format!("iif \"{tun}\" oif != \"{tun}\" ct status dnat accept"),
+            format!("iif \"{tun}\" {}", drop("not translated")),
+            format!("oif \"{tun}\" ct state established,related accept"),
+            format!("oif \"{tun}\" {}", drop("no terminal asked for it")),
         ],
     );
     chain(
         &mut text,
         "srcnat",
         "type nat hook postrouting priority srcnat; policy accept;",
-        &[format!("oifname != \"{tun}\" {ip} saddr {vips} masquerade")],
+        &[format!("oif != \"{tun}\" {ip} saddr {vips} masquerade")],
     );
     text.push_str("}\n");
     text
@@ -200,7 +213,7 @@ mod tests {
     fn of(family: Family, address: &str, helpers: &[Helper], forwards: bool) -> String {
         let vips = "198.18.0.0/15".parse().expect("a range");
         let address = Some(address.parse().expect("an address"));
-        ruleset(&Rules { tun: "ntm0", family, vips, address, helpers, forwards })
+        ruleset(&Rules { tun: "ntm0", family, vips, address, port: 4330, helpers, forwards })
     }
 
     fn shown(helpers: &[Helper], forwards: bool) -> String {

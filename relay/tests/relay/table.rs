@@ -15,7 +15,7 @@ fn open(namespace: &Namespace) -> RsN {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let vips = "198.18.0.0/15".parse().expect("a range");
         runtime
-            .block_on(RsN::open("ntm0", vips, vec![RELAY.into()]))
+            .block_on(RsN::open("ntm0", vips, vec![RELAY.into()], 4330))
             .unwrap_or_else(|failure| panic!("RS-N: {failure}"))
     })
 }

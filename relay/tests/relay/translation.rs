@@ -89,11 +89,37 @@ pub(crate) fn reader(stream: &TcpStream) -> BufReader<TcpStream> {
 
 /// How many packets the rule with the comment `why` dropped.
 pub(crate) fn dropped(relay: &Namespace, family: &str, why: &str) -> u64 {
-    let rules = relay.must(&format!("nft list table {family} ntm-relay-ntm0"));
+    counted(relay, family, "ntm-relay-ntm0", why)
+}
+
+/// How many packets came to the rule of `table` with the comment `why`.
+fn counted(relay: &Namespace, family: &str, table: &str, why: &str) -> u64 {
+    let rules = relay.must(&format!("nft list table {family} {table}"));
     let rule =
         rules.lines().find(|line| line.contains(why)).unwrap_or_else(|| panic!("no rule '{why}': {rules}"));
     let count = rule.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
     count.and_then(|count| count.parse().ok()).expect("a counter")
+}
+
+/// Conntrack keeps nothing of tunnels: it follows connections of terminals with general nodes, and control messages.
+#[test]
+fn data_packets_of_tunnels_are_not_followed() {
+    let set = set();
+    let relay = &set.world.relay;
+    let data = "@th,64,16 0x0130 ct state";
+    let rules = [("prerouting", "dport"), ("output", "sport")].map(|(hook, port)| {
+        format!(
+            "add chain ip watch {hook} {{ type filter hook {hook} priority 0 ; }} ; \
+             add rule ip watch {hook} udp {port} 4330 {data} untracked counter comment \"{hook} alone\" ; \
+             add rule ip watch {hook} udp {port} 4330 {data} new,established counter comment \"{hook} followed\" ; "
+        )
+    });
+    relay.must(&format!("nft add table ip watch ; {}", rules.concat()));
+    set.world.terminal.must(&format!("ping -n -c 3 -i 0.01 -W 5 {}", VIP_GN[0]));
+    for hook in ["prerouting", "output"] {
+        assert_eq!(counted(relay, "ip", "watch", &format!("{hook} followed")), 0);
+        assert_eq!(counted(relay, "ip", "watch", &format!("{hook} alone")), 3);
+    }
 }
 
 /// T4.2.3-a, T4.2.3-b, T5.4.1-a, T5.4.2-a: both addresses are translated in both directions, and every checksum is right.
