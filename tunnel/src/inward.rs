@@ -15,7 +15,7 @@ use crate::plane::{Failed, Notice, Notify};
 use crate::table::{Ingress, Pending};
 use crate::tun::Tun;
 use crate::udp::Udp;
-use crate::wake::{Waited, Waiter};
+use crate::wake::Waiter;
 
 /// Datagrams that are judged together: a call may bring much more than the caches hold, and what is opened is soon read again.
 const JUDGED_AT_ONCE: usize = 32;
@@ -73,15 +73,10 @@ impl<I: Ingress> Inward<I> {
     pub(crate) fn run(mut self) -> Result<(), Failed> {
         let mut is_empty = false;
         loop {
-            if is_empty {
-                match self.waiter.readable(&self.udp) {
-                    Ok(Waited::Again) => {}
-                    Ok(Waited::Stopped) => return Ok(()),
-                    Err(source) => return Err(Failed { what: "waiting for datagrams", source }),
-                }
-            }
-            is_empty = false;
-            match self.receiver.receive(&self.udp) {
+            // To wait in the call costs a call less than to wait before it.
+            let wait = is_empty && !self.waiter.spins();
+            match self.receiver.receive(&self.udp, wait) {
+                Ok(received) if received.has_ended && self.waiter.is_stopped() => return Ok(()),
                 Ok(received) => {
                     let counters = &self.notify.counters;
                     counters.udp_receives.add(1);

@@ -101,6 +101,8 @@ pub(crate) struct Received {
     pub(crate) truncated: usize,
     /// Whether more may wait.
     pub(crate) is_full: bool,
+    /// Whether the socket ended receiving.
+    pub(crate) has_ended: bool,
 }
 
 impl Receiver {
@@ -108,8 +110,9 @@ impl Receiver {
         Self { arena: vec![0; SLOTS * SLOT].into(), messages: Vec::with_capacity(SLOTS) }
     }
 
-    /// Receives what is there, without blocking; `WouldBlock` if nothing is. Forgets the batch before.
-    pub(crate) fn receive(&mut self, socket: &impl AsFd) -> io::Result<Received> {
+    /// Receives what is there; where nothing is, `wait`s for something, or fails with `WouldBlock`. Nothing comes, too, when the socket
+    /// [ended receiving](Udp::end_receiving). Forgets the batch before.
+    pub(crate) fn receive(&mut self, socket: &impl AsFd, wait: bool) -> io::Result<Received> {
         self.messages.clear();
         let mut names: [SockAddrStorage; SLOTS] = array::from_fn(|_| SockAddrStorage::zeroed());
         let mut controls: [Control; SLOTS] = [[0; 4]; SLOTS];
@@ -133,12 +136,12 @@ impl Receiver {
                 socket.as_fd().as_raw_fd(),
                 headers.as_mut_ptr(),
                 SLOTS as libc::c_uint,
-                libc::MSG_DONTWAIT as _,
+                (if wait { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT }) as _,
                 ptr::null_mut(),
             )
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        let mut received = Received { is_full: count == SLOTS, truncated: 0 };
+        let mut received = Received { is_full: count == SLOTS, ..Received::default() };
         for (n, (header, name)) in headers[..count].iter().zip(names).enumerate() {
             let len = header.msg_len as usize;
             if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
@@ -147,7 +150,11 @@ impl Receiver {
             }
             // SAFETY: the storage was zeroed and the kernel wrote an address of this length into it.
             let name = unsafe { SockAddr::new(name, header.msg_hdr.msg_namelen) };
-            let Some(from) = name.as_socket().map(plain) else { continue };
+            let Some(from) = name.as_socket().map(plain) else {
+                // Only the end of all has no sender.
+                received.has_ended = true;
+                continue;
+            };
             // SAFETY: the header and its control buffer are as the kernel left them, and both live.
             let segment = unsafe { segment_size(&header.msg_hdr) };
             let place = n * SLOT..n * SLOT + len;
@@ -343,7 +350,7 @@ mod tests {
         let mut datagrams = Vec::new();
         let mut calls = 0;
         while datagrams.len() < count {
-            match receiver.receive(socket) {
+            match receiver.receive(socket, false) {
                 Ok(received) => assert_eq!(received.truncated, 0),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let ready = poll(
@@ -442,7 +449,7 @@ mod tests {
     #[test]
     fn nothing_there_does_not_block() {
         let (a, _) = socket("127.0.0.1:0", true);
-        assert_eq!(Receiver::new().receive(&a).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(Receiver::new().receive(&a, false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     /// A relay passes on datagrams that lie apart in its buffer, as one train.

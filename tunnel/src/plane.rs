@@ -129,7 +129,7 @@ impl<U: Send + Clone + 'static> Plane<U> {
         let (failure_sender, failures) = mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
         let stop = Stop::new()?;
-        let mut threads = Threads { stop: stop.clone(), handles: Vec::new() };
+        let mut threads = Threads { stop: stop.clone(), udp: udp.clone(), handles: Vec::new() };
         let waiter = || Waiter::new(stop.clone(), options.spin);
         let notify = || Notify { notices: notice_sender.clone(), counters: Arc::clone(&counters) };
 
@@ -190,6 +190,7 @@ impl<U: Send + Clone + 'static> Plane<U> {
 #[derive(Debug)]
 struct Threads {
     stop: Stop,
+    udp: Udp,
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -216,6 +217,7 @@ impl Threads {
 
     fn join(&mut self) {
         self.stop.raise();
+        self.udp.end_receiving();
         for handle in self.handles.drain(..) {
             // A panic was caught in the thread already.
             let _ = handle.join();

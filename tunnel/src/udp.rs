@@ -1,11 +1,11 @@
 //! The node's one UDP socket, for control and data: the NAT mapping that the DC sees is the one that peers use.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 
 use crate::mmsg;
@@ -73,7 +73,6 @@ impl Udp {
         if bind.is_ipv6() && bind.ip().is_unspecified() {
             socket.set_only_v6(false)?;
         }
-        socket.set_nonblocking(true)?;
         mmsg::enlarge_buffers(&socket, BUFFER);
         mmsg::allow_fragments(&socket);
         socket.bind(&bind.into()).map_err(|source| UdpError::Bind { address: bind, source })?;
@@ -91,12 +90,11 @@ impl Udp {
     /// repeats what got lost: count it and go on.
     pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
         let to = self.written(to);
-        let sent = self.0.socket.send_to(datagram, to);
-        match sent {
+        let (socket, to) = (SockRef::from(&self.0.socket), to.into());
+        let send = || socket.send_to_with_flags(datagram, &to, libc::MSG_DONTWAIT);
+        match send() {
             // An answer to an earlier datagram, told here and only once: this one was not sent yet.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                self.0.socket.send_to(datagram, to).map(drop)
-            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => send().map(drop),
             other => other.map(drop),
         }
     }
@@ -105,6 +103,12 @@ impl Udp {
     /// received as one.
     pub fn receive_trains(&self, on: bool) -> io::Result<()> {
         if self.0.gro { mmsg::set_gro(&self.0.socket, on) } else { Ok(()) }
+    }
+
+    /// Ends the wait of a thread that receives, and every wait to come. What waits in the socket is still received, and sending goes on.
+    pub(crate) fn end_receiving(&self) {
+        // Of a socket without a peer it is an error; waiting threads are woken before it is told.
+        let _ = SockRef::from(&self.0.socket).shutdown(Shutdown::Read);
     }
 
     /// The form in which the socket takes the address `to`.
@@ -167,7 +171,7 @@ mod tests {
             let mut buffer = [0; 9];
             assert_eq!(peer.recv_from(&mut buffer).expect("received"), (5, at(port)));
             peer.send_to(b"back", at(port)).expect("sent");
-            receiver.receive(&udp).expect("received");
+            receiver.receive(&udp, true).expect("received");
             let mut heard = Vec::new();
             let datagrams: Vec<_> = receiver.datagrams().collect();
             heard.extend(

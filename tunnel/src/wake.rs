@@ -74,13 +74,18 @@ impl Waiter {
         }
     }
 
-    /// There was nothing to do: waits until `fd` can be read.
-    pub(crate) fn readable(&mut self, fd: &impl AsFd) -> io::Result<Waited> {
-        if self.spin > Duration::ZERO && self.active.elapsed() < self.spin {
+    /// There was nothing to do: whether to look again before blocking. Yields if so.
+    pub(crate) fn spins(&self) -> bool {
+        let spins = self.spin > Duration::ZERO && self.active.elapsed() < self.spin;
+        if spins {
             std::thread::yield_now();
-            return Ok(Waited::Again);
         }
-        self.block(fd.as_fd(), PollFlags::POLLIN)
+        spins
+    }
+
+    /// There was nothing to do: waits until `fd` can be read.
+    pub(crate) fn readable(&self, fd: &impl AsFd) -> io::Result<Waited> {
+        if self.spins() { Ok(Waited::Again) } else { self.block(fd.as_fd(), PollFlags::POLLIN) }
     }
 
     /// Waits until `bell` rings, which it may have done already.
@@ -121,14 +126,14 @@ mod tests {
     fn a_wait_ends_with_input_or_with_the_end() {
         let (read, write) = nix::unistd::pipe().expect("a pipe");
         let stop = Stop::new().expect("an eventfd");
-        let mut waiter = Waiter::new(stop.clone(), Duration::ZERO);
+        let waiter = Waiter::new(stop.clone(), Duration::ZERO);
         nix::unistd::write(&write, b"x").expect("a byte");
         assert_eq!(waiter.readable(&read).expect("a wait"), Waited::Again);
         assert!(!waiter.is_stopped());
         nix::unistd::read(&read, &mut [0; 8]).expect("the byte");
         let waiting = std::thread::spawn(move || waiter.readable(&read).map(|waited| (waited, waiter)));
         stop.raise();
-        let (waited, mut waiter) = waiting.join().expect("no panic").expect("a wait");
+        let (waited, waiter) = waiting.join().expect("no panic").expect("a wait");
         assert_eq!(waited, Waited::Stopped);
         assert!(waiter.is_stopped());
         let (read, _write) = nix::unistd::pipe().expect("a pipe");
