@@ -1,7 +1,7 @@
 //! Whether the machine disturbed a run. PURE but for [`watch`]: what was sampled in, stretches of disturbance out.
 //!
 //! While a run lasts the machine is [watched](watch): how busy its processors are, how much of them the hypervisor took away, how long
-//! programs waited for memory, and whether they [stood still](pulse); and the links in user space tell how late they were. Where any of it went beyond its [`Bounds`], what was
+//! programs waited for memory, whether its kernel dropped packets for reasons of its own, and whether processors [stood still](pulse); and the links in user space tell how late they were. Where any of it went beyond its [`Bounds`], what was
 //! measured in that time is not to be relied on: an expectation that fails on it alone is inconclusive ([`crate::judge::excuse`]).
 
 pub mod pulse;
@@ -57,6 +57,10 @@ pub struct Sample {
     pub steal: u64,
     /// Microseconds in which some program waited for memory, where the kernel tells (PSI).
     pub waited: Option<u64>,
+    /// How often the kernel found its tables of neighbours full, where it tells.
+    pub neighbours: Option<u64>,
+    /// Packets that it dropped because a processor's queue of them was full.
+    pub backlog: Option<u64>,
 }
 
 /// What disturbs.
@@ -73,9 +77,16 @@ pub enum Cause {
     Late,
     /// A processor ran nothing at all: the hypervisor halted it, or its kernel was held up.
     Still,
+    /// The kernel's tables of neighbours (ARP, NDP), which all network namespaces share, were full.
+    Neighbours,
+    /// A processor's queue of received packets, which all network namespaces share, was full.
+    Backlog,
 }
 
 impl Cause {
+    const ALL: [Self; 7] =
+        [Self::Steal, Self::Busy, Self::Memory, Self::Late, Self::Still, Self::Neighbours, Self::Backlog];
+
     fn words(self) -> &'static str {
         match self {
             Self::Steal => "the hypervisor took processors away",
@@ -83,6 +94,12 @@ impl Cause {
             Self::Memory => "programs waited for memory",
             Self::Late => "the links in user space were late",
             Self::Still => "a processor stood still",
+            Self::Neighbours => {
+                "packets were lost, for the kernel's table of neighbours, which all worlds share, was full (raise net.ipv4.neigh.default.gc_thresh3, or run fewer at once)"
+            }
+            Self::Backlog => {
+                "packets were lost, for the kernel's queue of them, which all worlds share, was full (raise net.core.netdev_max_backlog)"
+            }
         }
     }
 }
@@ -96,7 +113,7 @@ pub struct Disturbance {
     pub from: u64,
     /// Until when.
     pub to: u64,
-    /// The worst of it: a share, or with `late` and `still` seconds.
+    /// The worst of it: a share; with `late` and `still` seconds; with `neighbours` and `backlog` how often in a window.
     pub worst: f64,
     /// What it went beyond, the same.
     pub bound: f64,
@@ -106,22 +123,26 @@ pub struct Disturbance {
 /// what is measured; `None` where no link is to be the bottleneck.
 pub fn find(samples: &[Sample], bounds: &Bounds, carries: Option<u64>) -> Vec<Disturbance> {
     let mut out = Vec::new();
-    for cause in [Cause::Steal, Cause::Busy, Cause::Memory] {
+    for cause in [Cause::Steal, Cause::Busy, Cause::Memory, Cause::Neighbours, Cause::Backlog] {
         let mut open: Option<Disturbance> = None;
         for pair in samples.windows(2) {
             let [from, to] = pair else { continue };
             let spent = to.total.saturating_sub(from.total) as f64;
             let of = |part: fn(&Sample) -> u64| part(to).saturating_sub(part(from)) as f64;
+            let told = |part: fn(&Sample) -> Option<u64>| {
+                part(to).zip(part(from)).map_or(0.0, |(to, from)| to.saturating_sub(from) as f64)
+            };
             let (worst, bound) = match cause {
                 Cause::Steal if spent > 0.0 => (of(|it| it.steal) / spent, bounds.steal),
                 Cause::Busy if spent > 0.0 && carries.is_some_and(|since| from.t >= since) => {
                     (1.0 - of(|it| it.idle) / spent, bounds.busy)
                 }
                 Cause::Memory => {
-                    let waited = to.waited.zip(from.waited).map(|(to, from)| to.saturating_sub(from));
                     let length = to.t.saturating_sub(from.t) as f64 / 1e3;
-                    (waited.map_or(0.0, |waited| waited as f64 / length.max(1.0)).min(1.0), bounds.memory)
+                    ((told(|it| it.waited) / length.max(1.0)).min(1.0), bounds.memory)
                 }
+                Cause::Neighbours => (told(|it| it.neighbours), 0.0),
+                Cause::Backlog => (told(|it| it.backlog), 0.0),
                 _ => (0.0, 1.0),
             };
             match &mut open {
@@ -157,13 +178,14 @@ pub fn late(links: &Report, bounds: &Bounds) -> Vec<Disturbance> {
 /// In words, what disturbed the time between `from` and `to`: a line for each cause. `start` is the zero of the times that are told.
 pub fn reasons(all: &[Disturbance], from: u64, to: u64, start: u64) -> Vec<String> {
     let mut out = Vec::new();
-    for cause in [Cause::Steal, Cause::Busy, Cause::Memory, Cause::Late, Cause::Still] {
+    for cause in Cause::ALL {
         let within = |it: &&Disturbance| it.cause == cause && it.from < to && it.to > from;
         let its: Vec<&Disturbance> = all.iter().filter(within).collect();
         let Some(first) = its.first() else { continue };
         let worst = its.iter().map(|it| it.worst).fold(0.0, f64::max);
         let shown = |value: f64| match cause {
             Cause::Late | Cause::Still => format!("{:.2} ms", value * 1e3),
+            Cause::Neighbours | Cause::Backlog => format!("{value} times"),
             _ => format!("{:.0} %", value * 100.0),
         };
         let seconds = |t: u64| (t as f64 - start as f64) / 1e9;
@@ -222,6 +244,27 @@ mod tests {
         // Taken away is not free, either.
         assert_eq!(seen(Cause::Busy), [(1, 3, 100), (4, 6, 99), (7, 8, 100)]);
         assert_eq!(seen(Cause::Memory), [(4, 5, 40)]);
+    }
+
+    #[test]
+    fn what_the_kernel_drops_for_lack_of_room_disturbs_from_the_first() {
+        let sample = |at: u64, neighbours, backlog| Sample {
+            t: at * 500_000_000,
+            neighbours: Some(neighbours),
+            backlog: Some(backlog),
+            ..Sample::default()
+        };
+        let samples = [sample(0, 7, 3), sample(1, 7, 4), sample(2, 9, 4), sample(3, 9, 4), sample(4, 12, 4)];
+        let found = find(&samples, &Bounds::default(), None);
+        let said = reasons(&found, 0, 2_000_000_000, 0);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].ends_with("up to 3 times (at most 0 times) from 0.5 s to 2.0 s, in 2 stretches"),
+            "{said:?}"
+        );
+        assert!(said[1].ends_with("up to 1 times (at most 0 times) from 0.0 s to 0.5 s"), "{said:?}");
+        let untold = samples.map(|sample| Sample { neighbours: None, backlog: None, ..sample });
+        assert_eq!(find(&untold, &Bounds::default(), None), []);
     }
 
     #[test]

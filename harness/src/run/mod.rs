@@ -22,6 +22,7 @@ use ntm_protocol::time::Instant;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::disturbance::watch;
 use crate::doctor;
 use crate::engine::{Engine, Engines};
 use crate::exit::{Exit, Failure};
@@ -141,6 +142,7 @@ pub fn fit(source: &Source, scenario: &Scenario, engines: Engines) -> Result<Pla
 
 /// Runs `job` in a world of namespaces.
 fn emulation(job: &Job, current: &mut state::Current) -> Result<Exit, Failure> {
+    watch::open_outside();
     world::enter::world(|child| current.world(child.as_raw()), || session::inside(job)).map(Exit::of)
 }
 
