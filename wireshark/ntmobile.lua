@@ -241,7 +241,7 @@ local BODIES = {
     [1] = { "RS-S", { { "initiator_key", "key" }, { "responder_key", "key" }, { "initiator", "ip4" }, { "responder", "ip4" } } },
     [2] = { "RS-N", { { "temp_key", "key" }, { "terminal", "ip4" }, { "general", "ip4" }, { "real", "ip" }, { "suite", SUITE } } } } } } },
   [0x15] = { { "request", "u64" }, { "answer", { one = { [1] = "Ready", [2] = "Full", [3] = "Conflict", [4] = "CannotTranslate" } } } },
-  [0x16] = { { "request", "u64" }, { "answers", { maybe = "u64" } }, { "target", "id" }, { "path", "id" }, { "epoch", "u8" }, { "role", ROLE }, { "peer", "name" }, { "peer_vip", "ip4" },
+  [0x16] = { { "request", "u64" }, { "answers", { maybe = "u64" } }, { "target", "id" }, { "seen", "socket" }, { "path", "id" }, { "epoch", "u8" }, { "role", ROLE }, { "peer", "name" }, { "peer_vip", "ip4" },
     { "path_key", { maybe = "key" } }, { "suite", SUITE }, { "route", { one = {
       [1] = { "Direct", { { "addresses", { list = "socket" } }, { "start", "bool" } } },
       [2] = { "Relayed", { { "relay", "id" }, { "address", "socket" }, { "mode", { one = { [1] = "RS-S", [2] = "RS-N" } } }, { "temp_key", "key" }, { "optimise", { list = "socket" } } } } } } } },

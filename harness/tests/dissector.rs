@@ -130,6 +130,7 @@ fn messages() -> Vec<Message> {
         request,
         answers: Some(RequestId(9)),
         target: NodeId::of(&name("mn.dc.test")),
+        seen,
         path: PATH,
         epoch,
         role: Role::Responder,

@@ -53,6 +53,7 @@ fn route_direction() -> Message {
         request: RequestId(9),
         answers: None,
         target: NodeId::of(&name("mn.dc.test")),
+        seen: at(1),
         path: PATH,
         epoch: Epoch::new(0),
         role: Role::Responder,

@@ -49,6 +49,11 @@ pub struct Registrar {
     pub load: Option<u16>,
     /// A terminal's RTTs to relays, told in each registration.
     pub rtts: List<RelayRtt, MAX_RELAYS>,
+    /// The highest of the DC's numbers that was taken; and when the registration was asked for.
+    highest: [u64; 2],
+    /// Whether the DC registered this node with a number as low as one that came before it was asked, since this was looked at: it has lost its
+    /// records.
+    pub forgot: bool,
 }
 
 /// Who a [`Registrar`] registers, and where.
@@ -87,6 +92,8 @@ impl Registrar {
             next_keep_alive: None,
             load: None,
             rtts: List::default(),
+            highest: [0; 2],
+            forgot: false,
         }
     }
 
@@ -113,6 +120,7 @@ impl Registrar {
             self.unanswered = 0;
         }
         self.addresses = addresses;
+        self.highest[1] = self.highest[0];
         self.granted = None;
         self.next_keep_alive = None;
         self.pending = Pending::default();
@@ -164,6 +172,8 @@ impl Registrar {
                     self.session.accept(header.sequence)?;
                 }
                 self.session.open_above(header.sequence);
+                self.forgot |= header.sequence <= self.highest[1];
+                self.highest = [header.sequence; 2];
                 mail.received(header, &message, from, now);
                 self.measure(response.request, now);
                 self.next_keep_alive = Some(now + response.keep_alive);
@@ -180,12 +190,14 @@ impl Registrar {
                 if self.session.fell_back(Some(error.sequence), header.sequence) {
                     self.session.close();
                 } else if self.session.is_open() {
-                    self.session.accept(header.sequence)?;
+                    self.take(header.sequence)?;
                 }
                 mail.received(header, &message, from, now);
                 match error.code {
                     ErrorCode::Stale { floor } => {
                         self.session.skip_above(floor);
+                        // What was asked before may be remembered where it was answered.
+                        mail.skip_above(floor);
                         let ids: Vec<_> = self.pending.iter().map(|(id, _)| id).collect();
                         ids.into_iter().for_each(|id| self.pending.hasten(id, now));
                         Ok((None, None))
@@ -198,7 +210,7 @@ impl Registrar {
                 }
             }
             Message::KeepAliveAnswer(answer) => {
-                self.session.accept(header.sequence)?;
+                self.take(header.sequence)?;
                 mail.received(header, &message, from, now);
                 if self.measure(answer.request, now).is_none() {
                     return Ok((None, None));
@@ -212,11 +224,17 @@ impl Registrar {
                 Ok((moved.then_some(Outcome::Moved), None))
             }
             _ => {
-                self.session.accept(header.sequence)?;
+                self.take(header.sequence)?;
                 mail.received(header, &message, from, now);
                 Ok((None, Some(message)))
             }
         }
+    }
+
+    fn take(&mut self, sequence: u64) -> Result<(), Refusal> {
+        self.session.accept(sequence)?;
+        self.highest[0] = self.highest[0].max(sequence);
+        Ok(())
     }
 
     fn keep_alive(&mut self, rtts: List<RelayRtt, MAX_RELAYS>, now: Instant, mail: &mut Mail) {

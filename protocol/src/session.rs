@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use rand_core::Rng;
+
 use crate::addr::{NodeId, PathId};
 use crate::crypto::{ControlKeys, Entropy, Purpose, SharedKey, Window};
 use crate::observe::{Journal, What};
@@ -78,6 +80,11 @@ impl Session {
     /// Whether the peer proved to be fresh, so that its messages are taken.
     pub fn is_open(&self) -> bool {
         self.window.is_some()
+    }
+
+    /// The highest of the peer's numbers that was taken, while they are taken.
+    pub fn highest(&self) -> Option<u64> {
+        self.window.as_ref().map(Window::highest)
     }
 
     /// Takes the peer's numbers above `floor` from now on. An open window never falls back.
@@ -210,6 +217,13 @@ impl Mail {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         id
+    }
+
+    /// This node's numbers had fallen back below `floor`, so its Request IDs did as well: they go on where none was used before, by chance.
+    pub fn skip_above(&mut self, floor: u64) {
+        /// Readers of a trace that know no larger integers than a double holds can tell them apart.
+        const ROOM: u64 = 1 << 50;
+        self.next_request = self.next_request.max(floor.saturating_add(self.rng.next_u64() % ROOM));
     }
 
     /// Sends `message` to `to` in `session`, for the `attempt`th time.

@@ -170,14 +170,15 @@ fn route() -> impl Strategy<Value = Route> {
 }
 
 fn route_direction() -> impl Strategy<Value = RouteDirection> {
-    let what = (request(), option::of(request()), node(), path(), any::<u8>(), role());
+    let what = (request(), option::of(request()), node(), socket(), path(), any::<u8>(), role());
     let with = (fqdn(), vip(), option::of(key()), suite(), route());
     (what, with).prop_map(
-        |((request, answers, target, path, epoch, role), (peer, peer_vip, path_key, suite, route))| {
+        |((request, answers, target, seen, path, epoch, role), (peer, peer_vip, path_key, suite, route))| {
             RouteDirection {
                 request,
                 answers,
                 target,
+                seen,
                 path,
                 epoch: Epoch::new(epoch),
                 role,

@@ -40,6 +40,12 @@ impl Store {
                 if !self.vips.insert(record.vip) {
                     return WriteOutcome::Taken;
                 }
+                let before: Vec<Vip> =
+                    self.generals.values().filter(|old| old.real == record.real).map(|old| old.vip).collect();
+                for vip in before {
+                    self.vips.remove(&vip);
+                    self.generals.remove(&vip);
+                }
                 self.generals.insert(record.vip, record);
             }
         }
@@ -72,6 +78,8 @@ mod tests {
         assert_eq!(store.apply(general(9, 1)), WriteOutcome::Taken);
         assert_eq!(store.apply(general(9, 2)), WriteOutcome::Stored);
         assert_eq!(store.apply(node(2, vip(2))), WriteOutcome::Taken);
+        assert_eq!(store.apply(general(9, 4)), WriteOutcome::Stored, "another, and the one before is free");
+        assert_eq!(store.apply(node(3, vip(2))), WriteOutcome::Stored);
         assert_eq!(store.apply(node(1, vip(3))), WriteOutcome::Stored);
         assert_eq!(store.apply(node(2, vip(1))), WriteOutcome::Stored, "given up by the other");
     }

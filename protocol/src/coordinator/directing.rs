@@ -51,7 +51,9 @@ impl Coordinator {
         self.by_request.insert((requester, request.request), id);
         self.deadlines.set(id, now + self.patience);
         let lookup = Lookup::Zone(request.fqdn.clone());
-        self.negotiations.insert(id, Negotiation { requester, request, stage: Stage::Zone });
+        let (addresses, conflicts) = (Vec::new(), 0);
+        let negotiation = Negotiation { requester, request, stage: Stage::Zone, addresses, conflicts };
+        self.negotiations.insert(id, negotiation);
         self.look_up(Errand::Negotiation(id), lookup, now);
     }
 
@@ -145,7 +147,7 @@ impl Coordinator {
                 if let Ok(LookupAnswer::Addresses(more)) = result {
                     found.extend(more);
                 }
-                self.found_general(negotiation, &found, now);
+                self.found_general(negotiation, found, now);
             }
             (_, Err(failure)) => self.refuse_direction(negotiation, failure.error(), now),
             (_, Ok(_)) => self.refuse_direction(negotiation, DnsError::ServFail, now),
@@ -398,19 +400,25 @@ impl Coordinator {
         let Some(negotiation) = self.negotiations.get(&id) else { return };
         let (requester, request) = (negotiation.requester, negotiation.request.clone());
         let Some(node) = self.registry.nodes.get(&requester) else { return };
-        let (own_name, Some(own_vip)) = (node.fqdn.clone(), node.vip) else { return };
+        let (own_name, Some(own_vip), Some(own_seen)) =
+            (node.fqdn.clone(), node.vip, node.live.as_ref().map(|live| live.seen))
+        else {
+            return;
+        };
         let (peer_vip, path_key) = match &plan.peer {
             Peer::Terminal { information, path_key, .. } => (information.vip, Some(path_key.clone())),
             Peer::General { vip, .. } => (*vip, None),
         };
         let (path, epoch, suite) = (plan.path, Epoch::new(plan.epoch), self.suite);
         if let (Some(route), Peer::Terminal { information, through, .. }) = (peers, &plan.peer) {
-            let (target, role, path_key) = (information.node, plan.role.other(), path_key.clone());
+            let (target, seen) = (information.node, information.seen);
+            let (role, path_key) = (plan.role.other(), path_key.clone());
             let direction = move |request| {
                 RouteDirection {
                     request,
                     answers: None,
                     target,
+                    seen,
                     path,
                     epoch,
                     role,
@@ -428,6 +436,7 @@ impl Coordinator {
             request: self.mail.request_id(),
             answers: Some(request.request),
             target: requester,
+            seen: own_seen,
             path,
             epoch,
             role: plan.role,

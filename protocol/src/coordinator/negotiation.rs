@@ -16,6 +16,10 @@ pub(super) struct Negotiation {
     pub(super) requester: NodeId,
     pub(super) request: DirectionRequest,
     pub(super) stage: Stage,
+    /// The addresses of a general node.
+    pub(super) addresses: Vec<IpAddr>,
+    /// How often a relay knew the VIP_GN as another general node's.
+    pub(super) conflicts: u32,
 }
 
 /// What a negotiation waits for.

@@ -27,8 +27,10 @@ impl Coordinator {
         now: Instant,
     ) -> Result<(), Refusal> {
         let Some(node) = self.registry.nodes.get_mut(&id) else { return Ok(()) };
-        if header.sequence <= node.floor {
-            let floor = node.floor;
+        // Above all that was taken from it, not the registrations alone: what it sends next is to be taken as well, also where it lost its disk and
+        // with it the count of its numbers.
+        let floor = node.floor.max(node.session.highest().unwrap_or_default());
+        if header.sequence <= floor {
             self.tell_error(id, from, header.sequence, ErrorCode::Stale { floor }, now);
             return Err(Refusal::new("sequence", Reason::Replayed(header.sequence)));
         }
@@ -113,7 +115,7 @@ impl Coordinator {
                 waiting.into_iter().for_each(|negotiation| self.general_ready(negotiation, record, now));
             }
             (Some(Continuation::General { negotiation, record }), WriteOutcome::Taken) => {
-                self.claim_general(negotiation, record.real, now);
+                self.claim_general(negotiation, record.real, None, now);
             }
             (Some(Continuation::General { record, .. }), WriteOutcome::Failed) => {
                 let waiting: Vec<_> = self.awaiting_general(record.real).collect();

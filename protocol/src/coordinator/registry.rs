@@ -131,6 +131,16 @@ impl Pool {
         }
         None
     }
+
+    /// This very address, if nobody has it.
+    fn claim_this(&mut self, vip: Vip) -> Option<Vip> {
+        let ends = [0, self.range.size() - 1].map(|end| self.range.at(end));
+        let is_usable = self.range.contains(vip) && !ends.contains(&Some(vip));
+        (is_usable && !self.taken.contains_key(&vip)).then(|| {
+            self.take(vip);
+            vip
+        })
+    }
 }
 
 impl Registry {
@@ -170,9 +180,17 @@ impl Registry {
         self.terminals.claim()
     }
 
-    /// A VIP_GN for a general node, not yet its own.
-    pub(super) fn claim_general(&mut self) -> Option<Vip> {
-        self.generals.claim()
+    /// A VIP_GN for a general node, not yet its own: `wanted` if that is free.
+    pub(super) fn claim_general(&mut self, wanted: Option<Vip>) -> Option<Vip> {
+        wanted.and_then(|vip| self.generals.claim_this(vip)).or_else(|| self.generals.claim())
+    }
+
+    /// `vip` is no general node's any more, and free.
+    pub(super) fn forget_general(&mut self, vip: Vip) {
+        if let Some(real) = self.real_of.remove(&vip) {
+            self.vip_of.remove(&real);
+        }
+        self.generals.taken.remove(&vip);
     }
 
     /// VIP_GN of `real` (T4.2.4-a: one address, one VIP).

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::addr::NodeId;
+use crate::addr::{NodeId, Vip};
 use crate::crypto::SharedKey;
 use crate::family::Families;
 use crate::observe::What;
@@ -18,9 +18,14 @@ use super::route::Selection;
 use super::store::{GeneralRecord, Write};
 use super::{Continuation, Coordinator, route};
 
+/// How many VIPs of a general node are tried at relays that know them as others'.
+const MOST_CONFLICTS: u32 = 16;
+
 impl Coordinator {
-    pub(super) fn found_general(&mut self, id: NegotiationId, addresses: &[IpAddr], now: Instant) {
-        let Some(negotiation) = self.negotiations.get(&id) else { return };
+    /// The peer is a general node at `addresses`, as the DNS says.
+    pub(super) fn found_general(&mut self, id: NegotiationId, addresses: Vec<IpAddr>, now: Instant) {
+        let Some(negotiation) = self.negotiations.get_mut(&id) else { return };
+        negotiation.addresses = addresses;
         // After a handover the general node stays the one that the application talks to, whatever the DNS says now.
         let kept = negotiation
             .request
@@ -30,9 +35,13 @@ impl Coordinator {
         if let Some((real, vip)) = kept {
             return self.general_ready(id, GeneralRecord { real, vip }, now);
         }
+        // A DC that lost its records gives it the VIP again that its terminals know it by, unless a relay knows that better.
+        let wanted = negotiation.request.renewal.as_ref().filter(|_| negotiation.conflicts < 2);
+        let wanted = wanted.map(|renewal| renewal.peer_vip);
         let relays = self.registry.relays.iter().filter_map(|relay| self.registry.nodes.get(relay));
+        let addresses = &negotiation.addresses;
         let Some(real) = route::reachable(addresses, relays.map(|node| node.families())) else {
-            let reason = match addresses {
+            let reason = match addresses[..] {
                 [] => "the name has no address",
                 _ => "the name has only IPv6 addresses, and no relay has IPv6",
             };
@@ -41,7 +50,7 @@ impl Coordinator {
         match self.registry.general(real) {
             Some(vip) => self.general_ready(id, GeneralRecord { real, vip }, now),
             None if self.awaiting_general(real).next().is_some() => self.await_general(id, real),
-            None => self.claim_general(id, real, now),
+            None => self.claim_general(id, real, wanted, now),
         }
     }
 
@@ -51,14 +60,40 @@ impl Coordinator {
         self.negotiations.iter().filter(move |(_, negotiation)| waits(negotiation)).map(|(id, _)| *id)
     }
 
+    /// A relay knows the VIP of `record` as another general node's: this DC lost its records, and gave it anew. The relay is believed: paths that
+    /// lead there go on (T4.2.5-b), and this general node gets another.
+    fn unname_general(&mut self, id: NegotiationId, record: GeneralRecord, now: Instant) {
+        let Some(negotiation) = self.negotiations.get_mut(&id) else { return };
+        negotiation.conflicts += 1;
+        if negotiation.conflicts > MOST_CONFLICTS {
+            return self.undirected(id, DnsError::ServFail, "relays know every VIP as another's", now);
+        }
+        let addresses = negotiation.addresses.clone();
+        let is_named = self.registry.general(record.real) == Some(record.vip);
+        if is_named {
+            self.claim_general(id, record.real, None, now);
+            self.registry.forget_general(record.vip);
+        }
+        // A path that is directed anew is to the one that the DNS names. The write that frees its VIP is ahead of what is written for it.
+        if !(is_named && addresses.contains(&record.real)) {
+            self.found_general(id, addresses, now);
+        }
+    }
+
     fn await_general(&mut self, id: NegotiationId, real: IpAddr) {
         if let Some(negotiation) = self.negotiations.get_mut(&id) {
             negotiation.stage = Stage::General { real };
         }
     }
 
-    pub(super) fn claim_general(&mut self, id: NegotiationId, real: IpAddr, now: Instant) {
-        let vip = self.neighbours.are_clear().then(|| self.registry.claim_general()).flatten();
+    pub(super) fn claim_general(
+        &mut self,
+        id: NegotiationId,
+        real: IpAddr,
+        wanted: Option<Vip>,
+        now: Instant,
+    ) {
+        let vip = self.neighbours.are_clear().then(|| self.registry.claim_general(wanted)).flatten();
         let Some(vip) = vip else {
             return self.refuse_direction(id, DnsError::ServFail, now);
         };
@@ -193,7 +228,16 @@ impl Coordinator {
     pub(super) fn relay_answered(&mut self, relay: NodeId, response: RelayResponse, now: Instant) {
         let Some(Purpose::Negotiation(id)) = self.answered(relay, response.request, now) else { return };
         if response.answer != RelayAnswer::Ready {
-            return self.next_relay(id, now);
+            let plan = self.negotiations.get(&id).and_then(|negotiation| match &negotiation.stage {
+                Stage::Relay { plan, .. } => Some(plan),
+                _ => None,
+            });
+            return match (response.answer, plan.map(|plan| &plan.peer)) {
+                (RelayAnswer::Conflict, Some(&Peer::General { real, vip, .. })) => {
+                    self.unname_general(id, GeneralRecord { real, vip }, now);
+                }
+                _ => self.next_relay(id, now),
+            };
         }
         let Some(Negotiation { stage: Stage::Relay { plan, .. }, .. }) = self.negotiations.get(&id) else {
             return;

@@ -40,7 +40,7 @@ pub struct GeneralRecord {
 pub enum Write {
     /// Insert or replace a node's record. Fails where another node or a general node has its VIP.
     Node(NodeRecord),
-    /// Insert a general node's record. Fails where its VIP is taken.
+    /// Insert or replace a general node's record. Fails where its VIP is taken.
     General(GeneralRecord),
 }
 

@@ -24,8 +24,8 @@ impl Terminal {
         if direction.target != NodeId::of(&self.fqdn) {
             return Err(Refusal::new("target", Reason::Stranger));
         }
-        let (id, request, answers, peer) =
-            (direction.path, direction.request, direction.answers, direction.peer.clone());
+        let (id, request, answers, seen, peer) =
+            (direction.path, direction.request, direction.answers, direction.seen, direction.peer.clone());
         if let Some(answers) = answers {
             // An answer that came twice, or to a request that is wanted no more: nothing is to do.
             if self.requests.answered(answers, now).is_none() {
@@ -68,7 +68,14 @@ impl Terminal {
                 self.mail.send(&mut self.registrar.session, from, &response, 1, now);
             }
         }
+        self.recalled(now);
         taken?;
+        // It was decided before the DC knew where this terminal is, and so was what the peer was told: it serves until one that knows is there.
+        if answers.is_none() && self.registrar.granted().is_some_and(|granted| granted.seen != seen) {
+            // A request of before would be answered with an epoch of before.
+            self.unask(id, now);
+            self.request(Errand::Renewal(id), now);
+        }
         self.heed(id, now);
         for (from, datagram) in self.early.take(id, now) {
             self.handle_datagram(from, &datagram, now);
@@ -87,12 +94,16 @@ impl Terminal {
             .collect();
         // By its ID as well: the peer may have another VIP than it had then.
         let ended = self.unused.take(path.peer_vip).into_iter().chain(self.unused.take_path(path.id));
-        ended.for_each(|ended| path.replace(ended.names));
-        for old in replaced.into_iter().filter_map(|id| self.paths.remove(&id)) {
+        // Other names are of a general node: a terminal has one, and what had its VIP before was another.
+        for ended in ended {
+            if path.is_translated() {
+                path.replace(ended.names);
+            }
+        }
+        for id in replaced {
+            let Some(old) = self.paths.remove(&id) else { continue };
             self.renewals.clear(old.id);
-            let its = |(_, (errand, _)): &(RequestId, &(Errand, _))| *errand == Errand::Renewal(old.id);
-            let asked: Vec<RequestId> = self.requests.iter().filter(its).map(|(id, _)| id).collect();
-            asked.into_iter().for_each(|id| drop(self.requests.answered(id, now)));
+            self.unask(old.id, now);
             self.events.push_back(Event::Data(DataUpdate::Forget { path: old.id }));
             self.wishes
                 .values_mut()
@@ -101,6 +112,13 @@ impl Terminal {
             path.replace(old.names());
         }
         self.paths.insert(path.id, path);
+    }
+
+    /// Asks no more to have a path directed anew.
+    fn unask(&mut self, path: PathId, now: Instant) {
+        let its = |(_, (errand, _)): &(RequestId, &(Errand, _))| *errand == Errand::Renewal(path);
+        let asked: Vec<RequestId> = self.requests.iter().filter(its).map(|(id, _)| id).collect();
+        asked.into_iter().for_each(|id| drop(self.requests.answered(id, now)));
     }
 
     /// Packets flow again: a way stands in the new network, or there is none to wait for.
@@ -117,9 +135,7 @@ impl Terminal {
                 Signal::Data(update) => self.events.push_back(Event::Data(update)),
                 Signal::Stands => {
                     self.resume();
-                    if let Some(vip) = self.paths.get(&id).map(|path| path.peer_vip) {
-                        self.answer_path(id, Ok(vip), now);
-                    }
+                    self.serve_by(id, now);
                 }
                 // Both ends called each other: the other path serves.
                 Signal::Broken if self.has_rival(id) => self.end(id, now),
@@ -136,6 +152,15 @@ impl Terminal {
                 Signal::Unused => self.end_unused(id, now),
             }
         }
+    }
+
+    /// A path stands: it serves who waits for it, and who asked for the peer's name before it was known. What the DC was asked for meanwhile still
+    /// comes: the peer is told of it as well, and may use it.
+    fn serve_by(&mut self, id: PathId, now: Instant) {
+        let Some(path) = self.paths.get(&id).filter(|_| !self.wishes.is_empty()) else { return };
+        let (vip, names) = (path.peer_vip, path.names());
+        self.answer_path(id, Ok(vip), now);
+        names.iter().for_each(|name| self.answer_all(name, Ok(vip), now));
     }
 
     /// No way leads on a path through a relay that must stay: applications are told, and who waits for its name gets a new one.

@@ -114,6 +114,8 @@ pub struct Terminal {
     early: Early,
     /// Paths that nobody used, and that may be wanted again.
     unused: Unused,
+    /// Whether the DC lost its records, and was not yet told by the requests for all paths what VIPs general nodes had.
+    recalls: bool,
     mail: Mail,
     events: VecDeque<Event>,
 }
@@ -167,6 +169,7 @@ impl Terminal {
             paused: false,
             early: Early::default(),
             unused: Unused::default(),
+            recalls: false,
             mail: Mail::new(config.seed, config.first_sequence),
             events: VecDeque::new(),
         }
@@ -335,6 +338,11 @@ impl Terminal {
     fn registration(&mut self, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Registered(granted) => {
+                // The DC knows no more whose VIPs those were that paths lead to. Of those that stand it hears before new ones are asked for.
+                if std::mem::take(&mut self.registrar.forgot) {
+                    self.unused = Unused::default();
+                    (self.moved, self.recalls) = (true, true);
+                }
                 if let Some(vip) = granted.vip
                     && self.vip != Some(vip)
                 {
@@ -362,7 +370,8 @@ impl Terminal {
                 let stale = self.paths.values().filter(|path| moved || path.is_broken());
                 let paths: Vec<PathId> = stale.map(|path| path.id).collect();
                 paths.into_iter().for_each(|path| self.request(Errand::Renewal(path), now));
-                names.into_iter().for_each(|name| self.request(Errand::Name(name), now));
+                self.recalls &= self.is_renewing();
+                names.into_iter().for_each(|name| self.serve(name, now));
             }
             Outcome::Relays => self.measure(now),
             // Paths hold themselves open; what the DC sees is for the next direction.

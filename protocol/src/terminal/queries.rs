@@ -101,7 +101,7 @@ impl Terminal {
         names.iter().for_each(|name| self.answer_all(name, answer, now));
     }
 
-    fn answer_all(&mut self, name: &Fqdn, answer: Result<Vip, DnsError>, now: Instant) {
+    pub(super) fn answer_all(&mut self, name: &Fqdn, answer: Result<Vip, DnsError>, now: Instant) {
         for query in self.wishes.remove(name).map(|wish| wish.queries).unwrap_or_default() {
             self.answer(query, name, answer, now);
         }
@@ -110,6 +110,9 @@ impl Terminal {
     /// Sends a Direction Request (T3.2.2-a), for a name or to direct a path anew (T4.1.4-a, T4.2.5-a). One that is under way is not
     /// sent beside it, for that would lead to two paths: it is repeated at once.
     pub(super) fn request(&mut self, errand: Errand, now: Instant) {
+        if self.recalls && matches!(errand, Errand::Name(_)) {
+            return;
+        }
         let under_way = self.requests.iter().find(|(_, (known, _))| *known == errand).map(|(id, _)| id);
         if let Some(id) = under_way {
             return self.requests.hasten(id, now);
@@ -146,8 +149,27 @@ impl Terminal {
                 }
             }
             // The path may still carry traffic, and the cause may pass.
-            Errand::Renewal(path) => self.renewals.set(path, now + self.pace().keep_alive),
+            Errand::Renewal(path) => {
+                self.renewals.set(path, now + self.pace().keep_alive);
+                self.recalled(now);
+            }
         }
+    }
+
+    /// Whether paths are being directed anew.
+    pub(super) fn is_renewing(&self) -> bool {
+        self.requests.iter().any(|(_, (errand, _))| matches!(errand, Errand::Renewal(_)))
+    }
+
+    /// A path was directed anew, or cannot be. Once that is so of all, names are asked for again.
+    pub(super) fn recalled(&mut self, now: Instant) {
+        if !self.recalls || self.is_renewing() {
+            return;
+        }
+        self.recalls = false;
+        let waiting = self.wishes.iter().filter(|(_, wish)| wish.path.is_none());
+        let names: Vec<Fqdn> = waiting.map(|(name, _)| name.clone()).collect();
+        names.into_iter().for_each(|name| self.serve(name, now));
     }
 
     /// Repeats Direction Requests that got no answer, and gives them up.

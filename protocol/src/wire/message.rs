@@ -418,6 +418,8 @@ wire_struct! {
         answers: Option<RequestId>,
         /// The terminal that it is for; a DC passes it on to its own terminal.
         target: NodeId,
+        /// Where that was seen when this was decided: it may be elsewhere since.
+        seen: SocketAddr,
         /// The path.
         path: PathId,
         /// Its key epoch.
@@ -601,6 +603,7 @@ mod tests {
             request: RequestId(7),
             answers: Some(RequestId(8)),
             target: NodeId([1; 16]),
+            seen: "203.0.113.9:4330".parse().unwrap(),
             path: PathId([2; 16]),
             epoch: Epoch::new(3),
             role: Role::Initiator,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use ntm_nat::direct_possible;
 use ntm_protocol::addr::{Fqdn, NTM_PORT, PathId, Vip};
 use ntm_protocol::observe::{Observation, RouteName, TableChange, What};
+use ntm_protocol::relay::table::is_astray;
 use ntm_protocol::terminal::{PathStatus, Terminal};
 use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::{Kind, NodeKind, RelayMode, Shown};
@@ -41,17 +42,23 @@ struct Safety<'a> {
     translators: BTreeMap<PathId, &'a str>,
     /// Paths through an RS-N that their terminals have taken.
     taken: BTreeSet<PathId>,
-    /// Whether the newest direction of an epoch that an end of a path was told leads through a relay.
-    relayed: BTreeMap<(&'a str, PathId, u64), bool>,
-    /// What each end of each path knows of the direct way since it was directed.
-    proofs: BTreeMap<(&'a str, PathId), Proof>,
+    /// What each end of each path knows of the direct way since it was directed, by the epochs of directions: which of them the path takes, its
+    /// epoch tells later, for one that is late is refused.
+    proofs: BTreeMap<(&'a str, PathId), BTreeMap<u8, Proof>>,
 }
 
-#[derive(Default)]
 struct Proof {
-    direction: (Option<Shown>, Option<Shown>),
+    /// The way that the direction names.
+    route: Option<Shown>,
     asked: bool,
     answered: bool,
+}
+
+impl Proof {
+    /// Whether the direction leads through a relay.
+    fn is_relayed(&self) -> bool {
+        matches!(&self.route, Some(Shown::Table(fields)) if fields.contains_key("relay"))
+    }
 }
 
 impl<'a> Safety<'a> {
@@ -68,7 +75,6 @@ impl<'a> Safety<'a> {
             told: BTreeMap::new(),
             translators: BTreeMap::new(),
             taken: BTreeSet::new(),
-            relayed: BTreeMap::new(),
             proofs: BTreeMap::new(),
         }
     }
@@ -160,32 +166,34 @@ impl<'a> Safety<'a> {
             What::Received { message: Kind::RouteDirection, path: Some(path), fields, .. }
                 if node.starts_with("mn") =>
             {
-                let proof = self.proofs.entry((node, *path)).or_default();
-                let direction = (fields.get("epoch").cloned(), fields.get("route").cloned());
+                let Some(Shown::Number(epoch)) = fields.get("epoch") else { return Ok(()) };
+                let (epoch, route) = (*epoch as u8, fields.get("route").cloned());
+                let proofs = self.proofs.entry((node, *path)).or_default();
                 // What was proved under an earlier direction counts no more; a repetition changes nothing.
-                if proof.direction != direction {
-                    *proof = Proof { direction, ..Proof::default() };
-                }
-                // Whether the path takes it, its epoch tells later; what the DC decided since may still be on its way.
-                if let (Some(Shown::Number(epoch)), Some(route)) = (fields.get("epoch"), fields.get("route"))
-                {
-                    self.relayed.insert((node, *path, *epoch), is_relayed(route));
+                if proofs.get(&epoch).is_none_or(|proof| proof.route != route) {
+                    proofs.insert(epoch, Proof { route, asked: false, answered: false });
                 }
             }
             What::Received { message, from, path: Some(path), .. } if node.starts_with("mn") => {
                 let relay = self.is_relay(*from);
-                let proof = self.proofs.entry((node, *path)).or_default();
-                match message {
-                    Kind::TunnelRequest => proof.asked |= !relay,
-                    Kind::TunnelResponse => proof.answered |= !relay,
-                    _ => {}
+                // The path takes it in its own epoch; of the others none is the path's, or ever will be again.
+                for proof in
+                    self.proofs.get_mut(&(node.as_str(), *path)).into_iter().flat_map(BTreeMap::values_mut)
+                {
+                    match message {
+                        Kind::TunnelRequest => proof.asked |= !relay,
+                        Kind::TunnelResponse => proof.answered |= !relay,
+                        _ => {}
+                    }
                 }
             }
             What::PathChanged { path, route: RouteName::Translated, .. } => drop(self.taken.insert(*path)),
             What::PathChanged { path, route: RouteName::Direct, remote: Some(remote), epoch, .. } => {
-                let relayed = self.relayed.get(&(node, *path, u64::from(*epoch))).is_some_and(|it| *it);
-                let proof = self.proofs.entry((node, *path)).or_default();
-                if !proof.answered && (relayed || !proof.asked) {
+                let proofs = self.proofs.entry((node, *path)).or_default();
+                // Epochs wrap: one that is far behind is a new one when it comes again.
+                proofs.retain(|known, _| !is_astray(*known, *epoch));
+                let proof = proofs.get(epoch);
+                if proof.is_none_or(|proof| !proof.answered && (proof.is_relayed() || !proof.asked)) {
                     return Err((Rule::Proved, format!("packets go to {remote}, which is not proved")));
                 }
             }
@@ -193,11 +201,6 @@ impl<'a> Safety<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether a Route Direction's route leads through a relay.
-fn is_relayed(route: &Shown) -> bool {
-    matches!(route, Shown::Table(fields) if fields.contains_key("relay"))
 }
 
 /// Of conversations: nothing comes to others, and nothing twice.

@@ -109,9 +109,10 @@ impl Direct {
         true
     }
 
-    /// The peer's request came from `from`: its direction works.
+    /// The peer's request came from `from`: its direction works, and the next try asks there, too.
     pub(super) fn heard(&mut self, from: SocketAddr) {
         self.heard = Some(from);
+        self.name(from);
     }
 
     /// The peer answered at `address`; false where it had before.
@@ -125,6 +126,7 @@ impl Direct {
         true
     }
 
+    /// The peer may be at `address`, too.
     fn name(&mut self, address: SocketAddr) {
         if !self.candidates.contains(&address) {
             // The newest is the likeliest: the peer's NAT may show it at a port that nobody could name.
@@ -283,7 +285,7 @@ mod tests {
         the direct way is being proved: the peer's Tunnel Request came from 192.0.2.1:7, ours is not answered yet
         one direction only: the peer's Tunnel Request came from 192.0.2.1:7, ours was not answered; it is tried again later
         the peer stopped answering directly at 192.0.2.1:1; it is tried again later
-        no direct answer from 192.0.2.1:1
+        no direct answer from 192.0.2.1:7, 192.0.2.1:1
         no address is known where the peer could be reached directly
         ");
     }
