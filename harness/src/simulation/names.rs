@@ -149,3 +149,70 @@ fn message(reply: &Reply) -> Option<Message> {
     answer.answers.extend(data.map(|data| Record::from_rdata(Name::root(), 0, data)));
     Some(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::address::plan;
+    use crate::scenario::{check, source::Source};
+
+    fn name(text: &str) -> Name {
+        let mut name = Name::from_ascii(text).unwrap();
+        name.set_fqdn(true);
+        name
+    }
+
+    /// T3.2.2-a: a terminal is asked for the addresses of hosts; all else its DNS answers at once, as in `nodes/terminal`.
+    #[test]
+    fn a_terminal_is_asked_for_addresses_and_for_nothing_else() {
+        let asked = of_terminal(&name("CN.dc.test"), RecordType::A);
+        assert_eq!(asked, (Some("cn.dc.test".parse().unwrap()), Asked::Terminal));
+        for (text, record, answer) in [
+            ("cn.dc.test", RecordType::AAAA, Err(DnsError::NoData)),
+            (".", RecordType::NS, Err(DnsError::NoData)),
+            ("localhost", RecordType::A, Ok(Ipv4Addr::LOCALHOST.into())),
+            ("a.localhost", RecordType::AAAA, Ok(Ipv6Addr::LOCALHOST.into())),
+            ("localhost", RecordType::MX, Err(DnsError::NoData)),
+            ("printer", RecordType::A, Err(DnsError::NxDomain)),
+            ("*.test", RecordType::A, Err(DnsError::NxDomain)),
+            ("7.0.18.198.in-addr.arpa", RecordType::A, Err(DnsError::NxDomain)),
+        ] {
+            assert_eq!(of_terminal(&name(text), record), (None, Asked::AtOnce(answer)), "{text} {record}");
+        }
+    }
+
+    /// T3.2.2-b: a coordinator answers for its zone, and others for theirs; who serves none does not answer.
+    #[test]
+    fn servers_answer_from_their_zones() {
+        let text = "schema = 1\nname = \"t\"\nabout = \"t\"\n[node]\n\
+            root = { role = \"dns\", at = \"internet\", zone = \".\" }\n\
+            dc = { role = \"coordinator\", at = \"internet\", zone = \"dc.test\", vips = \"198.18.0.0/16\" }\n\
+            cn = { role = \"terminal\", at = \"internet\" }\n\
+            gn = { role = \"general\", at = \"internet\", name = \"www.example.test\", address = \"203.0.113.80\" }\n";
+        let scenario = check(&Source { name: "t".into(), text: text.into() })
+            .unwrap_or_else(|message| panic!("{message}"));
+        let plan = plan(&scenario).unwrap();
+        let ask = |server: &str, asked: &str, record| {
+            let host = plan.host(server).unwrap();
+            let asked =
+                of_server(host, &served(&plan, host).unwrap(), Query::query(name(asked), record)).unwrap();
+            let Asked::Server { answer, .. } = asked else { panic!("{asked:?}") };
+            let answer = message(&Reply::Message(answer?)).unwrap();
+            let data = answer.answers.iter().map(|record| record.data.to_string()).collect::<Vec<_>>();
+            Some((answer.metadata.response_code, data))
+        };
+        let some =
+            |code, data: &[&str]| Some((code, data.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>()));
+        assert_eq!(
+            ask("root", "www.example.test", RecordType::A),
+            some(ResponseCode::NoError, &["203.0.113.80"])
+        );
+        assert_eq!(ask("root", "www.example.test", RecordType::TXT), some(ResponseCode::NoError, &[]));
+        assert_eq!(ask("root", "nobody.example.test", RecordType::A), some(ResponseCode::NXDomain, &[]));
+        assert_eq!(ask("root", "cn.dc.test", RecordType::A), some(ResponseCode::NoError, &[]), "a referral");
+        assert_eq!(ask("dc", "cn.dc.test", RecordType::TXT), some(ResponseCode::NoError, &["ntm-dc=1"]));
+        assert_eq!(ask("dc", "cn.dc.test", RecordType::A), some(ResponseCode::NoError, &[]));
+        assert_eq!(ask("dc", "www.example.test", RecordType::A), some(ResponseCode::Refused, &[]));
+        assert_eq!(ask("gn", "www.example.test", RecordType::A), None);
+    }
+}

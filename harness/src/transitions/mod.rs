@@ -288,6 +288,40 @@ fn hops(seen: &[&Sighting], ends: [&str; 2], names: &Names) -> Vec<Hop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::address::plan;
+    use crate::scenario::{check, source::Source};
+
+    /// A packet is followed by what it carries, unless another carries the same: then one that nothing can be taken for is.
+    #[test]
+    fn a_packet_that_carries_what_another_does_is_not_followed() {
+        let text = "schema = 1\nname = \"t\"\nabout = \"t\"\n[node]\n\
+            root = { role = \"dns\", at = \"internet\", zone = \".\" }\n\
+            dc = { role = \"coordinator\", at = \"internet\", zone = \"dc.test\", vips = \"198.18.0.0/16\" }\n\
+            cn = { role = \"terminal\", at = \"internet\" }\nmn = { role = \"terminal\", at = \"internet\" }\n";
+        let scenario = check(&Source { name: "t".into(), text: text.into() })
+            .unwrap_or_else(|message| panic!("{message}"));
+        let names = Names::of(&plan(&scenario).unwrap(), &[]);
+        let seen = |t: u64, node: &str, point, outgoing, body: Body| {
+            let (source, destination) = ([198, 18, 0, 1].into(), [198, 18, 0, 2].into());
+            Sighting { t, node: node.to_owned(), point, outgoing, source, destination, body }
+        };
+        let key = |sequence| Key { path: PathId([1; 16]), back: false, epoch: 0, sequence };
+        let way = |t: u64, sequence: u64, carried: &[u8]| {
+            let open = || Body::Open { length: 40, carried: carried.to_vec() };
+            let sealed = || Body::Sealed { key: key(sequence), length: 40, inner: None };
+            [
+                seen(t, "mn", Point::Application, true, open()),
+                seen(t + 1, "mn", Point::Real, true, sealed()),
+                seen(t + 2, "cn", Point::Real, false, sealed()),
+                seen(t + 3, "cn", Point::Application, false, open()),
+            ]
+        };
+        let all = [way(10, 1, b"again"), way(20, 2, b"again"), way(30, 3, b"alone")].concat();
+        let captures = Captures::new(&all);
+        assert_eq!(captures.follow(&key(1), &names), None, "it may be the second that came");
+        let followed = captures.follow(&key(3), &names).unwrap();
+        assert_eq!(followed.iter().map(|it| it.t).collect::<Vec<_>>(), [30, 31, 32, 33]);
+    }
 
     /// T4.1.3-a: what was seen once is compared with nothing; what was another anywhere has changed; and it counts where it was first seen.
     #[test]
