@@ -27,3 +27,26 @@ pub(crate) fn go_first() -> bool {
         libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const priority) == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::{fs, thread};
+
+    use super::*;
+
+    /// The scheduling policy of this thread, as the kernel tells it: 0 for an ordinary one, 1 for SCHED_FIFO.
+    fn policy() -> Option<u32> {
+        let stat = fs::read_to_string("/proc/thread-self/stat").ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(38)?.parse().ok()
+    }
+
+    /// `chrt` is the oracle of what this machine allows.
+    #[test]
+    fn a_thread_goes_first_where_it_may() {
+        let allowed = Command::new("chrt").args(["--fifo", "1", "true"]).status().unwrap().success();
+        let first = || (policy(), go_first(), policy(), thread::spawn(policy).join().unwrap());
+        let found = thread::spawn(first).join().unwrap();
+        assert_eq!(found, (Some(0), allowed, Some(u32::from(allowed)), Some(0)));
+    }
+}

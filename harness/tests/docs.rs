@@ -1,7 +1,7 @@
 //! The documents say what the code does: every key, word and quantity stands in `docs/scenarios.md`, every example is checked, and
 //! no link leads nowhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -413,4 +413,66 @@ fn links_lead_somewhere() {
         }
     }
     assert!(followed > 3, "only {followed} links were found");
+}
+
+/// Every Rust file of the project, and its text.
+fn sources(folder: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            sources(&path, found);
+        } else if name.ends_with(".rs") {
+            let shown = path.strip_prefix(project()).expect("in the project").display().to_string();
+            found.insert(shown, read(&path));
+        }
+    }
+}
+
+/// How often `text` has the word in its code.
+fn unsafe_places(text: &str) -> usize {
+    // Written so that it is none itself.
+    let word = ["un", "safe"].concat();
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.map(|line| {
+        [" {", " fn", " impl", " extern"]
+            .iter()
+            .map(|what| line.matches(&(word.clone() + what)).count())
+            .sum::<usize>()
+    })
+    .sum()
+}
+
+#[test]
+fn all_unsafe_code_is_listed_with_its_tests() {
+    let mut files = BTreeMap::new();
+    sources(&project(), &mut files);
+    let found: BTreeMap<_, _> = files
+        .iter()
+        .map(|(file, text)| (file.as_str(), unsafe_places(text)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    let architecture = read(&project().join("docs/architecture.md"));
+    let section =
+        architecture.split("\n## ").find(|section| section.starts_with("Unsafe code")).expect("the section");
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let mut listed = BTreeMap::new();
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [_, file, count, why, tests, _] = cells[..] else { panic!("{row}") };
+        assert!(!why.is_empty());
+        let (file, tests) = (quoted(file).concat(), quoted(tests));
+        assert!(!tests.is_empty(), "{file} has no test");
+        for test in tests {
+            let declared = format!("#[test]\nfn {test}(");
+            let is_there = |text: &String| {
+                let lines: Vec<_> = text.lines().map(str::trim).collect();
+                lines.join("\n").contains(&declared)
+            };
+            assert!(files.values().any(is_there), "{file}: there is no test {test}");
+        }
+        listed.insert(file, count.parse::<usize>().expect("a number"));
+    }
+    let listed: BTreeMap<_, _> = listed.iter().map(|(file, count)| (file.as_str(), *count)).collect();
+    assert_eq!(listed, found);
 }

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use common::{Home, code, eventually, processes, signal};
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getsid};
 use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
 
@@ -242,6 +243,27 @@ fn a_command_has_its_own_input_signals_and_exit_code() {
     lab.nothing_is_left();
 }
 
+/// A shell that a lab started takes the terminal for itself, and cannot give it back: who started it has it all the same when it ends.
+#[test]
+fn after_a_shell_the_terminal_is_whose_it_was() {
+    let home = Home::new();
+    let (lab, up) = Lab::up(&home.scenario("small", SMALL), &[]);
+    assert_eq!(code(&up), 0, "{up:?}");
+    let exec = lab.0.command(&["exec", "a", "--", "sh", "-i", "-c", "true"]);
+    let words: Vec<_> =
+        [exec.get_program()].into_iter().chain(exec.get_args()).map(|word| word.to_string_lossy()).collect();
+    let line = format!("{}; read answer; echo heard $answer", words.join(" "));
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    let variables = exec.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    terminal.envs(variables).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut terminal = terminal.spawn().expect("script runs");
+    terminal.stdin.take().expect("its input").write_all(b"a word\n").expect("it takes it");
+    let ended = terminal.wait_with_output().expect("its end");
+    assert!(code(&ended) == 0 && out(&ended).contains("heard a word"), "{ended:?}");
+    lab.done(&["down"]);
+}
+
 #[test]
 fn two_labs_at_once_have_names_and_a_killed_one_leaves_nothing() {
     let home = Home::new();
@@ -259,8 +281,13 @@ fn two_labs_at_once_have_names_and_a_killed_one_leaves_nothing() {
         let state: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
         (state["lab"] == "small").then(|| state["harness"]["pid"].as_i64())?
     });
-    let pid = i32::try_from(keeper.expect("a state file")).expect("a PID");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("it lives");
+    let keeper = Pid::from_raw(i32::try_from(keeper.expect("a state file")).expect("a PID"));
+    assert_eq!(
+        getsid(Some(keeper)),
+        Ok(keeper),
+        "what ends the terminal that it was started from is not told to it"
+    );
+    nix::sys::signal::kill(keeper, Signal::SIGKILL).expect("it lives");
     // The other is the only one then.
     eventually("the killed one is still there", || code(&lab.tell(&["exec", "a", "true"])) == 0);
     let cleaned = lab.done(&["clean"]);

@@ -268,6 +268,15 @@ fn an_interruption_at_any_moment_leaves_a_report() {
     }
 }
 
+/// Where these tests run there is what they need, and the doctor sees it: a device of its own is made, too.
+#[test]
+fn the_doctor_sees_what_is_there() {
+    let output = Home::new().command(&["doctor"]).output().expect("the harness runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(text.lines().any(|line| line == "yes      TUN devices: /dev/net/tun"), "{text}");
+}
+
 /// On a terminal there is a bar with the phase and the time left; `script` makes one.
 #[test]
 fn a_terminal_sees_a_bar_with_the_phase_and_the_time_left() {

@@ -93,10 +93,9 @@ impl PacketSocket {
         batch: &mut Batch<SNAP>,
         mut take: impl FnMut(Raw<'_>),
     ) -> io::Result<usize> {
-        // SAFETY: iovec and mmsghdr are integers and pointers; all zero is a value of them. The pointers set below are to
-        // `batch`, which outlives the call, and each length is that of its buffer.
-        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
-        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        // SAFETY: iovec and mmsghdr are integers and pointers; all zero is a value of them.
+        let (mut parts, mut headers): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
+            unsafe { mem::zeroed() };
         for (n, (header, room)) in headers.iter_mut().zip(batch.data.chunks_exact_mut(SNAP)).enumerate() {
             parts[n] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
             let message = &mut header.msg_hdr;
@@ -109,7 +108,7 @@ impl PacketSocket {
         }
         // MSG_TRUNC: lengths are those of the wire, not of the buffers.
         let flags = (libc::MSG_DONTWAIT | libc::MSG_TRUNC) as _;
-        // SAFETY: see above; no timeout is given.
+        // SAFETY: the pointers set above are to `batch`, which outlives the call, and each length is that of its buffer; no timeout is given.
         let count = unsafe {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
@@ -180,4 +179,68 @@ pub(crate) fn timestamp(message: &libc::msghdr) -> Option<u64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::clock::wall;
+    use crate::world::space::with_loopback;
+
+    /// What was read: when, which way, by which interface, its length, and its first bytes.
+    fn read(socket: &PacketSocket, batch: &mut Batch<64>) -> Vec<(u64, bool, u32, usize, Vec<u8>)> {
+        let mut found = Vec::new();
+        let take = |raw: Raw<'_>| {
+            assert!(raw.has_link);
+            found.push((raw.wall, raw.outgoing, raw.interface, raw.length, raw.bytes.to_vec()));
+        };
+        let count = socket.receive(batch, take).unwrap();
+        assert_eq!(count, found.len());
+        found
+    }
+
+    #[test]
+    fn packets_are_read_in_batches_with_the_kernels_time() {
+        let loopback = nix::net::if_::if_nametoindex("lo").unwrap();
+        with_loopback(|| {
+            let (socket, mut batch) = (PacketSocket::open(0).unwrap(), Batch::new());
+            assert!(read(&socket, &mut batch).is_empty(), "nothing waits");
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let begin = wall();
+            for n in 0..40 {
+                sender.send_to(&[n; 1000], receiver.local_addr().unwrap()).unwrap();
+            }
+            let end = wall();
+            // Each goes out and comes in.
+            let (first, second) = (read(&socket, &mut batch), read(&socket, &mut batch));
+            assert_eq!((first.len(), second.len()), (BATCH, 80 - BATCH));
+            assert!(read(&socket, &mut batch).is_empty());
+            for (n, (at, outgoing, interface, length, bytes)) in first.into_iter().chain(second).enumerate() {
+                assert!((begin..=end).contains(&at), "{begin} {at} {end}");
+                assert_eq!((outgoing, interface, length), (n % 2 == 0, loopback, 14 + 20 + 8 + 1000));
+                assert_eq!(bytes.len(), 64, "as many as were asked for");
+                assert_eq!(bytes[42..], [n as u8 / 2; 22]);
+            }
+            assert_eq!(socket.dropped().unwrap(), 0);
+
+            setsockopt(&socket.fd, sockopt::RcvBuf, &1).unwrap();
+            for _ in 0..40 {
+                sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
+            }
+            let read = read(&socket, &mut batch).len();
+            assert_eq!((read + socket.dropped().unwrap() as usize, socket.dropped().unwrap()), (80, 0));
+            assert!(read < 80);
+        });
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_cannot_be_opened() {
+        with_loopback(|| {
+            let error = PacketSocket::open(4711).err().and_then(|error| error.raw_os_error());
+            assert_eq!(error, Some(libc::ENODEV));
+        });
+    }
 }

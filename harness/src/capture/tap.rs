@@ -98,3 +98,14 @@ fn name(index: u32) -> String {
     let bytes: Vec<u8> = buffer.iter().take_while(|c| **c != 0).map(|c| *c as u8).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_named_or_numbered() {
+        assert_eq!(name(nix::net::if_::if_nametoindex("lo").unwrap()), "lo");
+        assert_eq!(name(i32::MAX as u32), i32::MAX.to_string());
+    }
+}

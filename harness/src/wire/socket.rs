@@ -94,10 +94,7 @@ impl End {
 
     /// Hands every frame that waits, up to one batch, to `take`; returns how many there were.
     pub(super) fn receive(&self, slots: &mut Slots, mut take: impl FnMut(Read<'_>)) -> io::Result<usize> {
-        // SAFETY: iovec and mmsghdr are integers and pointers; all zero is a value of them. The pointers set below are to
-        // `slots`, which outlives the call, and each length is that of its buffer.
-        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
-        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        let (mut parts, mut headers) = nothing();
         for (n, slot) in slots.data.chunks_exact_mut(LONGEST).enumerate() {
             parts[n] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: LONGEST };
             let message = &mut headers[n].msg_hdr;
@@ -107,7 +104,7 @@ impl End {
             message.msg_controllen = mem::size_of::<Control>() as _;
         }
         let flags = libc::MSG_DONTWAIT as _;
-        // SAFETY: see above; no timeout is given.
+        // SAFETY: the pointers set above are to `slots`, which outlives the call, and each length is that of its buffer; no timeout is given.
         let count = unsafe {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
@@ -130,9 +127,7 @@ impl End {
 
     /// Sends as many of `frames` as the kernel takes, at most a batch: how many it took, at least one. An error is the first frame's.
     pub(super) fn send(&self, frames: &[Frame]) -> io::Result<usize> {
-        // SAFETY: as in `receive`; the kernel only reads what is sent, and the C structure has no const.
-        let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
-        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        let (mut parts, mut headers) = nothing();
         let count = frames.len().min(BATCH);
         for (n, frame) in frames[..count].iter().enumerate() {
             parts[n] =
@@ -141,7 +136,8 @@ impl End {
             headers[n].msg_hdr.msg_iovlen = 1;
         }
         let flags = libc::MSG_DONTWAIT as _;
-        // SAFETY: every pointer leads to a live buffer of the length that stands beside it.
+        // SAFETY: every pointer leads to a live buffer of the length that stands beside it. The kernel only reads what is sent; the C structure
+        // has no const.
         let sent = unsafe { libc::sendmmsg(self.fd.as_raw_fd(), headers.as_mut_ptr(), count as u32, flags) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
@@ -166,6 +162,12 @@ impl AsFd for End {
     }
 }
 
+/// Headers of a batch that lead to no buffer yet.
+fn nothing() -> ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) {
+    // SAFETY: iovec and mmsghdr are integers and pointers; all zero is a value of them.
+    unsafe { mem::zeroed() }
+}
+
 fn packet_option<T: Copy>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Result<()> {
     let size = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: the value lives over the call, is plain data as the kernel's structures are, and its size is told.
@@ -173,4 +175,92 @@ fn packet_option<T: Copy>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Res
         libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, name, std::ptr::from_ref(value).cast(), size)
     };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::super::frame::NOTE;
+    use super::*;
+    use crate::clock::{now, wall};
+    use crate::world::space::with_loopback;
+
+    /// What was read, each with its time.
+    fn read(end: &End, slots: &mut Slots) -> Vec<(u64, Vec<u8>)> {
+        let mut found = Vec::new();
+        let take = |read: Read<'_>| {
+            assert!(!read.is_cut);
+            found.push((read.wall.expect("the kernel's time"), read.bytes.to_vec()));
+        };
+        let count = end.receive(slots, take).unwrap_or(0);
+        assert_eq!(count, found.len());
+        found
+    }
+
+    /// The loopback interface gives back what is sent by it: a frame that is read and sent comes once more.
+    #[test]
+    fn frames_come_whole_and_go_as_they_came() {
+        with_loopback(|| {
+            let (end, mut slots) = (End::open("lo").unwrap(), Slots::new());
+            assert!(read(&end, &mut slots).is_empty(), "nothing waits");
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let to = receiver.local_addr().unwrap();
+            let begin = wall();
+            (0..BATCH as u8 + 8).for_each(|n| assert_eq!(sender.send_to(&[n; 2000], to).unwrap(), 2000));
+            let whole = begin..=wall();
+            let (first, second) = (read(&end, &mut slots), read(&end, &mut slots));
+            assert_eq!((first.len(), second.len()), (BATCH, 8), "what goes out is left out");
+            let frames = first.into_iter().chain(second).enumerate().map(|(n, (at, bytes))| {
+                assert!(whole.contains(&at), "{at} {whole:?}");
+                assert_eq!(bytes.len(), NOTE + 14 + 20 + 8 + 2000);
+                assert_eq!(bytes[NOTE + 42..], [n as u8; 2000]);
+                let (direction, packets, length) = (0, 1, bytes.len() - NOTE);
+                Frame {
+                    at: now(),
+                    entered: now(),
+                    sent: None,
+                    direction,
+                    packets,
+                    length,
+                    bytes: bytes.into(),
+                }
+            });
+            let frames: Vec<Frame> = frames.collect();
+            assert_eq!(end.send(&frames).unwrap(), BATCH, "a batch at most");
+            assert_eq!(end.send(&frames[BATCH..]).unwrap(), 8);
+            let again = [read(&end, &mut slots), read(&end, &mut slots)].concat();
+            assert_eq!(again.len(), frames.len());
+            for (frame, (_, bytes)) in frames.iter().zip(again) {
+                assert_eq!(bytes[NOTE..], frame.bytes[NOTE..]);
+            }
+            assert_eq!(end.unread().unwrap(), 0);
+
+            while !read(&end, &mut slots).is_empty() {}
+            setsockopt(&end.fd, sockopt::RcvBuf, &1).unwrap();
+            (0..BATCH).for_each(|_| assert_eq!(sender.send_to(&[0; 2000], to).unwrap(), 2000));
+            let came = read(&end, &mut slots).len() as u64;
+            assert!(came < BATCH as u64);
+            assert_eq!((came + end.unread().unwrap(), end.unread().unwrap()), (BATCH as u64, 0));
+        });
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        with_loopback(|| {
+            let end = End::open("lo").unwrap();
+            let short = Frame {
+                at: now(),
+                entered: now(),
+                sent: None,
+                direction: 0,
+                packets: 1,
+                length: 4,
+                bytes: Box::new([0; 4]),
+            };
+            assert_eq!(end.send(&[short]).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+            assert!(End::open("nowhere").is_err());
+        });
+    }
 }

@@ -172,3 +172,18 @@ fn mounts(name: &str, names: &Names) -> io::Result<File> {
     }
     File::open("/proc/thread-self/ns/mnt")
 }
+
+/// For tests of sockets: runs `work` on a thread in a network namespace of its own, where nothing is but a loopback interface that is up.
+#[cfg(test)]
+pub(crate) fn with_loopback<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let inside = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, as root");
+        let up = std::process::Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .env("PATH", programs())
+            .status();
+        assert!(up.is_ok_and(|status| status.success()), "the loopback interface comes up");
+        work()
+    };
+    thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
