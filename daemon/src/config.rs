@@ -2,6 +2,7 @@
 //!
 //! A daemon's configuration type derives `Deserialize` with `#[serde(deny_unknown_fields)]`, so that a misspelt key is an error.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::{fmt, fs, io};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use toml::de::{DeTable, DeValue};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -30,7 +32,7 @@ pub enum ConfigError {
         /// Where in it, and what is wrong.
         place: Place,
     },
-    /// A value is well formed and cannot be used all the same; the message names its key.
+    /// A value that does not stand in the file, for it is the default, cannot be used; the message names its key.
     #[error("{}: {message}", path.display())]
     Value {
         /// The file.
@@ -41,10 +43,32 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The value of `key` in the file `path` cannot be used, because of `why`.
+    /// The value of `key` in the file `path` is well formed and cannot be used all the same, because of `why`. A key within a table is written as
+    /// in `coordinator.address`, one within the first of several tables as in `zone.0.origin`.
     pub fn value(path: &Path, key: &str, why: impl fmt::Display) -> Self {
-        ConfigError::Value { path: path.to_owned(), message: format!("'{key}': {why}") }
+        let (path, message) = (path.to_owned(), format!("'{key}': {why}"));
+        // Read once more, for only who fails needs to know where.
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        match value_of(&text, key) {
+            Some(span) => ConfigError::Text { path, place: Place::at(&text, span, message) },
+            None => ConfigError::Value { path, message },
+        }
     }
+}
+
+/// Where the value of `key` is in `text`: its bytes.
+fn value_of(text: &str, key: &str) -> Option<Range<usize>> {
+    let document = DeTable::parse(text).ok()?;
+    let mut words = key.split('.');
+    let mut at = document.get_ref().get(words.next()?)?;
+    for word in words {
+        at = match at.get_ref() {
+            DeValue::Table(table) => table.get(word)?,
+            DeValue::Array(array) => array.get(word.parse::<usize>().ok()?)?,
+            _ => return None,
+        };
+    }
+    Some(at.span())
 }
 
 /// A place in a text and what is wrong there.
@@ -63,7 +87,12 @@ pub struct Place {
 impl Place {
     /// Where `error` is in `text`.
     fn of(text: &str, error: &toml::de::Error) -> Self {
-        let span = error.span().unwrap_or(0..0);
+        // The parser may put its expectations on lines of their own.
+        Self::at(text, error.span().unwrap_or(0..0), error.message().trim().replace('\n', "; "))
+    }
+
+    /// The bytes `span` of `text`.
+    fn at(text: &str, span: Range<usize>, message: String) -> Self {
         let start = boundary(text, span.start.min(text.len()));
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_text = text[line_start..].lines().next().unwrap_or_default();
@@ -71,8 +100,7 @@ impl Place {
         Self {
             line: text[..start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
-            // The parser may put its expectations on lines of their own.
-            message: error.message().trim().replace('\n', "; "),
+            message,
             excerpt: Some((line_text.to_owned(), text.get(start..end).map_or(0, |s| s.chars().count()))),
         }
     }
@@ -297,6 +325,42 @@ mod tests {
         let missing = load::<Config>(Path::new("/nonexistent/a.toml")).unwrap_err();
         insta::assert_snapshot!(missing.to_string(), @"/nonexistent/a.toml: the file cannot be read: No such file or directory (os error 2)");
         insta::assert_snapshot!(ConfigError::value(Path::new("a.toml"), "port", "0 is no port"), @"a.toml: 'port': 0 is no port");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_used_is_shown_where_it_stands() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.toml");
+        let text = "port = 0\n[[zone]]\norigin = 'a.'\n[[zone]]\norigin =  'あ.' # no\n[dc]\nlist = [\n  1,\n  2,\n]\n";
+        fs::write(&path, text).expect("the file is written");
+        let shown = |key: &str| {
+            let text = ConfigError::value(&path, key, "no").to_string();
+            text.replace(&format!("{}/", folder.path().display()), "")
+        };
+        insta::assert_snapshot!(shown("port"), @"
+        a.toml:1:8: 'port': no
+          1 | port = 0
+            |        ^
+        ");
+        insta::assert_snapshot!(shown("zone.1.origin"), @"
+        a.toml:5:11: 'zone.1.origin': no
+          5 | origin =  'あ.' # no
+            |           ^^^^
+        ");
+        insta::assert_snapshot!(shown("dc.list"), @"
+        a.toml:7:8: 'dc.list': no
+          7 | list = [
+            |        ^
+        ");
+        insta::assert_snapshot!(shown("dc.list.1"), @"
+        a.toml:9:3: 'dc.list.1': no
+          9 |   2,
+            |   ^
+        ");
+        // What has no place of its own: a default, and one of several of which nobody said which.
+        for key in ["mtu", "dc.mtu", "zone.origin", "zone.2.origin", "port.x", ""] {
+            assert_eq!(shown(key), format!("a.toml: '{key}': no"));
+        }
     }
 
     #[test]

@@ -131,12 +131,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, Failure> {
         let file: File = config::load(path)?;
         if let Err((key, why)) = file.check() {
-            return Err(ConfigError::value(path, key, why).into());
+            return Err(ConfigError::value(path, &key, why).into());
         }
         let keys = KeyFile::load(&config::beside(path, &file.keys))?;
-        let coordinators = file.coordinator.into_iter().map(|CoordinatorEntry { fqdn, address }| match keys
-            .get(&fqdn)
-        {
+        let known = |CoordinatorEntry { fqdn, address }| match keys.get(&fqdn) {
             Some(entry) if entry.kind == NodeKind::Coordinator => {
                 Ok(Coordinator { fqdn, address, key: entry.key.clone() })
             }
@@ -144,10 +142,12 @@ impl Config {
                 Err(format!("the key file '{}' does not have '{fqdn}' as a coordinator", file.keys.display()))
             }
             None => Err(format!("the key file '{}' has no key for '{fqdn}'", file.keys.display())),
+        };
+        let coordinators = file.coordinator.into_iter().enumerate().map(|(n, entry)| {
+            known(entry)
+                .map_err(|why| Failure::from(ConfigError::value(path, &format!("coordinator.{n}.fqdn"), why)))
         });
-        let coordinators = coordinators
-            .collect::<Result<_, _>>()
-            .map_err(|why| Failure::from(ConfigError::value(path, "coordinator", why)))?;
+        let coordinators = coordinators.collect::<Result<_, _>>()?;
         Ok(Self {
             name: file.name,
             fqdn: file.fqdn,
@@ -182,8 +182,8 @@ impl Config {
 
 impl File {
     /// The first value that cannot be used: its key, and why.
-    fn check(&self) -> Result<(), (&'static str, String)> {
-        let refuse = |key, why: &str| Err((key, why.to_owned()));
+    fn check(&self) -> Result<(), (String, String)> {
+        let refuse = |key: &str, why: &str| Err((key.to_owned(), why.to_owned()));
         if self.name.is_empty() {
             return refuse("name", "the node needs a name");
         }
@@ -195,10 +195,10 @@ impl File {
         }
         if let Some(address) = self.address.v4().filter(|address| self.vips.contains(Vip(*address))) {
             let vips = self.vips;
-            return Err((
+            return refuse(
                 "address",
-                format!("{address} is a real address, and must lie outside 'vips' ({vips})"),
-            ));
+                &format!("{address} is a real address, and must lie outside 'vips' ({vips})"),
+            );
         }
         if self.port == 0 {
             return refuse("port", "0 is no port: terminals must know where to send");
@@ -219,8 +219,11 @@ impl File {
             return refuse("coordinator", "a relay needs a DC to register at: add a [[coordinator]]");
         }
         let mut seen = BTreeSet::new();
-        match self.coordinator.iter().find(|entry| !seen.insert(&entry.fqdn)) {
-            Some(twice) => Err(("coordinator", format!("'{}' stands there twice", twice.fqdn))),
+        match self.coordinator.iter().position(|entry| !seen.insert(&entry.fqdn)) {
+            Some(n) => {
+                let why = format!("'{}' stands there twice", self.coordinator[n].fqdn);
+                refuse(&format!("coordinator.{n}.fqdn"), &why)
+            }
             None => Ok(()),
         }
     }
@@ -332,22 +335,62 @@ keys = 'keys.toml'
 
     #[test]
     fn values_that_cannot_be_used_are_named() {
-        insta::assert_snapshot!(error("name", "''"), @"rs.toml: 'name': the node needs a name");
-        insta::assert_snapshot!(error("address", "'0.0.0.0'"), @"rs.toml: 'address': give the address by which DCs and terminals reach this machine");
-        insta::assert_snapshot!(error("address", "'198.19.0.1'"), @"rs.toml: 'address': 198.19.0.1 is a real address, and must lie outside 'vips' (198.18.0.0/15)");
-        insta::assert_snapshot!(error("port", "0"), @"rs.toml: 'port': 0 is no port: terminals must know where to send");
-        insta::assert_snapshot!(error("tun", "'ntm 0'"), @"rs.toml: 'tun': an interface's name has 1 to 15 letters, digits, '_', '-' or '.', a letter first");
-        insta::assert_snapshot!(error("lifetime", "'0s'"), @r#"rs.toml: 'lifetime': an entry must live for some time, as in "300s""#);
-        insta::assert_snapshot!(error("capacity", "0"), @"rs.toml: 'capacity': the Relay Table needs room for at least one entry");
+        insta::assert_snapshot!(error("name", "''"), @"
+        rs.toml:4:8: 'name': the node needs a name
+          4 | name = ''
+            |        ^^
+        ");
+        insta::assert_snapshot!(error("address", "'0.0.0.0'"), @"
+        rs.toml:4:11: 'address': give the address by which DCs and terminals reach this machine
+          4 | address = '0.0.0.0'
+            |           ^^^^^^^^^
+        ");
+        insta::assert_snapshot!(error("address", "'198.19.0.1'"), @"
+        rs.toml:4:11: 'address': 198.19.0.1 is a real address, and must lie outside 'vips' (198.18.0.0/15)
+          4 | address = '198.19.0.1'
+            |           ^^^^^^^^^^^^
+        ");
+        insta::assert_snapshot!(error("port", "0"), @"
+        rs.toml:5:8: 'port': 0 is no port: terminals must know where to send
+          5 | port = 0
+            |        ^
+        ");
+        insta::assert_snapshot!(error("tun", "'ntm 0'"), @"
+        rs.toml:5:7: 'tun': an interface's name has 1 to 15 letters, digits, '_', '-' or '.', a letter first
+          5 | tun = 'ntm 0'
+            |       ^^^^^^^
+        ");
+        insta::assert_snapshot!(error("lifetime", "'0s'"), @r#"
+        rs.toml:5:12: 'lifetime': an entry must live for some time, as in "300s"
+          5 | lifetime = '0s'
+            |            ^^^^
+        "#);
+        insta::assert_snapshot!(error("capacity", "0"), @"
+        rs.toml:5:12: 'capacity': the Relay Table needs room for at least one entry
+          5 | capacity = 0
+            |            ^
+        ");
     }
 
     #[test]
     fn each_coordinator_needs_its_key() {
         let with = |name: &str| DC.replace("dc.ntm.test", name);
         insta::assert_snapshot!(load(GOOD).unwrap_err(), @"rs.toml: 'coordinator': a relay needs a DC to register at: add a [[coordinator]]");
-        insta::assert_snapshot!(load(&format!("{GOOD}{DC}{DC}")).unwrap_err(), @"rs.toml: 'coordinator': 'dc.ntm.test' stands there twice");
-        insta::assert_snapshot!(load(&format!("{GOOD}{}", with("mn.ntm.test"))).unwrap_err(), @"rs.toml: 'coordinator': the key file 'keys.toml' does not have 'mn.ntm.test' as a coordinator");
-        insta::assert_snapshot!(load(&format!("{GOOD}{}", with("dc2.ntm.test"))).unwrap_err(), @"rs.toml: 'coordinator': the key file 'keys.toml' has no key for 'dc2.ntm.test'");
+        insta::assert_snapshot!(load(&format!("{GOOD}{DC}{DC}")).unwrap_err(), @"
+        rs.toml:9:8: 'coordinator.1.fqdn': 'dc.ntm.test' stands there twice
+          9 | fqdn = 'dc.ntm.test'
+            |        ^^^^^^^^^^^^^
+        ");
+        insta::assert_snapshot!(load(&format!("{GOOD}{}", with("mn.ntm.test"))).unwrap_err(), @"
+        rs.toml:6:8: 'coordinator.0.fqdn': the key file 'keys.toml' does not have 'mn.ntm.test' as a coordinator
+          6 | fqdn = 'mn.ntm.test'
+            |        ^^^^^^^^^^^^^
+        ");
+        insta::assert_snapshot!(load(&format!("{GOOD}{}", with("dc2.ntm.test"))).unwrap_err(), @"
+        rs.toml:6:8: 'coordinator.0.fqdn': the key file 'keys.toml' has no key for 'dc2.ntm.test'
+          6 | fqdn = 'dc2.ntm.test'
+            |        ^^^^^^^^^^^^^^
+        ");
         let missing = GOOD.replace("keys.toml", "other.toml");
         insta::assert_snapshot!(load(&format!("{missing}{DC}")).unwrap_err(), @"other.toml: the key file cannot be read: No such file or directory (os error 2)");
     }

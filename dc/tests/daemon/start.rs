@@ -49,21 +49,53 @@ fn a_wrong_configuration_is_told_with_its_place() {
       11 | keepalive = "5"
          |             ^^^
     "#);
-    insta::assert_snapshot!(replaced("\"1h\"", "\"1ms\""), @"ntm-dc: dc.toml: 'keepalive': a Keep-alive more often than every 100ms holds nothing open better");
-    insta::assert_snapshot!(replaced("[\"127.0.0.1\"]", "[]"), @"ntm-dc: dc.toml: 'roots': name at least one DNS root server");
-    insta::assert_snapshot!(replaced("zone = \"dc.test\"", "zone = \"lab.test\""), @"ntm-dc: dc.toml: 'fqdn': the DC's name 'ns.dc.test' must be in its zone 'lab.test'");
-    insta::assert_snapshot!(replaced("keys.toml", "none.toml"), @"ntm-dc: dc.toml: 'keys': none.toml: the key file cannot be read: No such file or directory (os error 2)");
+    insta::assert_snapshot!(replaced("\"1h\"", "\"1ms\""), @r#"
+    ntm-dc: dc.toml:11:13: 'keepalive': a Keep-alive more often than every 100ms holds nothing open better
+      11 | keepalive = "1ms"
+         |             ^^^^^
+    "#);
+    insta::assert_snapshot!(replaced("[\"127.0.0.1\"]", "[]"), @"
+    ntm-dc: dc.toml:7:9: 'roots': name at least one DNS root server
+      7 | roots = []
+        |         ^^
+    ");
+    insta::assert_snapshot!(replaced("zone = \"dc.test\"", "zone = \"lab.test\""), @r#"
+    ntm-dc: dc.toml:2:8: 'fqdn': the DC's name 'ns.dc.test' must be in its zone 'lab.test'
+      2 | fqdn = "ns.dc.test"
+        |        ^^^^^^^^^^^^
+    "#);
+    insta::assert_snapshot!(replaced("keys.toml", "none.toml"), @r#"
+    ntm-dc: dc.toml:8:8: 'keys': none.toml: the key file cannot be read: No such file or directory (os error 2)
+      8 | keys = "none.toml"
+        |        ^^^^^^^^^^^
+    "#);
 
     // T3.1-a: ranges that overlap are refused, this DC's with another's, and whose key is not there.
-    insta::assert_snapshot!(replaced("\"198.18.1.0/24\"", "\"198.18.0.128/25\""), @"ntm-dc: dc.toml: 'neighbours': the virtual range 198.18.0.128/25 of 'ns.lab.test' overlaps with 198.18.0.0/24 of 'ns.dc.test': give each DC a range of its own");
-    insta::assert_snapshot!(replaced("\"ns.lab.test\" =", "\"mn.dc.test\" ="), @"ntm-dc: dc.toml: 'neighbours': 'mn.dc.test' is no coordinator in the key file");
+    insta::assert_snapshot!(replaced("\"198.18.1.0/24\"", "\"198.18.0.128/25\""), @r#"
+    ntm-dc: dc.toml:12:14: 'neighbours': the virtual range 198.18.0.128/25 of 'ns.lab.test' overlaps with 198.18.0.0/24 of 'ns.dc.test': give each DC a range of its own
+      12 | neighbours = { "ns.lab.test" = "198.18.0.128/25" }
+         |              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    "#);
+    insta::assert_snapshot!(replaced("\"ns.lab.test\" =", "\"mn.dc.test\" ="), @r#"
+    ntm-dc: dc.toml:12:14: 'neighbours': 'mn.dc.test' is no coordinator in the key file
+      12 | neighbours = { "mn.dc.test" = "198.18.1.0/24" }
+         |              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    "#);
 
     let files = Files::new(&SITE);
     files.protect("keys.toml", 0o640);
-    insta::assert_snapshot!(wrong(files), @"ntm-dc: dc.toml: 'keys': keys.toml: others than its owner have rights on the key file (mode 0640): run chmod 600 keys.toml");
+    insta::assert_snapshot!(wrong(files), @r#"
+    ntm-dc: dc.toml:8:8: 'keys': keys.toml: others than its owner have rights on the key file (mode 0640): run chmod 600 keys.toml
+      8 | keys = "keys.toml"
+        |        ^^^^^^^^^^^
+    "#);
     let files = Files::new(&SITE);
     files.write("keys.toml", "[[key]]\npeer = \"mn.dc.test\"\nkind = \"terminal\"\nkey = \"5ec2e7\"\n");
-    insta::assert_snapshot!(wrong(files), @"ntm-dc: dc.toml: 'keys': keys.toml:4: the key of 'mn.dc.test' must be a string of 64 hexadecimal digits");
+    insta::assert_snapshot!(wrong(files), @r#"
+    ntm-dc: dc.toml:8:8: 'keys': keys.toml:4: the key of 'mn.dc.test' must be a string of 64 hexadecimal digits
+      8 | keys = "keys.toml"
+        |        ^^^^^^^^^^^
+    "#);
 }
 
 /// Exit code 3, and what to look at, where the machine or another process stands in the way.

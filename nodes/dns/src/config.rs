@@ -65,8 +65,8 @@ impl Config {
             return Err(ConfigError::value(path, "zone", "give at least one zone").into());
         }
         let mut zones = Zones::default();
-        for zone in file.zone {
-            let refuse = |why: String| ConfigError::value(path, "zone.origin", why);
+        for (n, zone) in file.zone.into_iter().enumerate() {
+            let refuse = |why: String| ConfigError::value(path, &format!("zone.{n}.origin"), why);
             let mut origin = Name::from_ascii(&zone.origin)
                 .map_err(|error| refuse(format!("'{}' is no domain name: {error}", zone.origin)))?;
             origin.set_fqdn(true);
@@ -131,10 +131,26 @@ mod tests {
           2 | listen = ["192.0.2.1"]
             |           ^^^^^^^^^^^
         "#);
-        insta::assert_snapshot!(refusal(&format!("{}{zone}", head.replace("\"192.0.2.1:53\"", "")), ZONE), @"dns.toml: 'listen': give at least one address to serve on");
-        insta::assert_snapshot!(refusal(&format!("{head}{zone}{zone}"), ZONE), @"dns.toml: 'zone.origin': the zone test. is given twice: remove one");
-        insta::assert_snapshot!(refusal(&format!("{head}zone = []\n"), ZONE), @"dns.toml: 'zone': give at least one zone");
-        insta::assert_snapshot!(refusal(&format!("{head}{}", zone.replace("test.", "a..b")), ZONE), @"dns.toml: 'zone.origin': 'a..b' is no domain name: Malformed label:");
+        insta::assert_snapshot!(refusal(&format!("{}{zone}", head.replace("\"192.0.2.1:53\"", "")), ZONE), @"
+        dns.toml:2:10: 'listen': give at least one address to serve on
+          2 | listen = []
+            |          ^^
+        ");
+        insta::assert_snapshot!(refusal(&format!("{head}{zone}{zone}"), ZONE), @r#"
+        dns.toml:7:10: 'zone.1.origin': the zone test. is given twice: remove one
+          7 | origin = "test."
+            |          ^^^^^^^
+        "#);
+        insta::assert_snapshot!(refusal(&format!("{head}zone = []\n"), ZONE), @"
+        dns.toml:3:8: 'zone': give at least one zone
+          3 | zone = []
+            |        ^^
+        ");
+        insta::assert_snapshot!(refusal(&format!("{head}{}", zone.replace("test.", "a..b")), ZONE), @r#"
+        dns.toml:4:10: 'zone.0.origin': 'a..b' is no domain name: Malformed label: 
+          4 | origin = "a..b"
+            |          ^^^^^^
+        "#);
         insta::assert_snapshot!(refusal(&format!("{head}{}", zone.replace("a.zone", "b.zone")), ZONE), @"b.zone: the zone file cannot be read: No such file or directory (os error 2)");
         insta::assert_snapshot!(refusal(&format!("{head}{zone}"), &ZONE.replace("A 1", "A x1")), @"a.zone:3: network address parse error: invalid IPv4 address syntax");
     }

@@ -279,8 +279,16 @@ address = \"203.0.113.4:4330\"
           5 | handover = "quick"
             |            ^^^^^^^
         "#);
-        insta::assert_snapshot!(refusal("[coord", "mtu = 100\n[coord"), @"mn.toml: 'mtu': 100 is not from 576 to 8924 bytes");
-        insta::assert_snapshot!(refusal("[coord", "port = 0\n[coord"), @"mn.toml: 'port': 0 is no port: choose one from 1 to 65535");
+        insta::assert_snapshot!(refusal("[coord", "mtu = 100\n[coord"), @"
+        mn.toml:5:7: 'mtu': 100 is not from 576 to 8924 bytes
+          5 | mtu = 100
+            |       ^^^
+        ");
+        insta::assert_snapshot!(refusal("[coord", "port = 0\n[coord"), @"
+        mn.toml:5:8: 'port': 0 is no port: choose one from 1 to 65535
+          5 | port = 0
+            |        ^
+        ");
         insta::assert_snapshot!(refusal("[coord", "port = 65536\n[coord"), @"
         mn.toml:5:8: invalid value: integer `65536`, expected u16
           5 | port = 65536
@@ -291,16 +299,36 @@ address = \"203.0.113.4:4330\"
           5 | patience = "4"
             |            ^^^
         "#);
-        insta::assert_snapshot!(refusal("[coord", "lifetime = \"0s\"\n[coord"), @r#"mn.toml: 'lifetime': a path must live for some time, as in "300s""#);
-        insta::assert_snapshot!(refusal("[coord", "spin = \"11ms\"\n[coord"), @"mn.toml: 'spin': it would keep a processor busy: at most 10ms");
-        insta::assert_snapshot!(refusal("203.0.113.4", "198.19.0.1"), @"mn.toml: 'coordinator.address': 198.19.0.1 is a virtual address of 198.18.0.0/15: give the real one");
+        insta::assert_snapshot!(refusal("[coord", "lifetime = \"0s\"\n[coord"), @r#"
+        mn.toml:5:12: 'lifetime': a path must live for some time, as in "300s"
+          5 | lifetime = "0s"
+            |            ^^^^
+        "#);
+        insta::assert_snapshot!(refusal("[coord", "spin = \"11ms\"\n[coord"), @r#"
+        mn.toml:5:8: 'spin': it would keep a processor busy: at most 10ms
+          5 | spin = "11ms"
+            |        ^^^^^^
+        "#);
+        insta::assert_snapshot!(refusal("203.0.113.4", "198.19.0.1"), @r#"
+        mn.toml:7:11: 'coordinator.address': 198.19.0.1 is a virtual address of 198.18.0.0/15: give the real one
+          7 | address = "198.19.0.1:4330"
+            |           ^^^^^^^^^^^^^^^^^
+        "#);
         insta::assert_snapshot!(refusal(":4330", ""), @r#"
         mn.toml:7:11: invalid socket address syntax
           7 | address = "203.0.113.4"
             |           ^^^^^^^^^^^^^
         "#);
-        insta::assert_snapshot!(refusal("NS.dc", "other.dc"), @"mn.toml: 'coordinator.fqdn': keys.toml has no key of 'other.dc.test': add an entry for it");
-        insta::assert_snapshot!(refusal("NS.dc", "rs.dc"), @"mn.toml: 'coordinator.fqdn': in keys.toml 'rs.dc.test' is no coordinator: correct its kind");
+        insta::assert_snapshot!(refusal("NS.dc", "other.dc"), @r#"
+        mn.toml:6:8: 'coordinator.fqdn': keys.toml has no key of 'other.dc.test': add an entry for it
+          6 | fqdn = "other.dc.test"
+            |        ^^^^^^^^^^^^^^^
+        "#);
+        insta::assert_snapshot!(refusal("NS.dc", "rs.dc"), @r#"
+        mn.toml:6:8: 'coordinator.fqdn': in keys.toml 'rs.dc.test' is no coordinator: correct its kind
+          6 | fqdn = "rs.dc.test"
+            |        ^^^^^^^^^^^^
+        "#);
         insta::assert_snapshot!(refusal("\"mn.dc.test\"", "\"mn..test\""), @r#"
         mn.toml:2:8: the label '' of a name must have 1 to 63 characters
           2 | fqdn = "mn..test"
