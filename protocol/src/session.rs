@@ -358,6 +358,9 @@ pub const ATTEMPTS: u32 = 6;
 /// The longest wait before a request is repeated.
 const MOST_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a request may be under way before it is given up.
+pub const LONGEST: Duration = MOST_WAIT.saturating_mul(ATTEMPTS);
+
 struct Entry<T> {
     what: T,
     due: Instant,

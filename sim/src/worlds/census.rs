@@ -49,6 +49,7 @@ pub const EVENTS: &[&str] = &[
     "a sequence number was behind the DC's",
     "a terminal's registration was lost",
     "a query was answered with an error",
+    "a name was refused after the faults",
     "a datagram came twice",
     "two clocks came apart by more than a millisecond",
 ];
@@ -68,6 +69,11 @@ impl Census {
         census.add("a NAT turned a datagram back (hairpin)", played.world.hairpins());
         let again: u32 = played.said.iter().map(|said| played.world.heard(said.talk).again).sum();
         census.add("a datagram came twice", u64::from(again));
+        let refused = played
+            .asked
+            .iter()
+            .filter(|(talk, ..)| played.world.heard(*talk).answer.is_some_and(|(_, answer)| answer.is_err()));
+        census.add("a name was refused after the faults", refused.count() as u64);
         for host in &played.terminals {
             let paths = played.world.at_terminal(*host).map(|it| it.paths()).unwrap_or_default();
             let stand = |peer: &ntm_protocol::addr::Fqdn| {

@@ -54,6 +54,7 @@ pub fn generate(seed: u64) -> Script {
         sites: (0..sites).map(|_| behaviour(&mut dice)).collect(),
         terminals: Vec::new(),
         generals: dice.pick(&[1, 1, 2, 3]),
+        insistent: false,
         clocks: Vec::new(),
         timeline: Vec::new(),
     };
@@ -65,6 +66,7 @@ pub fn generate(seed: u64) -> Script {
     timeline(&mut dice, &mut script);
     // Drawn from another stream: what came before stays as it is.
     clocks(&mut Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x0c10_c750)), &mut script);
+    script.insistent = Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x1a51_57e4)).chance(50);
     script
 }
 

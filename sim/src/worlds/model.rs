@@ -12,7 +12,7 @@ use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::{Kind, NodeKind, RelayMode, Shown};
 
 use super::play::{Played, Said};
-use super::script::{LENGTH, Peer, SETTLED, Script, Spot, Who};
+use super::script::{CALM, LENGTH, Peer, REFUSED, SETTLED, Script, Spot, Who};
 use super::{Fault, Rule};
 
 /// Judges a world at its end: the first rule that was broken, those of safety first.
@@ -20,6 +20,7 @@ pub fn judge(script: &Script, played: &Played) -> Result<(), Fault> {
     Safety::new(script, played).judge()?;
     conversations(script, played)?;
     registrations(script, played)?;
+    refusals(script, played)?;
     flows(script, played)?;
     routes(script, played)
 }
@@ -294,6 +295,23 @@ pub(super) fn is_promised(script: &Script, from: usize, to: Peer) -> bool {
             Peer::Terminal(n) => !crowded(n),
             Peer::General(_) => script.generals <= general_vips,
         }
+}
+
+/// Some time after the faults no name is refused any more, and whoever asks is answered.
+fn refusals(script: &Script, played: &Played) -> Result<(), Fault> {
+    let limit = Instant::ZERO + (CALM + REFUSED);
+    let afresh = played.said.iter().filter(|said| said.afresh).map(|said| (said.talk, said.from, said.to));
+    for (talk, from, to) in played.asked.iter().copied().chain(afresh) {
+        let talk = played.world.heard(talk);
+        if let Some((at, Err(error))) = talk.answer
+            && at > limit
+            && is_promised(script, from, to)
+        {
+            let what = format!("mn{from} asked for {to} at {:?}, and was told {error:?}", talk.asked);
+            return Err(fault(Rule::Answered, at, what));
+        }
+    }
+    Ok(())
 }
 
 /// In the end who asks is answered, and nothing is lost.

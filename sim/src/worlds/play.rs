@@ -68,6 +68,8 @@ pub struct Played {
     pub generals: Vec<HostId>,
     /// Every conversation, in the order in which they began.
     pub said: Vec<Said>,
+    /// Every question that was asked again and again since the faults, from whom and for whom.
+    pub asked: Vec<(TalkId, usize, Peer)>,
     /// Every crash.
     pub crashes: Vec<Crashed>,
     /// Every move.
@@ -91,6 +93,8 @@ enum Step {
     Mend,
     Calm,
     Afresh,
+    /// Applications ask once more, if they do.
+    Ask,
 }
 
 /// Plays `script` from its beginning to its end.
@@ -108,7 +112,12 @@ pub fn play(script: &Script) -> Played {
     }
     steps.push((CALM, Step::Calm));
     steps.extend((0..5).map(|n| (AFRESH + Duration::from_secs(n), Step::Afresh)));
-    steps.retain(|(at, step)| *at < CALM || matches!(step, Step::Calm | Step::Afresh));
+    if script.insistent {
+        // Until the questions of those that ask afresh.
+        let asks = (AFRESH - CALM).as_secs() as u32;
+        steps.extend((1..asks).map(|n| (CALM + Duration::from_secs(1) * n, Step::Ask)));
+    }
+    steps.retain(|(at, step)| *at < CALM || matches!(step, Step::Calm | Step::Afresh | Step::Ask));
     // At one instant in the order in which they stand here.
     steps.sort_by_key(|(at, _)| *at);
     // Crashes that wait for a write are due at a moment that only the world knows.
@@ -133,6 +142,7 @@ pub fn play(script: &Script) -> Played {
                 played.calm(script);
             }
             Step::Afresh => played.afresh(script),
+            Step::Ask => played.ask(script),
         }
     }
     played.run_until(Instant::ZERO + LENGTH, &mut armed, &mut again);
@@ -195,6 +205,7 @@ impl Played {
             terminals,
             generals,
             said: Vec::new(),
+            asked: Vec::new(),
             crashes: Vec::new(),
             moves: Vec::new(),
             sites,
@@ -369,6 +380,23 @@ impl Played {
         for terminal in 0..self.terminals.len() {
             if self.places[terminal] == Place::Nowhere {
                 self.move_to(terminal, script.last_place(terminal));
+            }
+        }
+    }
+
+    /// Applications ask once more for everybody of whom they know no address since the faults.
+    fn ask(&mut self, script: &Script) {
+        for (from, to) in script.pairs() {
+            let before = self.asked.iter().rfind(|(_, f, t)| (*f, *t) == (from, to));
+            let refused = |answer: Option<(Instant, Result<_, _>)>| matches!(answer, Some((_, Err(_))));
+            if before.is_none_or(|(talk, ..)| refused(self.world.heard(*talk).answer)) {
+                let peer = match to {
+                    Peer::Terminal(n) => self.terminals[n],
+                    Peer::General(n) => self.generals[n],
+                };
+                let name = self.world.fqdn(peer).clone();
+                let talk = self.world.ask(self.terminals[from], name.as_str());
+                self.asked.push((talk, from, to));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ntm_nat::Behaviour;
+use ntm_protocol::session::LONGEST;
 use ntm_protocol::terminal::Handover;
 use ntm_protocol::time::Duration;
 
@@ -17,6 +18,9 @@ pub const LENGTH: Duration = Duration::from_secs(60);
 pub const CALM: Duration = Duration::from_secs(30);
 /// When applications ask once more for everybody whom somebody talked to.
 pub const AFRESH: Duration = Duration::from_secs(42);
+/// How long after the faults a name may still be refused. Whatever is unanswered is repeated every two seconds at least, and Keep-alives are no
+/// further apart; so by then everybody is heard again. What was asked of the DC or of a peer before that is given up after [`LONGEST`] at most.
+pub const REFUSED: Duration = Duration::from_secs(2).saturating_add(LONGEST);
 /// From here on nothing is lost.
 pub const SETTLED: Duration = Duration::from_secs(55);
 
@@ -47,6 +51,8 @@ pub struct Script {
     pub terminals: Vec<Resident>,
     /// How many general nodes there are.
     pub generals: usize,
+    /// Whether applications ask again and again from the end of the faults on, as resolvers do, for everybody whom somebody talked to.
+    pub insistent: bool,
     /// Clocks that are not the world's.
     pub clocks: Vec<(Who, Clock)>,
     /// What happens, in the order of time.
@@ -323,6 +329,9 @@ impl fmt::Display for Script {
             writeln!(f, "dc{n} has a /{prefix}")?;
         }
         writeln!(f, "{} relays, {} general nodes", self.relays, self.generals)?;
+        if self.insistent {
+            writeln!(f, "applications ask again and again from {CALM:?} on")?;
+        }
         for (n, behaviour) in self.sites.iter().enumerate() {
             writeln!(f, "nat{n}: {behaviour}")?;
         }

@@ -89,6 +89,7 @@ fn simpler(script: &Script) -> Vec<Script> {
         }
     });
     with(&|it| it.clocks.clear());
+    with(&|it| it.insistent = false);
     with(&|it| it.impairment.loss = 0.0);
     with(&|it| it.impairment.duplicate = 0.0);
     with(&|it| it.impairment.reorder = 0.0);
