@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure};
 use crate::foreign::program::Program;
 use crate::plan::Plan;
-use crate::scenario::model::{FlowKind, Role, Scenario};
+use crate::scenario::model::{FlowKind, Place, Role, Scenario};
 use crate::{stdout, world};
 
 /// One thing that was looked for.
@@ -78,6 +78,7 @@ pub fn is_installed(program: Program) -> bool {
 
 /// Whether the programs that `scenario` uses are there; the error names all that are not.
 pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
+    require_neighbours(plan, neighbours_held())?;
     let mut needed: Vec<&str> = Vec::new();
     let relays = plan.hosts.iter().any(|host| matches!(host.role, Role::Relay { .. }));
     if relays || !plan.routers.is_empty() {
@@ -123,6 +124,36 @@ pub fn require(scenario: &Scenario, plan: &Plan) -> Result<(), Failure> {
         names.join(", "),
         packages.join(" ")
     )))
+}
+
+/// Whether this machine's kernel holds as many neighbours as the nodes of `plan` have; with more, some find nobody any more. It has `held` for all namespaces together.
+pub fn require_neighbours(plan: &Plan, held: Option<usize>) -> Result<(), Failure> {
+    let (needed, held) = (neighbours(plan), held.unwrap_or(usize::MAX));
+    if needed <= held {
+        return Ok(());
+    }
+    Err(Failure::unable(format!(
+        "its nodes have about {needed} neighbours, and this machine's kernel holds {held}: run this with --engine sim, or raise \
+         net.ipv4.neigh.default.gc_thresh3 (sysctl)"
+    )))
+}
+
+/// How many neighbours the kernel holds at most.
+pub fn neighbours_held() -> Option<usize> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/neigh/default/gc_thresh3").ok()?;
+    text.trim().parse().ok()
+}
+
+/// About how many neighbours the nodes of `plan` have: each terminal, or the router before it, speaks with its coordinator and measures its way to every relay, and
+/// either end knows the other.
+fn neighbours(plan: &Plan) -> usize {
+    let has = |wanted: fn(&Role) -> bool| plan.hosts.iter().filter(|host| wanted(&host.role)).count();
+    let relays = has(|role| matches!(role, Role::Relay { .. }));
+    let behind = |at: &Place| matches!(at, Place::Behind(_));
+    let interfaces = plan.hosts.iter().filter(|host| host.is_terminal()).flat_map(|host| &host.interfaces);
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        interfaces.filter(|interface| interface.up).partition(|interface| behind(&interface.at));
+    2 * (inside.len() + (outside.len() + plan.routers.len()) * (1 + relays))
 }
 
 /// Whether this world's kernel gives what `plan` needs; tried in the namespace that the thread is in.
@@ -301,5 +332,20 @@ mod tests {
             check(&Source { name: "t".into(), text: text.into() }).unwrap_or_else(|m| panic!("{m}"));
         let plan = crate::plan::address::plan(&scenario).unwrap();
         assert_eq!(require(&scenario, &plan), Ok(()));
+    }
+
+    #[test]
+    fn more_neighbours_than_a_kernel_holds_are_told() {
+        let of = |name: &str| {
+            let file = format!("{}/../scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+            let text = fs::read_to_string(&file).unwrap();
+            let scenario = check(&Source { name: file, text }).unwrap_or_else(|m| panic!("{m}"));
+            crate::plan::address::plan(&scenario).unwrap()
+        };
+        // As Linux has it by default.
+        assert_eq!(require_neighbours(&of("terminals-200"), Some(1024)), Ok(()));
+        let told = require_neighbours(&of("scale-relays"), Some(1024)).unwrap_err();
+        assert!(told.message.contains("about 2400 neighbours"), "{told:?}");
+        assert_eq!(require_neighbours(&of("scale-relays"), None), Ok(()));
     }
 }

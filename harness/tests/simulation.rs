@@ -66,6 +66,10 @@ sequence = [
 fail = "after the handover, MN did not build its tunnel anew"
 "#;
 
+const ROUTES: &str = "[[flow]]\nid = \"routes\"\nexec = { node = \"mn\", command = \"ip\" }\n";
+const BULK: &str =
+    "[[flow]]\nid = \"bulk\"\niperf3 = { from = \"cn\", to = \"www.example.test\", duration = \"1s\" }\n";
+
 fn text_of(run: &std::process::Output) -> String {
     text(&run.stdout) + &text(&run.stderr)
 }
@@ -113,29 +117,44 @@ fn an_expectation_that_fails_ends_with_1_and_a_run_without_end_with_124() {
 #[test]
 fn what_the_simulator_does_not_run_is_refused_by_name() {
     let home = Home::new();
-    let flows = "[[flow]]\nid = \"bulk\"\niperf3 = { from = \"cn\", to = \"www.example.test\", duration = \"1s\" }\n\
-        [[flow]]\nid = \"routes\"\nexec = { node = \"mn\", command = \"ip\" }\n";
-    let run = home.run(&home.scenario("bulk", &format!("{MOVES}{flows}")), &["--engine", "both"]);
+    let run = home.run(&home.scenario("bulk", &format!("{MOVES}{BULK}")), &["--engine", "both"]);
     assert_eq!(code(&run), 2, "{}", text(&run.stdout));
     let said = text(&run.stderr);
-    for wanted in ["how much flow `bulk` transfers", "`exec`, which flow `routes` is", "--engine emulation"] {
-        assert!(said.contains(wanted), "{said}");
+    assert!(said.contains("how much flow `bulk` transfers"), "{said}");
+    let (network, _) = MOVES.split_once("[[flow]]").expect("flows");
+    let run = home.run(&home.scenario("alone", &format!("{network}{ROUTES}")), &["--engine", "sim"]);
+    let said = text(&run.stderr);
+    for wanted in ["`exec`, which flow `routes` is, and all others are", "--engine emulation"] {
+        assert!(code(&run) == 2 && said.contains(wanted), "{said}");
     }
     assert!(home.runs().is_empty());
+}
+
+/// Where there is more to see, what is a program of the host is left out, by name, and what is expected of it is not judged.
+#[test]
+fn programs_of_the_host_are_left_out_by_name() {
+    let home = Home::new();
+    let more = "[[expect]]\ncheck = \"flow.routes.exit == 0\"\nfail = \"it failed\"\n";
+    let run = home.run(&home.scenario("moves", &format!("{MOVES}{ROUTES}{more}")), &["--engine", "sim"]);
+    let said = text(&run.stdout);
+    assert_eq!(code(&run), 0, "{said}{}", text(&run.stderr));
+    for wanted in [
+        "note: left out of the simulation",
+        "flow `routes`, which is `exec`",
+        "what is expected of `flow.routes.exit`",
+    ] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    let report = home.report();
+    assert_eq!(report["expectations"].as_array().map(Vec::len), Some(4));
+    assert_eq!(report["unmeasured"]["flow.routes.exit"], "the simulation has no programs of the host");
 }
 
 /// Every scenario of the project holds in virtual time as it does on real packets, but for those that are refused, each for what the simulator does not do.
 #[test]
 fn every_scenario_holds_in_the_simulator_or_is_refused_by_name() {
-    let refused = [
-        ("large-datagrams", "cuts nothing up"),
-        ("relay-dies", "`exec`"),
-        ("rs-n-6", "only IPv6"),
-        ("rs-n-ftp", "`ftp`"),
-        ("rs-n-sip", "`sip`"),
-        ("soak", "`exec`"),
-        ("thesis-throughput-unlimited", "nothing bounds"),
-    ];
+    let refused =
+        [("rs-n-ftp", "`ftp`"), ("rs-n-sip", "`sip`"), ("thesis-throughput-unlimited", "nothing bounds")];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -164,20 +183,27 @@ fn every_scenario_holds_in_the_simulator_or_is_refused_by_name() {
 }
 
 /// T3.2-seq, T4.2.2-seq, T4.2.5-a: the messages between each two nodes, what each does by itself, the ways of paths, their hops, and what the handover takes are the
-/// same. What the simulator refuses is skipped and named, and is no difference.
+/// same. What one of them refuses is skipped and named, and is no difference.
 #[test]
 fn both_worlds_see_the_same_and_what_one_cannot_run_is_skipped() {
     let home = Home::new();
-    let flow = "[[flow]]\nid = \"routes\"\nexec = { node = \"mn\", command = \"ip\" }\n";
-    let refused = home.scenario("refused", &format!("{MOVES}{flow}").replace("\"moves\"", "\"refused\""));
+    let refused = home.scenario("refused", &format!("{MOVES}{BULK}").replace("\"moves\"", "\"refused\""));
+    let group = "[node.t]\nrole = \"terminal\"\nat = \"internet\"\ncount = 2000\n[[flow]]";
+    let large = MOVES.replacen("[[flow]]", group, 1).replace("\"moves\"", "\"large\"");
+    let large = home.scenario("large", &large);
+    let too_large = large.to_str().expect("a path");
     let file = home.scenario("moves", MOVES);
     let path = file.to_str().expect("a path");
-    let run = home.run(&refused, &[path, "--engine", "both"]);
+    let run = home.run(&refused, &[too_large, path, "--engine", "both"]);
     let said = text(&run.stdout);
     assert_eq!(code(&run), 0, "{said}{}", text(&run.stderr));
-    let skipped = said.lines().find(|line| line.starts_with("refused")).unwrap_or_default();
-    assert!(skipped.contains("skipped: the simulation does not run `exec`"), "{said}");
-    assert!(said.ends_with("moves    held, no difference\n"), "{said}");
+    let of = |name: &str| said.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    assert!(
+        of("refused").contains("skipped: not in simulation: nothing bounds how much flow `bulk`"),
+        "{said}"
+    );
+    assert!(of("large").contains("skipped: not in emulation: `t` are 2000 terminals"), "{said}");
+    assert!(said.ends_with("moves    held, no difference\n1 compared: no difference; 2 skipped\n"), "{said}");
     let folder = home.only_run();
     let read = |name: &str| -> Value {
         serde_json::from_str(&fs::read_to_string(folder.join(name)).expect(name)).expect("JSON")

@@ -17,6 +17,8 @@ use foldhash::fast::FixedState;
 
 use crate::addr::PathId;
 use crate::crypto::{DataKeys, OPENED_AT_ONCE, ReplayWindow, inner_at, open_all};
+use crate::inner::icmp::{self, Unreachable};
+use crate::inner::reset;
 use crate::slots::{Keyed, Slots};
 use crate::wire::{HEADER_LEN, Header, ID_AT, Kind, Reason, Refusal, Role};
 
@@ -257,6 +259,23 @@ pub enum NotSent {
         /// The MTU, in bytes.
         mtu: u16,
     },
+}
+
+impl NotSent {
+    /// Writes to `out` what tells the sender of `inner`, the packet that was not sent: its length. It comes as if from the packet's destination. `None` where nobody may be
+    /// told, or there is nothing to tell.
+    pub fn answer(self, inner: &[u8], out: &mut [u8; icmp::MAX_LEN]) -> Option<usize> {
+        match self {
+            Self::TooBig { mtu } => icmp::answer(inner, Unreachable::TooBig { mtu }, out),
+            // A hint to what stands, and the end of an attempt to connect.
+            Self::NoPath(_) => icmp::answer(inner, Unreachable::Host, out),
+            // The end of a connection, at once (T4.2.5-b).
+            Self::Lost(_) => {
+                reset::answer(inner, out).or_else(|| icmp::answer(inner, Unreachable::Prohibited, out))
+            }
+            Self::Malformed | Self::TooLarge => None,
+        }
+    }
 }
 
 impl Outbound {

@@ -1,12 +1,14 @@
 //! What passed the interfaces of hosts, as a capture there would show it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ntm_protocol::time::Instant;
 
 use crate::HostId;
-use crate::network::{Datagram, RouterId};
-use crate::packet::{self, Packet, Protocol};
+use crate::network::RouterId;
+use crate::packet::Packet;
+use crate::pieces::ETHERNET;
+use crate::tables::VIRTUAL;
 use crate::world::World;
 
 /// Where a packet was seen.
@@ -30,7 +32,9 @@ pub struct Captured {
     /// Whether the host sent it.
     pub outgoing: bool,
     /// As it was there.
-    pub packet: Datagram,
+    pub packet: Packet,
+    /// The longest packet that the interface takes, in bytes: a longer one passed it in pieces.
+    pub mtu: u16,
 }
 
 /// A packet that passed the outer side of a router.
@@ -45,23 +49,9 @@ pub struct CapturedOutside {
     /// Whether it left the router.
     pub outgoing: bool,
     /// As it was there.
-    pub packet: Datagram,
-}
-
-impl Datagram {
-    /// The packet as bytes, from the IP header on; nothing for what is neither UDP nor of IPv4.
-    pub fn bytes(&self) -> Option<Vec<u8>> {
-        let Datagram { protocol, source, destination, payload } = self.clone();
-        match (source, destination) {
-            (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-                Some(Packet { protocol, source, destination, payload }.emit())
-            }
-            (SocketAddr::V6(source), SocketAddr::V6(destination)) if protocol == Protocol::Udp => {
-                Some(packet::emit_v6(source, destination, &payload))
-            }
-            _ => None,
-        }
-    }
+    pub packet: Packet,
+    /// The longest packet that the router passes on, in bytes: a longer one came or went in pieces.
+    pub mtu: u16,
 }
 
 impl World {
@@ -82,11 +72,12 @@ impl World {
         self.captures_outside.as_deref().unwrap_or_default()
     }
 
-    pub(crate) fn capture_outside(&mut self, router: RouterId, outgoing: bool, packet: &Datagram) {
+    pub(crate) fn capture_outside(&mut self, router: RouterId, outgoing: bool, packet: &Packet) {
         if let Some(captures) = &mut self.captures_outside {
             let (at, after) = (self.now, self.captures.as_ref().map_or(0, Vec::len));
+            let mtu = if outgoing { self.networks.limit(router, packet.source.ip()).0 } else { ETHERNET };
             let (router, packet) = (self.networks.name(router).to_owned(), packet.clone());
-            captures.push(CapturedOutside { at, after, router, outgoing, packet });
+            captures.push(CapturedOutside { at, after, router, outgoing, packet, mtu });
         }
     }
 
@@ -95,14 +86,15 @@ impl World {
         self.captures.as_deref().unwrap_or_default()
     }
 
-    pub(crate) fn capture(&mut self, host: HostId, point: Point, outgoing: bool, packet: &Datagram) {
+    pub(crate) fn capture(&mut self, host: HostId, point: Point, outgoing: bool, packet: &Packet) {
         if let Some(captures) = &mut self.captures {
-            captures.push(Captured { at: self.now, host, point, outgoing, packet: packet.clone() });
+            let mtu = if point == Point::Virtual { VIRTUAL } else { ETHERNET };
+            captures.push(Captured { at: self.now, host, point, outgoing, packet: packet.clone(), mtu });
         }
     }
 
     /// As [`capture`](Self::capture), at the virtual interface, where the host has one.
-    pub(crate) fn capture_virtual(&mut self, host: HostId, outgoing: bool, packet: &Datagram) {
+    pub(crate) fn capture_virtual(&mut self, host: HostId, outgoing: bool, packet: &Packet) {
         if self.is_terminal(host) {
             self.capture(host, Point::Virtual, outgoing, packet);
         }

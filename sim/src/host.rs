@@ -1,15 +1,15 @@
 //! A host: its interfaces, and the role machine that it runs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ntm_protocol::addr::{Fqdn, NTM_PORT, Vip, VipRange};
 use ntm_protocol::coordinator::lookup::{Lookup, LookupId};
 use ntm_protocol::coordinator::store::{Write, WriteId};
 use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
-use ntm_protocol::crypto::{SharedKey, sealed_len};
-use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Verdict, Way};
-use ntm_protocol::inner::reset;
+use ntm_protocol::crypto::SharedKey;
+use ntm_protocol::data::{NotSent, Verdict};
+use ntm_protocol::inner::siit;
 use ntm_protocol::observe::What;
 use ntm_protocol::relay::{self, Relay, RelayConfig};
 use ntm_protocol::terminal::{self, QueryId, Terminal, TerminalConfig};
@@ -20,10 +20,12 @@ use crate::clock::Clock;
 use crate::flow::DNS;
 use crate::link::Link;
 use crate::masquerade::Masquerade;
-use crate::network::{Datagram, NetworkId, WireId};
+use crate::network::{NetworkId, WireId};
 use crate::packet::{Packet, Protocol};
 use crate::store::Store;
+use crate::tables::{Refused, Tables, VIRTUAL};
 use crate::talk::is_request;
+use crate::trouble::{Trouble, Why};
 use crate::world::Settings;
 
 /// Where a host is attached to a network, with one address: an interface with addresses of both families is two of these.
@@ -64,33 +66,6 @@ pub(crate) enum Machine {
     General,
 }
 
-#[derive(Default)]
-pub(crate) struct Tables {
-    inbound: Inbound,
-    outbound: Outbound,
-    /// The virtual interface's queue, for as long as the table is paused.
-    waiting: VecDeque<Packet>,
-}
-
-/// How many packets a virtual interface's queue holds, as Linux's does.
-const QUEUE: usize = 500;
-
-impl Tables {
-    fn apply(&mut self, update: &DataUpdate) {
-        self.inbound.apply(update);
-        self.outbound.apply(update);
-    }
-
-    fn seal(&mut self, packet: &Packet) -> Result<Outgoing, NotSent> {
-        let inner = packet.emit();
-        // No suite needs more room than the thesis's.
-        let mut datagram = vec![0; sealed_len(ntm_protocol::crypto::Suite::Aes128Cbc, inner.len())];
-        let (length, Way { remote, local }) = self.outbound.seal(&inner, &mut datagram)?;
-        datagram.truncate(length);
-        Ok(Outgoing { local, ..Outgoing::ntm(remote, datagram) })
-    }
-}
-
 /// A datagram that a host sends from one of its ports.
 pub(crate) struct Outgoing {
     pub(crate) protocol: Protocol,
@@ -100,23 +75,27 @@ pub(crate) struct Outgoing {
     pub(crate) local: Option<IpAddr>,
     /// The address that a translation wrote into it as its source; without it, the one that it leaves from.
     pub(crate) source: Option<IpAddr>,
+    /// Whether it must not be cut up.
+    pub(crate) whole: bool,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Outgoing {
-    /// A datagram of NTMobile.
-    fn ntm(to: SocketAddr, bytes: Vec<u8>) -> Self {
-        Self { protocol: Protocol::Udp, port: NTM_PORT, to, local: None, source: None, bytes }
+    /// A datagram of NTMobile, which is cut up where it has to be.
+    pub(crate) fn ntm(to: SocketAddr, bytes: Vec<u8>) -> Self {
+        let (protocol, port) = (Protocol::Udp, NTM_PORT);
+        Self { protocol, port, to, local: None, source: None, whole: false, bytes }
     }
 
     /// A datagram as it is; the host's own address becomes its source.
-    pub(crate) fn plain(datagram: Datagram) -> Self {
-        let Datagram { protocol, source, destination, payload } = datagram;
-        Self { protocol, port: source.port(), to: destination, local: None, source: None, bytes: payload }
+    pub(crate) fn plain(datagram: Packet) -> Self {
+        let Packet { protocol, source, destination, whole, payload } = datagram;
+        let port = source.port();
+        Self { protocol, port, to: destination, local: None, source: None, whole, bytes: payload }
     }
 
     /// A datagram that was translated, with the source that it has.
-    fn translated(datagram: Datagram) -> Self {
+    fn translated(datagram: Packet) -> Self {
         Self { source: Some(datagram.source.ip()), ..Self::plain(datagram) }
     }
 }
@@ -132,13 +111,13 @@ pub(crate) struct Output {
     pub(crate) translated: Vec<(Vip, bool)>,
     pub(crate) answers: Vec<(QueryId, Result<Vip, DnsError>)>,
     /// Datagrams for the host's applications.
-    pub(crate) delivered: Vec<Datagram>,
+    pub(crate) delivered: Vec<Packet>,
     /// How many events the machine emitted.
     pub(crate) events: usize,
 }
 
 /// Whether a datagram is a question to the DNS, or an answer of it.
-fn is_dns(datagram: &Datagram) -> bool {
+fn is_dns(datagram: &Packet) -> bool {
     let ports = [datagram.source, datagram.destination].map(|end| end.port());
     datagram.protocol == Protocol::Udp && ports.contains(&DNS)
 }
@@ -283,7 +262,7 @@ impl Host {
     }
 
     /// A datagram came in.
-    pub(crate) fn receive(&mut self, mut datagram: Datagram, now: Instant, output: &mut Output) {
+    pub(crate) fn receive(&mut self, mut datagram: Packet, now: Instant, output: &mut Output) {
         let now = self.clock.shows(now);
         let (from, to) = (datagram.source, datagram.destination);
         let is_ntm = datagram.protocol == Protocol::Udp && to.port() == NTM_PORT;
@@ -295,7 +274,8 @@ impl Host {
                 let bytes = &mut datagram.payload;
                 match tables.inbound.judge(bytes) {
                     Verdict::Deliver(at) => {
-                        output.delivered.extend(Packet::parse(&bytes[at]).map(Datagram::from));
+                        let whole = tables.opened(&bytes[at], now);
+                        output.delivered.extend(whole.and_then(|whole| Packet::parse(&whole)));
                     }
                     Verdict::Control => terminal.handle_datagram(from, bytes, now),
                     Verdict::Refused(refusal) => terminal.refuse(from, &refusal, now),
@@ -304,15 +284,22 @@ impl Host {
                 }
             }
             Machine::Relay(_, tables, masquerade) if masquerade.expects(&datagram) => {
-                let back = masquerade.come(datagram, now);
-                output.sent.extend(back.and_then(|packet| tables.seal(&packet).ok()));
+                if let Some(packet) = masquerade.come(datagram, now) {
+                    send_back(packet, tables, masquerade, now, output);
+                }
             }
             Machine::Relay(relay, tables, masquerade) if is_ntm => {
                 match tables.inbound.judge(&mut datagram.payload) {
-                    // The masquerade here knows both families.
-                    Verdict::Deliver(at) | Verdict::Translate(at) => {
-                        let inner = Packet::parse(&datagram.payload[at]);
-                        let left = inner.and_then(|packet| masquerade.leave(packet, now));
+                    Verdict::Deliver(at) => {
+                        let whole = tables.opened(&datagram.payload[at], now);
+                        let packet = whole.and_then(|whole| Packet::parse(&whole));
+                        let left = packet.and_then(|packet| masquerade.leave(packet, now));
+                        output.sent.extend(left.map(Outgoing::translated));
+                    }
+                    Verdict::Translate(at) => {
+                        let whole = tables.opened(&datagram.payload[at], now);
+                        let packet = whole.and_then(|whole| to_v6(&whole));
+                        let left = packet.and_then(|packet| masquerade.leave(packet, now));
                         output.sent.extend(left.map(Outgoing::translated));
                     }
                     Verdict::Forward(to) => output.sent.push(Outgoing::ntm(to, datagram.payload)),
@@ -340,36 +327,25 @@ impl Host {
     /// An application sends a datagram: whether there was a way.
     pub(crate) fn send_from_application(
         &mut self,
-        datagram: Datagram,
+        datagram: Packet,
         now: Instant,
         output: &mut Output,
     ) -> bool {
         let now = self.clock.shows(now);
         match &mut self.machine {
             Machine::Terminal(terminal, tables) => {
-                let Some(packet) = Packet::of(datagram) else { return false };
-                if tables.outbound.is_paused() {
-                    if tables.waiting.len() < QUEUE {
-                        tables.waiting.push_back(packet);
-                    }
+                if tables.keep(&datagram) {
                     return true;
                 }
-                match tables.seal(&packet) {
-                    Ok(outgoing) => output.sent.push(outgoing),
-                    // Its connection has ended: it is to know at once (T4.2.5-b), as a terminal's data path tells it.
-                    Err(NotSent::Lost(_)) => {
-                        let mut answer = vec![0; 40];
-                        let length = reset::answer(&packet.emit(), &mut answer);
-                        let reset = length.and_then(|length| Packet::parse(&answer[..length]));
-                        output.delivered.extend(reset.map(Datagram::from));
-                        return false;
-                    }
-                    Err(NotSent::NoPath(flow)) => {
-                        terminal.handle_no_path(flow, now);
-                        return false;
-                    }
-                    Err(_) => return false,
+                let Err(Refused { why, answer }) = tables.send(&datagram, &mut output.sent) else {
+                    return true;
+                };
+                // An application whose connection has ended knows at once (T4.2.5-b).
+                output.delivered.extend(answer);
+                if let NotSent::NoPath(flow) = why {
+                    terminal.handle_no_path(flow, now);
                 }
+                return false;
             }
             Machine::General => output.sent.push(Outgoing::plain(datagram)),
             Machine::Off | Machine::Coordinator(_) | Machine::Relay(..) => return false,
@@ -435,14 +411,62 @@ impl Host {
                     }
                 }
                 output.observations.extend(std::iter::from_fn(|| terminal.poll_observation()));
-                if !tables.outbound.is_paused() {
-                    for packet in std::mem::take(&mut tables.waiting) {
-                        output.sent.extend(tables.seal(&packet).ok());
-                    }
+                for packet in tables.released() {
+                    let refused = tables.send(&packet, &mut output.sent).err();
+                    output.delivered.extend(refused.and_then(|refused| refused.answer));
                 }
             }
         }
         let outgoing = |transmit: ntm_protocol::session::Transmit| Outgoing::ntm(transmit.to, transmit.bytes);
         output.sent.extend(transmits.into_iter().map(outgoing));
     }
+}
+
+/// A packet that came out of a tunnel, translated into IPv6 as the relay's data plane does it (T3.1-d).
+fn to_v6(packet: &[u8]) -> Option<Packet> {
+    /// What the translation needs in front.
+    const ROOM: usize = siit::LONGER + 8;
+    let mut buffer = vec![0; ROOM];
+    buffer.extend_from_slice(packet);
+    let end = buffer.len();
+    siit::to_v6(&mut buffer, ROOM..end).and_then(|place| Packet::parse(&buffer[place]))
+}
+
+/// A packet that is for a tunnel, translated from IPv6.
+fn to_v4(packet: &Packet) -> Option<Packet> {
+    let mut bytes = packet.emit();
+    // By this number nothing is put together: what is cut up is numbered then.
+    let place = siit::to_v4(&mut bytes, None, &mut 0)?;
+    let translated = Packet::parse(&bytes[place])?;
+    // What came in pieces goes on in pieces.
+    Some(Packet { whole: translated.whole && packet.whole, ..translated })
+}
+
+/// What a relay does with a general node's packet, which its masquerade let in: its kernel sends it into the virtual interface, or tells that it is too long for
+/// that, and its data plane seals it.
+fn send_back(
+    packet: Packet,
+    tables: &mut Tables,
+    masquerade: &mut Masquerade,
+    now: Instant,
+    output: &mut Output,
+) {
+    let is_v6 = packet.source.is_ipv6();
+    // What fills the tunnel in IPv4 is longer in IPv6.
+    let mtu = VIRTUAL + if is_v6 { siit::LONGER as u16 } else { 0 };
+    let told = if packet.whole && packet.length() > mtu.into() {
+        Trouble::about(&packet, Why::TooBig { mtu }, packet.destination.ip())
+    } else {
+        let Some(inner) = (if is_v6 { to_v4(&packet) } else { Some(packet) }) else { return };
+        match tables.send(&inner, &mut output.sent) {
+            // Of the rest a relay tells nobody.
+            Err(Refused { why: NotSent::TooBig { .. }, answer: Some(answer) }) if is_v6 => {
+                to_v6(&answer.emit())
+            }
+            Err(Refused { why: NotSent::TooBig { .. }, answer }) => answer,
+            _ => None,
+        }
+    };
+    let left = told.and_then(|told| masquerade.leave(told, now));
+    output.sent.extend(left.map(Outgoing::translated));
 }

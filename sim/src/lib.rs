@@ -41,11 +41,14 @@ mod masquerade;
 mod neighbours;
 pub mod network;
 pub mod packet;
+mod pieces;
 mod queue;
 pub mod sequence;
 mod stack;
 pub mod store;
+mod tables;
 pub mod talk;
+mod trouble;
 mod world;
 pub mod worlds;
 

@@ -107,21 +107,26 @@ impl Wire {
         }
     }
 
-    /// When each copy of a packet of `len` bytes arrives that enters at `now`: none where it is lost.
-    pub(crate) fn pass(
+    /// When each copy of a packet arrives that enters at `now` in pieces of these lengths: none where one of them is lost, and with the last of them.
+    pub(crate) fn pass<P: Iterator<Item = usize>>(
         &mut self,
         way: Way,
-        len: usize,
+        pieces: P,
         now: Instant,
-    ) -> impl Iterator<Item = Instant> + use<> {
+    ) -> impl Iterator<Item = Instant> + use<P> {
         let line = match way {
             Way::Up => &mut self.up,
             Way::Down => &mut self.down,
         };
-        let (first, copy) = match line.offer(len, now) {
+        let each = |len| match line.offer(len, now) {
             Verdict::Deliver { at, copy } => (Some(at), copy),
             Verdict::Drop(_) => (None, None),
         };
+        // A packet of which one piece came twice came once.
+        let both = |(one, _): (Option<Instant>, _), (other, _)| {
+            (one.zip(other).map(|(one, other): (Instant, Instant)| one.max(other)), None)
+        };
+        let (first, copy) = pieces.map(each).reduce(both).unwrap_or_default();
         first.into_iter().chain(copy)
     }
 }
@@ -134,19 +139,34 @@ fn other(mut seed: [u8; 32]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::iter::once;
+    use std::num::NonZero;
+
     use super::*;
 
     #[test]
     fn each_direction_does_what_was_asked_of_it() {
         let way = |ms: u64| Impairment { delay: Duration::from_millis(ms), ..Impairment::default() };
         let mut wire = Wire::new(&Link { up: way(1), down: way(2) }, [1; 32]);
-        let mut times = |way| wire.pass(way, 100, Instant::ZERO).collect::<Vec<_>>();
+        let mut times = |way| wire.pass(way, once(100), Instant::ZERO).collect::<Vec<_>>();
         let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
         assert_eq!((times(Way::Up), times(Way::Down)), (vec![at(1)], vec![at(2)]));
         wire.change(|way| way.duplicate = 1.0);
-        assert_eq!(wire.pass(Way::Up, 100, at(9)).collect::<Vec<_>>(), [at(10), at(10)]);
+        assert_eq!(wire.pass(Way::Up, once(100), at(9)).collect::<Vec<_>>(), [at(10), at(10)]);
         wire.set(&Link { up: Impairment { loss: 1.0, ..way(1) }, ..Link::default() });
-        assert_eq!(wire.pass(Way::Up, 100, at(9)).count(), 0);
+        assert_eq!(wire.pass(Way::Up, once(100), at(9)).count(), 0);
+    }
+
+    #[test]
+    fn a_packet_in_pieces_is_there_with_the_last_of_them_or_not_at_all() {
+        let slow = Impairment { rate: NonZero::new(8_000_000), ..Impairment::default() };
+        let mut wire = Wire::new(&Link { up: slow, down: slow }, [1; 32]);
+        let took = wire.pass(Way::Up, [1000, 1000, 500].into_iter(), Instant::ZERO).collect::<Vec<_>>();
+        assert_eq!(took, [Instant::from_nanos(2_500_000)]);
+        let lossy = Impairment { loss: 0.5, ..Impairment::default() };
+        let mut wire = Wire::new(&Link { up: lossy, down: lossy }, [1; 32]);
+        let came = (0..1000).filter(|_| wire.pass(Way::Up, [9; 3].into_iter(), Instant::ZERO).count() == 1);
+        assert!((90..160).contains(&came.count()), "an eighth");
     }
 
     /// Faultless or not, before the change and after it: a wire does what two lines do.
@@ -167,7 +187,7 @@ mod tests {
                 Verdict::Drop(_) => Vec::new(),
             };
             lost += usize::from(expected.is_empty());
-            assert_eq!(wire.pass(Way::Up, 100, now).collect::<Vec<_>>(), expected, "packet {n}");
+            assert_eq!(wire.pass(Way::Up, once(100), now).collect::<Vec<_>>(), expected, "packet {n}");
         }
         assert!((10..60).contains(&lost), "{lost}");
     }

@@ -1,10 +1,10 @@
 //! Networks and the NATs between them: where a datagram goes next. In IPv6 a router translates nothing: what is behind it is reachable.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
-use ntm_nat::{Behaviour, Flow, Forward, ForwardError, Protocol, Segment, Side, Translator};
+use ntm_nat::{Behaviour, Forward, ForwardError, Side, Translator};
 use ntm_protocol::prefetch::prefetch;
 use ntm_protocol::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use crate::HostId;
 use crate::impair::Impairment;
 use crate::link::{Link, Wire};
 use crate::neighbours::Neighbours;
-use crate::packet::segment;
+use crate::packet::Packet;
+use crate::pieces::ETHERNET;
 
 /// A network: the public one, or one behind a NAT.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -25,60 +26,19 @@ pub const INTERNET: NetworkId = NetworkId(0);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RouterId(usize);
 
-/// A UDP datagram, a TCP segment or an ICMP echo under way; ports as in [`Packet`](crate::packet::Packet).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Datagram {
-    /// UDP, TCP or ICMP.
-    pub protocol: Protocol,
-    /// Source address and port, as they are at this point of the way.
-    pub source: SocketAddr,
-    /// Destination address and port, as they are at this point of the way.
-    pub destination: SocketAddr,
-    /// What it carries.
-    pub payload: Vec<u8>,
-}
-
-impl Datagram {
-    /// As a NAT sees it.
-    fn flow(&self) -> Flow {
-        let Self { protocol, source, destination, .. } = *self;
-        let segment = if protocol == Protocol::Tcp { segment(&self.payload) } else { Segment::Data };
-        Flow { protocol, source, destination, segment }
-    }
-
-    /// What an echo application answers with: the same, turned round.
-    pub(crate) fn turned(self) -> Self {
-        Self { source: self.destination, destination: self.source, ..self }
-    }
-
-    /// The same with the addresses and ports that a NAT gave it.
-    fn translated(self, flow: Flow) -> Self {
-        Self { source: flow.source, destination: flow.destination, ..self }
-    }
-
-    /// Its length on the wire, in bytes: with the headers of Ethernet, IP and UDP or ICMP.
-    pub(crate) fn wire_len(&self) -> usize {
-        let ip = if self.destination.is_ipv4() { 20 } else { 40 };
-        let header = match self.protocol {
-            Protocol::Icmp => 6,
-            Protocol::Udp => 8,
-            Protocol::Tcp => 4,
-        };
-        14 + ip + header + self.payload.len()
-    }
-}
-
 /// Where a datagram on a network goes next.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Next {
     /// To a host of that network, over its link.
     Host(HostId, WireId),
     /// Up to the outer side of a NAT.
-    Up(RouterId, NetworkId, Datagram),
+    Up(RouterId, NetworkId, Packet),
     /// Down to the inner network of a NAT, by way of [`Networks::inward`].
     Down(RouterId),
     /// Back into the same network (hairpinning).
-    Back(Datagram),
+    Back(Packet),
+    /// Nowhere: it must not be cut up, and is longer than this router passes on.
+    TooBig(RouterId),
     /// Nowhere.
     Lost,
 }
@@ -114,6 +74,8 @@ struct Router {
     inside: NetworkId,
     outside: NetworkId,
     uplink: Wire,
+    /// The longest packet that it passes on, in bytes.
+    mtu: u16,
 }
 
 /// All networks and routers.
@@ -158,7 +120,7 @@ impl Networks {
         let nat = Translator::new(behaviour, external, &[], seed).expect("there are no forwards to be wrong");
         let uplink = Wire::new(uplink, seed);
         self.networks.push(Network { gateway: Some(id), ..Network::default() });
-        self.routers.push(Router { name: name.to_owned(), nat, inside, outside, uplink });
+        self.routers.push(Router { name: name.to_owned(), nat, inside, outside, uplink, mtu: ETHERNET });
         self.claim(outside, external, Owner::Router(id));
         (id, inside)
     }
@@ -228,7 +190,7 @@ impl Networks {
     }
 
     /// `datagram`, which is on `network`, is going to ask for the link that it goes over.
-    pub(crate) fn fetch_owner(&self, network: NetworkId, datagram: &Datagram) {
+    pub(crate) fn fetch_owner(&self, network: NetworkId, datagram: &Packet) {
         if let Some(wire) = self.wire_at(network, datagram.destination.ip()) {
             self.prefetch(wire);
         }
@@ -282,7 +244,7 @@ impl Networks {
     }
 
     /// How much longer than its link a datagram on `network` takes.
-    pub(crate) fn distance(&self, network: NetworkId, datagram: &Datagram) -> Duration {
+    pub(crate) fn distance(&self, network: NetworkId, datagram: &Packet) -> Duration {
         let ends = (datagram.source.ip(), datagram.destination.ip());
         self.apart.get(&ends).copied().filter(|_| network == INTERNET).unwrap_or_default()
     }
@@ -312,6 +274,38 @@ impl Networks {
         &mut self.routers[router.0].uplink
     }
 
+    /// A router passes on no packets longer than `mtu` bytes.
+    pub(crate) fn narrow(&mut self, router: RouterId, mtu: u16) {
+        self.routers[router.0].mtu = mtu;
+    }
+
+    /// The longest packet that a router passes on, and the address by which it speaks.
+    pub(crate) fn limit(&self, router: RouterId, to: IpAddr) -> (u16, Option<IpAddr>) {
+        let Router { mtu, outside, .. } = self.routers[router.0];
+        let of_family = |address: &IpAddr| address.is_ipv4() == to.is_ipv4();
+        let owned = |(address, owner): (&IpAddr, &Owner)| match owner {
+            Owner::Router(owner) if *owner == router && of_family(address) => Some(*address),
+            _ => None,
+        };
+        (mtu, self.networks[outside.0].owners.iter().filter_map(owned).min())
+    }
+
+    /// The longest packet that comes to hosts of `network`.
+    pub(crate) fn mtu(&self, network: NetworkId) -> u16 {
+        self.networks[network.0].gateway.map_or(ETHERNET, |router| self.routers[router.0].mtu)
+    }
+
+    /// Whether `packet` must not be cut up, and is longer than `router` passes on.
+    pub(crate) fn is_too_big(&self, router: RouterId, packet: &Packet) -> bool {
+        let mtu = self.routers[router.0].mtu;
+        packet.whole && mtu < ETHERNET && packet.length() > mtu.into()
+    }
+
+    /// The network outside of a router.
+    pub(crate) fn outside(&self, router: RouterId) -> NetworkId {
+        self.routers[router.0].outside
+    }
+
     /// A router's name.
     pub(crate) fn name(&self, router: RouterId) -> &str {
         &self.routers[router.0].name
@@ -323,8 +317,8 @@ impl Networks {
     }
 
     /// Where `datagram`, which is on `network`, goes next.
-    pub(crate) fn next(&mut self, network: NetworkId, datagram: &Datagram, now: Instant) -> Next {
-        let Datagram { source, destination, .. } = *datagram;
+    pub(crate) fn next(&mut self, network: NetworkId, datagram: &Packet, now: Instant) -> Next {
+        let Packet { source, destination, .. } = *datagram;
         if network == INTERNET && self.cut.contains(&(source.ip(), destination.ip())) {
             return Next::Lost;
         }
@@ -339,11 +333,21 @@ impl Networks {
             return Next::Down(router);
         }
         let Some(id) = self.networks[network.0].gateway else { return Next::Lost };
-        if destination.is_ipv6() {
-            return Next::Up(id, self.routers[id.0].outside, datagram.clone());
+        if self.is_too_big(id, datagram) {
+            return Next::TooBig(id);
         }
         let router = &mut self.routers[id.0];
-        match router.nat.outbound(datagram.flow(), now) {
+        if destination.is_ipv6() {
+            return Next::Up(id, router.outside, datagram.clone());
+        }
+        let Some(flow) = datagram.flow() else { return Next::Lost };
+        if datagram.is_error() {
+            return match router.nat.outbound_error(flow, now) {
+                Ok(quoted) => Next::Up(id, router.outside, datagram.clone().translated(quoted)),
+                Err(_) => Next::Lost,
+            };
+        }
+        match router.nat.outbound(flow, now) {
             Ok(translated) => {
                 let datagram = datagram.clone().translated(translated.flow);
                 match translated.to {
@@ -369,20 +373,24 @@ impl Networks {
     pub(crate) fn inward(
         &mut self,
         router: RouterId,
-        datagram: Datagram,
+        datagram: Packet,
         now: Instant,
-    ) -> Option<(NetworkId, Datagram)> {
+    ) -> Option<(NetworkId, Packet)> {
         let router = &mut self.routers[router.0];
         if datagram.destination.is_ipv6() {
             return Some((router.inside, datagram));
         }
-        let flow = router.nat.inbound(datagram.flow(), now).ok()?.flow;
+        let flow = datagram.flow()?;
+        let flow = match datagram.is_error() {
+            true => router.nat.inbound_error(flow, now).ok()?,
+            false => router.nat.inbound(flow, now).ok()?.flow,
+        };
+        let datagram = datagram.translated(flow);
         // Nothing but its own network is behind a router that does not translate.
         let inside = &self.networks[router.inside.0];
-        if router.nat.behaviour() == Behaviour::None && !inside.owners.contains_key(&flow.destination.ip()) {
-            return None;
-        }
-        Some((router.inside, datagram.translated(flow)))
+        let is_inside = inside.owners.contains_key(&datagram.destination.ip());
+        let passes = router.nat.behaviour() != Behaviour::None || is_inside;
+        passes.then_some((router.inside, datagram))
     }
 
     /// The name of the router that has `address` on its outer side.
@@ -399,15 +407,16 @@ impl Networks {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn at(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
 
-    fn datagram(source: &str, destination: &str) -> Datagram {
-        let (protocol, payload) = (Protocol::Udp, vec![7]);
-        Datagram { protocol, source: at(source), destination: at(destination), payload }
+    fn datagram(source: &str, destination: &str) -> Packet {
+        Packet::udp(at(source), at(destination), vec![7])
     }
 
     fn attach(nets: &mut Networks, network: NetworkId, address: &str, host: usize) {

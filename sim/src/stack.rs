@@ -1,14 +1,14 @@
 //! A host's TCP: smoltcp's, over the packets of the world. What it sends leaves the host as any application's packets do, and its time is the world's.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use ntm_protocol::time::Instant;
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer};
 use smoltcp::time::Instant as Micros;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
+use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use crate::packet::{Packet, Protocol, stretch};
 
@@ -65,6 +65,12 @@ impl Device for Queues {
     }
 }
 
+fn interface(device: &mut Queues, seed: u64, now: Instant) -> Interface {
+    let mut config = Config::new(HardwareAddress::Ip);
+    config.random_seed = seed;
+    Interface::new(config, device, micros(now))
+}
+
 /// A host's TCP.
 pub(crate) struct Stack {
     interface: Interface,
@@ -73,16 +79,14 @@ pub(crate) struct Stack {
     /// When the world is to wake it.
     pub(crate) wake: Option<Instant>,
     /// Of each connection, by its two ports and the peer's address: the number behind what was sent so far, and how many segments were sent again.
-    sent: BTreeMap<(u16, SocketAddrV4), (u32, u64)>,
+    sent: BTreeMap<(u16, SocketAddr), (u32, u64)>,
 }
 
 impl Stack {
     /// Of a host whose interface takes packets of `mtu` bytes.
-    pub(crate) fn new(address: Ipv4Addr, mtu: usize, seed: u64, now: Instant) -> Self {
+    pub(crate) fn new(addresses: &[IpAddr], mtu: usize, seed: u64, now: Instant) -> Self {
         let mut device = Queues { mtu, received: VecDeque::new(), sent: Vec::new() };
-        let mut config = Config::new(HardwareAddress::Ip);
-        config.random_seed = seed;
-        let interface = Interface::new(config, &mut device, micros(now));
+        let interface = interface(&mut device, seed, now);
         let mut stack = Self {
             interface,
             sockets: SocketSet::new(Vec::new()),
@@ -90,17 +94,32 @@ impl Stack {
             wake: None,
             sent: BTreeMap::new(),
         };
-        stack.readdress(address);
+        stack.readdress(addresses);
         stack
     }
 
-    /// The host has this address from now on. Everything is reached directly: networks are the world's affair.
-    pub(crate) fn readdress(&mut self, address: Ipv4Addr) {
-        self.interface.update_ip_addrs(|addresses| {
-            addresses.clear();
-            // There is room for one at least.
-            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, 0)));
+    /// The host has these addresses from now on, the first of each family as its own. Everything is reached directly: networks are the world's affair.
+    pub(crate) fn readdress(&mut self, addresses: &[IpAddr]) {
+        let first = |v4: bool| addresses.iter().copied().find(|address| address.is_ipv4() == v4);
+        self.interface.update_ip_addrs(|known| {
+            known.clear();
+            for address in [first(true), first(false)].into_iter().flatten() {
+                // There is room for one of each.
+                let _ = known.push(IpCidr::new(address.into(), 0));
+            }
         });
+    }
+
+    /// A packet was too long for its way: the host's are not longer than `mtu` bytes from now on, wherever they go.
+    pub(crate) fn narrow(&mut self, mtu: u16, seed: u64, now: Instant) {
+        if usize::from(mtu) < self.device.mtu {
+            self.device.mtu = mtu.into();
+            // An interface asks for the MTU once. Connections are the sockets' affair.
+            let addresses: Vec<IpAddr> =
+                self.interface.ip_addrs().iter().map(|known| known.address().into()).collect();
+            self.interface = interface(&mut self.device, seed, now);
+            self.readdress(&addresses);
+        }
     }
 
     fn add(&mut self, window: usize) -> (SocketHandle, &mut Socket<'static>) {
@@ -120,11 +139,10 @@ impl Stack {
     }
 
     /// A connection from `port` to `remote`, begun now; `None` where it has no address or there is none to go to.
-    pub(crate) fn connect(&mut self, port: u16, remote: SocketAddrV4, window: usize) -> Option<SocketHandle> {
+    pub(crate) fn connect(&mut self, port: u16, remote: SocketAddr, window: usize) -> Option<SocketHandle> {
         let handle = self.add(window).0;
         let socket = self.sockets.get_mut::<Socket>(handle);
-        let to = (IpAddress::Ipv4(*remote.ip()), remote.port());
-        match socket.connect(self.interface.context(), to, port) {
+        match socket.connect(self.interface.context(), remote, port) {
             Ok(()) => Some(handle),
             Err(_) => {
                 self.sockets.remove(handle);
@@ -139,7 +157,7 @@ impl Stack {
     }
 
     /// How many segments with data were sent again from `port` to `remote`.
-    pub(crate) fn retransmits(&self, port: u16, remote: SocketAddrV4) -> u64 {
+    pub(crate) fn retransmits(&self, port: u16, remote: SocketAddr) -> u64 {
         self.sent.get(&(port, remote)).map_or(0, |(_, again)| *again)
     }
 

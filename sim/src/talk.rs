@@ -1,14 +1,13 @@
 //! What applications do: ask for a name, send numbered packets there, and count what comes back.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ntm_protocol::addr::{Fqdn, Vip};
 use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::DnsError;
 
 use crate::HostId;
-use crate::network::Datagram;
 use crate::packet::{Packet, Protocol};
 
 /// The port on which every host's application sends back what comes (RFC 862).
@@ -58,6 +57,8 @@ pub struct Talk {
     pub again: u32,
     /// How many echoes came to another host or port than the one that they are for.
     pub astray: u32,
+    /// How many ICMP errors told that no way leads to the peer.
+    pub unreachable: u32,
     /// By a real address, past whatever NTMobile does.
     pub(crate) real: bool,
     /// To which hosts' applications its packets came.
@@ -88,6 +89,7 @@ impl Talk {
             packets,
             again: 0,
             astray: 0,
+            unreachable: 0,
             real: false,
             reached: BTreeSet::new(),
             port,
@@ -145,13 +147,14 @@ impl Talk {
             }
             _ => (ECHO, named),
         };
-        let (source, destination) = (SocketAddrV4::new(own, self.port), SocketAddrV4::new(peer, port));
-        Packet { protocol: self.protocol, source, destination, payload }
+        let (source, destination) =
+            (SocketAddr::new(own.into(), self.port), SocketAddr::new(peer.into(), port));
+        Packet { protocol: self.protocol, source, destination, whole: true, payload }
     }
 }
 
 /// The conversation and the number of what [`Talk::packet`] made.
-pub(crate) fn parse(packet: &Datagram) -> Option<(TalkId, usize)> {
+pub(crate) fn parse(packet: &Packet) -> Option<(TalkId, usize)> {
     let named = match packet.protocol {
         Protocol::Icmp => packet.payload.get(2..)?,
         _ => &packet.payload,
@@ -162,7 +165,7 @@ pub(crate) fn parse(packet: &Datagram) -> Option<(TalkId, usize)> {
 }
 
 /// Whether a packet asks for an echo.
-pub(crate) fn is_request(packet: &Datagram) -> bool {
+pub(crate) fn is_request(packet: &Packet) -> bool {
     let asked = if packet.protocol == Protocol::Icmp { 0 } else { ECHO };
-    packet.destination.port() == asked
+    packet.destination.port() == asked && !packet.is_error()
 }

@@ -4,8 +4,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use ntm_protocol::data::{NotSent, V6_MTU};
-use ntm_protocol::inner::icmp::{self, Unreachable};
-use ntm_protocol::inner::{fragments, reset, siit};
+use ntm_protocol::inner::{fragments, icmp, siit};
 
 use crate::counters::Counters;
 use crate::outlet::Outlet;
@@ -231,17 +230,8 @@ impl<E: Egress> Sealer<E> {
         const FRONT: usize = 48;
         let mut buffer = [0; FRONT + icmp::MAX_LEN];
         let Some(answer) = buffer.last_chunk_mut() else { return };
-        let length = match why {
-            NotSent::TooBig { mtu } => icmp::answer(inner, Unreachable::TooBig { mtu }, answer),
-            _ if !self.answer => None,
-            // A hint to what stands, and the end of an attempt to connect.
-            NotSent::NoPath(_) => icmp::answer(inner, Unreachable::Host, answer),
-            // The end of a connection, at once.
-            NotSent::Lost(_) => {
-                reset::answer(inner, answer).or_else(|| icmp::answer(inner, Unreachable::Prohibited, answer))
-            }
-            NotSent::Malformed | NotSent::TooLarge => None,
-        };
+        let is_told = self.answer || matches!(why, NotSent::TooBig { .. });
+        let length = is_told.then(|| why.answer(inner, answer)).flatten();
         let place = length.map(|length| FRONT..FRONT + length);
         let place = place.and_then(|place| match self.from_v6 {
             true => siit::to_v6(&mut buffer, place),

@@ -34,7 +34,7 @@ struct Cli {
 enum Command {
     /// Runs scenarios and prints the verdict
     ///
-    /// Several are run one after another, and what came of each is said at the end. The exit code is that of the worst. With `--engine both`, those that the simulator refuses
+    /// Several are run one after another, and what came of each is said at the end. The exit code is that of the worst. With `--engine both`, those that one of the two worlds refuses
     /// are skipped, which is no difference, and of a file that is run in rounds each cell is run once and compared.
     Run {
         /// Scenario files, or names of some in scenarios/

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use tokio::time::{Instant, sleep};
 
 use super::process::{Process, Socket};
 use super::{Place, Quantities, is_virtual, unmeasured};
@@ -108,9 +109,19 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
             command.args(["--bitrate", &rate.to_string()]);
         }
     })?;
-    let look = sockets(id, test.omit + test.duration / 2, place);
-    let (status, sockets) =
-        tokio::join!(client.finish(place.at_most(test.omit + test.duration + GRACE)), look);
+    let ((status, took), sockets) = {
+        let begun = Instant::now();
+        let working = async {
+            let status = client.finish(place.at_most(test.omit + test.duration + GRACE)).await;
+            (status, begun.elapsed())
+        };
+        tokio::pin!(working);
+        tokio::select! {
+            // However long it was to last.
+            ended = &mut working => (ended, Ok(String::new())),
+            () = sleep(test.omit + test.duration / 2) => tokio::join!(working, sockets(id, place)),
+        }
+    };
     let complete = status.is_some_and(|status| status.success());
     server.finish(Duration::from_secs(if complete { 3 } else { 0 })).await;
     let json = |text: &str| serde_json::from_str::<Json>(text).unwrap_or(Json::Null);
@@ -125,13 +136,13 @@ pub async fn run(id: &str, test: &Test<'_>, place: &Place, server: Server) -> Re
     }
     let mut out = read(&ends, &why);
     out.insert("completed".to_owned(), Ok(Value::Truth(complete)));
+    out.insert("time_ms".to_owned(), Ok(Value::Number(took.as_secs_f64() * 1e3)));
     out.extend(seen(&sockets?, &why));
     Ok(out)
 }
 
-/// What `ss` shows of the client's sockets in the middle of the transfer.
-async fn sockets(id: &str, when: Duration, place: &Place) -> Result<String, Failure> {
-    tokio::time::sleep(when).await;
+/// What `ss` shows of the client's sockets now.
+async fn sockets(id: &str, place: &Place) -> Result<String, Failure> {
     let filter = format!("( dport = :{} )", place.port);
     let mut ss = Process::start(&format!("{id}.ss"), &place.from, "ss", &place.folder, |command| {
         command.args(["-t", "-n", "-H", "-O", "state", "established", &filter]);

@@ -11,8 +11,17 @@ use crate::judge::expr::Value;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What is measured.
-pub const NAMES: &[&str] =
-    &["sent", "received", "lost", "rtt_min_ms", "rtt_avg_ms", "rtt_max_ms", "remote_address", "virtual"];
+pub const NAMES: &[&str] = &[
+    "sent",
+    "received",
+    "lost",
+    "unreachable",
+    "rtt_min_ms",
+    "rtt_avg_ms",
+    "rtt_max_ms",
+    "remote_address",
+    "virtual",
+];
 
 /// Sends `count` requests to `to`, one every `interval`.
 pub async fn run(
@@ -60,6 +69,9 @@ fn read(printed: &str, complaint: &str) -> Quantities {
                 set("sent", Value::Number(sent));
                 set("received", Value::Number(received));
                 set("lost", Value::Number(sent - received));
+                // From 198.18.128.1 icmp_seq=9 Destination Host Prohibited
+                let told = |line: &&str| line.contains("icmp_seq=") && line.contains(" Destination ");
+                set("unreachable", Value::Number(printed.lines().filter(told).count() as f64));
             }
         }
         // rtt min/avg/max/mdev = 0.045/0.050/0.060/0.005 ms
@@ -80,12 +92,14 @@ mod tests {
     #[test]
     fn what_ping_prints_is_read() {
         let printed = "PING www.example.test (198.18.128.1) 56(84) bytes of data.\n\
-            64 bytes from 198.18.128.1: icmp_seq=1 ttl=62 time=0.5 ms\n\n\
+            64 bytes from 198.18.128.1: icmp_seq=1 ttl=62 time=0.5 ms\n\
+            [1700000000.5] From 198.18.128.1 icmp_seq=2 Destination Host Prohibited\n\n\
             --- www.example.test ping statistics ---\n\
             5 packets transmitted, 4 received, 20% packet loss, time 804ms\n\
             rtt min/avg/max/mdev = 0.400/0.500/0.600/0.100 ms\n";
         let measured = read(printed, "");
         assert_eq!(measured["lost"], Ok(Value::Number(1.0)));
+        assert_eq!(measured["unreachable"], Ok(Value::Number(1.0)));
         assert_eq!(measured["rtt_max_ms"], Ok(Value::Number(0.6)));
         assert_eq!(measured["virtual"], Ok(Value::Truth(true)));
     }

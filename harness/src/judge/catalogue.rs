@@ -31,6 +31,7 @@ const IPERF3: &[Entry] = &[
     ("bytes_at_end", Kind::Number, "of these, in the last second"),
     ("mbits", Kind::Number, "the receiver's mean rate in Mbit/s"),
     ("longest_stall_ms", Kind::Number, "the longest time in which the receiver got nothing"),
+    ("time_ms", Kind::Number, "from the start of its client to that one's end, however it ended"),
     ("retransmits", Kind::Number, "TCP segments that the sender sent again"),
     (
         "cpu_s_per_gb",
@@ -81,6 +82,11 @@ const PING: &[Entry] = &[
     ("sent", Kind::Number, "echo requests"),
     ("received", Kind::Number, "answers"),
     ("lost", Kind::Number, "requests without an answer"),
+    (
+        "unreachable",
+        Kind::Number,
+        "ICMP errors in place of an answer: no way leads to the address, or none may",
+    ),
     ("rtt_min_ms", Kind::Number, "shortest round trip"),
     ("rtt_avg_ms", Kind::Number, "mean round trip"),
     ("rtt_max_ms", Kind::Number, "longest round trip"),

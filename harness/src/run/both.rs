@@ -15,11 +15,11 @@ use super::{Job, Options, Print, emulation, folders, simulation};
 use crate::engine::{Engine, Engines};
 use crate::exit::{Exit, Failure};
 use crate::matrix::cells::Stop;
-use crate::plan::Plan;
+use crate::plan::{Plan, address};
 use crate::scenario::model::Scenario;
 use crate::scenario::source::Source;
 use crate::scenario::{self, find};
-use crate::{state, stdout};
+use crate::{doctor, state, stdout};
 
 /// Runs `job` in both worlds, each in a folder of its own below the run's.
 pub fn run(job: &Job, current: &mut state::Current) -> Result<Exit, Failure> {
@@ -93,11 +93,11 @@ pub fn sequence(events: &str, plan: &Plan) -> Sequence {
 enum Came {
     /// It was run.
     Ran(Exit, Option<usize>),
-    /// The simulator refuses it, for this reason.
+    /// One of the two worlds refuses it, for this reason.
     Skipped(String),
 }
 
-/// Runs several files, and of a file that is run in rounds each cell once, and says at the end what came of each. In both worlds, what the simulator refuses is skipped: there is
+/// Runs several files, and of a file that is run in rounds each cell once, and says at the end what came of each. In both worlds, what one of them refuses is skipped: there is
 /// nothing to compare. 2 if that is all of them. Each is run by a harness of its own: a world is entered by a process once.
 pub fn several(options: &Options, files: &[PathBuf], once: bool) -> Result<Exit, Failure> {
     let mut all = Vec::new();
@@ -116,11 +116,10 @@ pub fn several(options: &Options, files: &[PathBuf], once: bool) -> Result<Exit,
         say(&format!("== {name}"));
         let scenario = scenario::check_cell(&source).map_err(Failure::usage)?;
         let refused = match options.engines {
-            Engines::Both => simulation::apps::check(&source, &scenario).err(),
+            Engines::Both => refused(&source, &scenario),
             Engines::Emulation | Engines::Simulation => None,
         };
         if let Some(why) = refused {
-            let why = why.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
             say(&format!("skipped: {why}"));
             came.push((name, Came::Skipped(why)));
             continue;
@@ -139,6 +138,22 @@ pub fn several(options: &Options, files: &[PathBuf], once: bool) -> Result<Exit,
         Came::Skipped(_) => None,
     });
     Ok(if ran.clone().next().is_none() { Exit::Usage } else { worst(ran) })
+}
+
+/// Which world refuses a scenario, and why first; nothing where both run it.
+fn refused(source: &Source, scenario: &Scenario) -> Option<String> {
+    let of = |engine: Engine, checked: Result<(), String>| {
+        let why = checked.err()?;
+        let first = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Some(format!("not in {}: {first}", engine.word()))
+    };
+    of(Engine::Simulation, simulation::apps::check(source, scenario))
+        .or_else(|| of(Engine::Emulation, scenario::check_emulation(source, scenario)))
+        .or_else(|| {
+            let plan = address::plan(scenario).ok()?;
+            let held = doctor::require_neighbours(&plan, doctor::neighbours_held());
+            of(Engine::Emulation, held.map_err(|failure| failure.message))
+        })
 }
 
 /// Runs `source` by a harness of its own: how it ended, and in both worlds how many differences there are.
@@ -226,6 +241,17 @@ fn summary(came: &[(String, Came)]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{name:<width$}  {told}");
     }
+    let differences = came.iter().filter_map(|(_, came)| match came {
+        Came::Ran(_, differences) => *differences,
+        Came::Skipped(_) => None,
+    });
+    let compared = differences.clone().count();
+    if compared > 0 {
+        let differ = differences.filter(|count| *count > 0).count();
+        let told = if differ == 0 { "no difference".to_owned() } else { format!("{differ} differ") };
+        let skipped = came.iter().filter(|(_, came)| matches!(came, Came::Skipped(_))).count();
+        let _ = writeln!(out, "{compared} compared: {told}; {skipped} skipped");
+    }
     out
 }
 
@@ -242,8 +268,10 @@ mod tests {
         ];
         assert_eq!(
             summary(&came),
-            "a       held, no difference\nlonger  skipped: it has `exec`\nb       failed, 2 differences\n"
+            "a       held, no difference\nlonger  skipped: it has `exec`\nb       failed, 2 differences\n2 compared: 1 differ; 1 skipped\n"
         );
+        assert!(summary(&came[..2]).ends_with("1 compared: no difference; 1 skipped\n"));
+        assert_eq!(summary(&came[1..2]), "longer  skipped: it has `exec`\n", "nothing was compared");
         assert_eq!(worst([Exit::Held, Exit::Inconclusive]), Exit::Inconclusive);
         assert_eq!(worst([Exit::Failed, Exit::Held, Exit::Inconclusive]), Exit::Failed);
         assert_eq!(worst([Exit::Failed, Exit::TimedOut, Exit::Held]), Exit::TimedOut);

@@ -114,6 +114,9 @@ fn handovers(reports: [&Json; 2], [own, others]: [&str; 2], jitter: Duration) ->
         out.push(format!("handovers: {own}: {}; {others}: {}", here.len(), there.len()));
     }
     for (number, (one, other)) in here.iter().zip(there).enumerate() {
+        if reports.iter().zip([one, other]).any(|(report, handover)| is_disturbed(report, handover)) {
+            continue;
+        }
         let shown = |time: Option<f64>| time.map_or("never".to_owned(), |ms| format!("{ms:.1} ms"));
         let (one, other) = (took(one), took(other));
         let near = match (one, other) {
@@ -130,6 +133,19 @@ fn handovers(reports: [&Json; 2], [own, others]: [&str; 2], jitter: Duration) ->
         }
     }
     out
+}
+
+/// Whether the machine disturbed a run while a handover was under way: its time then says nothing.
+fn is_disturbed(report: &Json, handover: &Json) -> bool {
+    let stages = list(&handover["stages"]);
+    let moment = |stage: &Json, name: &str| stage[name].as_u64();
+    let begin = stages.iter().filter_map(|stage| moment(stage, "begin")).min();
+    let end = stages.iter().filter_map(|stage| moment(stage, "end")).max();
+    let (Some(begin), Some(end)) = (begin, end) else { return false };
+    list(&report["disturbances"]).iter().any(|disturbance| {
+        let is = |name: &str, holds: &dyn Fn(u64) -> bool| disturbance[name].as_u64().is_some_and(holds);
+        is("from", &|from| from <= end) && is("to", &|to| to >= begin)
+    })
 }
 
 /// How far apart the two worlds' handovers may be.
@@ -181,6 +197,15 @@ mod tests {
             far,
             ["handover 1 takes: emulation: 60.0 ms; simulation: 14.0 ms (at most 36.9 ms apart)"]
         );
+        let during = |from: u64, to: u64| {
+            let mut report = handover(60);
+            report["handovers"][0]["stages"][1]["begin"] = json!(100_000_000);
+            report["disturbances"] = json!([{ "from": from * 1_000_000, "to": to * 1_000_000 }]);
+            report
+        };
+        assert_eq!(differences(during(120, 130), handover(14)), Vec::<String>::new(), "disturbed");
+        assert_eq!(differences(during(10, 90), handover(14)), far, "before it");
+        assert_eq!(differences(during(170, 180), handover(14)), far, "after it");
         let never = json!({ "handovers": [{ "stages": [] }] });
         assert_eq!(differences(never, handover(14)).len(), 1);
         assert_eq!(differences(json!({ "handovers": [] }), handover(14)).len(), 1);

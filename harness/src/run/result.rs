@@ -36,7 +36,7 @@ use crate::probe::{self, Probes};
 use crate::report::topology::Topology;
 use crate::report::{Report, breakdown, events, junit, page, relay_table, split, summary, tables, text};
 use crate::scenario;
-use crate::scenario::model::{Expectation, FlowKind};
+use crate::scenario::model::{Expectation, FlowKind, Scenario};
 use crate::timeline::Handover;
 use crate::transitions::names::Names;
 use crate::transitions::sighting::Sighting;
@@ -174,7 +174,11 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
             "not judged in the simulation, where there are no processes: what is expected of `{name}`"
         ))
     });
-    let notes = record.notes.iter().cloned().chain(unjudged).collect();
+    let left_out = scenario::left_out(&job.scenario).filter(|_| job.engine == Engine::Simulation).map(|flow| {
+        let (id, word) = (flow.id.get_ref(), flow.kind.word());
+        format!("left out of the simulation, which has no programs of the host: flow `{id}`, which is `{word}`")
+    });
+    let notes = record.notes.iter().cloned().chain(left_out).chain(unjudged).collect();
     let report = Report {
         schema: 1,
         engine: job.engine,
@@ -205,7 +209,18 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
 
 /// What an expectation is about that this world does not measure.
 fn not_measured<'a>(job: &Job, expectation: &'a Expectation) -> Option<&'a str> {
-    (job.engine == Engine::Simulation).then(|| scenario::of_process(expectation)).flatten()
+    let of_host = || scenario::of_process(expectation).or_else(|| of_left_out(&job.scenario, expectation));
+    (job.engine == Engine::Simulation).then(of_host).flatten()
+}
+
+/// The quantity of a flow that the simulation leaves out, that an expectation is about.
+fn of_left_out<'a>(scenario: &Scenario, expectation: &'a Expectation) -> Option<&'a str> {
+    let is_of = |name: &&str| {
+        let mut parts = name.split('.');
+        let id = parts.next().filter(|first| *first == "flow").and_then(|_| parts.next());
+        scenario::left_out(scenario).any(|flow| Some(flow.id.get_ref().as_str()) == id)
+    };
+    scenario::names(expectation).find(is_of)
 }
 
 /// An expectation, and if it failed, whether only because the machine disturbed what it is about.
@@ -296,6 +311,9 @@ fn quantities(job: &Job, record: &Record, ending: &Ending) -> Quantities {
         let id = flow.id.get_ref();
         let Some((_, measured)) = record.flows.iter().find(|(name, _)| name == id) else {
             let why = match ending {
+                _ if job.engine == Engine::Simulation && flow.kind.is_of_the_host() => {
+                    "the simulation has no programs of the host"
+                }
                 Ending::Interrupted => "the run was interrupted",
                 _ => "the flow did not come to its end",
             };

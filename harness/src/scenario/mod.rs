@@ -18,7 +18,7 @@ pub mod source;
 pub mod tables;
 pub mod units;
 
-use model::{Check, Expectation, Router, Scenario};
+use model::{Check, Expectation, Flow, Router, Scenario};
 use ntm_nat::Allocation;
 use source::{Problem, Source};
 
@@ -99,11 +99,24 @@ pub fn check_emulation(source: &Source, scenario: &Scenario) -> Result<(), Strin
     if problems.is_empty() { Ok(()) } else { Err(source.render(&problems)) }
 }
 
+/// The flows of `scenario` that the simulation leaves out: what is a program of the host and no application of ours.
+pub fn left_out(scenario: &Scenario) -> impl Iterator<Item = &Flow> {
+    scenario.flows.iter().filter(|flow| flow.kind.is_of_the_host())
+}
+
+/// What an expectation names.
+pub fn names(expectation: &Expectation) -> impl Iterator<Item = &str> {
+    let expression = match &expectation.check {
+        Check::Expression(expression) => Some(expression.get_ref()),
+        _ => None,
+    };
+    expression.into_iter().flat_map(|expression| expression.names().into_iter().map(|(name, _)| name))
+}
+
 /// The quantity of a process, its memory or processor time, that an expectation is about: in the simulator there is none, and the expectation is not judged.
 pub fn of_process(expectation: &Expectation) -> Option<&str> {
-    let Check::Expression(expression) = &expectation.check else { return None };
     let is_of_process = |name: &&str| [".memory_mb", ".cpu_s"].iter().any(|end| name.contains(end));
-    expression.get_ref().names().into_iter().map(|(name, _)| name).find(is_of_process)
+    names(expectation).find(is_of_process)
 }
 
 #[cfg(test)]

@@ -12,8 +12,6 @@ use crate::scenario::source::{Problem, Source};
 const WINDOW: u64 = 1 << 20;
 /// The least that they are, in bytes.
 const LEAST_WINDOW: u64 = 16 << 10;
-/// The longest payload of a datagram that needs not be cut up.
-const WHOLE: u64 = 1424 - 28;
 
 /// What the simulator does for a flow.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,9 +51,12 @@ pub fn check(source: &Source, scenario: &Scenario) -> Result<(), String> {
         let message = format!("the simulation has no {}", tunnel.program.word());
         Problem::new(tunnel.from.span(), message).hint(ELSEWHERE)
     });
+    // Without any other flow there would be nothing to see.
+    let is_nothing_left = scenario.flows.iter().all(|flow| flow.kind.is_of_the_host());
     let problems: Vec<Problem> = scenario
         .flows
         .iter()
+        .filter(|flow| is_nothing_left || !flow.kind.is_of_the_host())
         .filter_map(|flow| {
             let Refusal { message, hint } = doing(scenario, flow).err()?;
             Some(Problem::new(flow.id.span(), message).hint(hint))
@@ -88,18 +89,17 @@ pub fn doing(scenario: &Scenario, flow: &Flow) -> Result<Doing, Refusal> {
             let count = probes::Probes { duration: *duration, interval: *interval, size: *each }.count();
             Task::Probes(Probes { count: number(count), interval: *interval, size: size(*each) })
         }
-        FlowKind::Udp { size: each, reply, count, interval, listen, .. } => {
-            is_whole(id, (*each).max(*reply))?;
+        FlowKind::Udp { size: each, reply, count, interval, listen, whole, .. } => {
             Task::Datagrams(Datagrams {
                 size: size(*each),
                 reply: size(*reply),
                 count: number(*count),
                 interval: *interval,
                 listen: *listen,
+                whole: *whole,
             })
         }
         FlowKind::Iperf3 { duration, udp: true, reverse, rate, omit, streams, length, .. } => {
-            length.map_or(Ok(()), |length| is_whole(id, length))?;
             let (duration, omit, reverse, streams) = (*duration, *omit, *reverse, ports(*streams));
             // A checked scenario has one.
             let rate = rate.unwrap_or_default();
@@ -122,7 +122,8 @@ pub fn doing(scenario: &Scenario, flow: &Flow) -> Result<Doing, Refusal> {
             })
         }
         FlowKind::Ftp { .. } | FlowKind::Sip { .. } | FlowKind::Exec { .. } => {
-            let message = format!("the simulation does not run `{word}`, which flow `{id}` is");
+            let message = format!("the simulation has no programs of the host, such as `{word}`");
+            let message = format!("{message}, which flow `{id}` is, and all others are");
             return Err(Refusal::new(message));
         }
     }))
@@ -130,25 +131,22 @@ pub fn doing(scenario: &Scenario, flow: &Flow) -> Result<Doing, Refusal> {
 
 /// Whether the simulator's applications, which speak IPv4, reach the node that a flow goes to.
 fn reaches(scenario: &Scenario, flow: &Flow) -> Result<(), Refusal> {
-    let to = flow.kind.ends().and_then(|ends| scenario.node_named(ends.to.get_ref()));
+    let Some(ends) = flow.kind.ends() else { return Ok(()) };
+    let to = scenario.node_named(ends.to.get_ref());
+    // For terminals a relay translates (T3.1-d).
+    let from = scenario.nodes.get(ends.from.get_ref());
+    if from.is_some_and(|node| matches!(node.role, Role::Terminal(_))) {
+        return Ok(());
+    }
     if let Some((key, Node { role: Role::General { .. }, interfaces, .. })) = to
         && interfaces.iter().all(|interface| interface.ip.as_ref().is_some_and(|ip| !ip.get_ref().v4()))
     {
         let id = flow.id.get_ref();
         let message =
             format!("flow `{id}` goes to `{key}`, which has only IPv6: the simulator's applications");
-        return Err(Refusal::new(message + " speak IPv4"));
+        return Err(Refusal::new(message + " speak IPv4 where no relay translates"));
     }
     Ok(())
-}
-
-/// Whether a datagram with so many bytes of payload passes in one piece.
-fn is_whole(id: &str, payload: u64) -> Result<(), Refusal> {
-    if payload <= WHOLE {
-        return Ok(());
-    }
-    let message = format!("the simulation cuts nothing up, and flow `{id}` has datagrams of more than");
-    Err(Refusal::new(format!("{message} {WHOLE} bytes")))
 }
 
 fn ends_of<'a>(scenario: &'a Scenario, ends: &Ends) -> impl Iterator<Item = &'a Node> + use<'a> {
@@ -187,6 +185,7 @@ mod tests {
              a = {{ role = \"terminal\", at = \"internet\" }}\n\
              d = {{ role = \"terminal\", at = \"internet\", link = \"dsl\" }}\n\
              b = {{ role = \"general\", at = \"internet\", name = \"b.test\" }}\n\
+             c = {{ role = \"general\", at = \"internet\", ip = \"v6\", name = \"c.test\" }}\n\
              [[flow]]\nid = \"f\"\n{flow}\n"
         );
         let source = Source { name: "t".into(), text };
@@ -205,19 +204,15 @@ mod tests {
             "http = { from = \"a\", to = \"b.test\" }",
             "pingpong = { from = \"a\", to = \"b.test\" }",
             "probe = { from = \"a\", to = \"b.test\", duration = \"1s\" }",
-            "udp = { from = \"a\", to = \"b.test\", size = \"1396B\" }",
-            "iperf3 = { from = \"a\", to = \"b.test\", duration = \"1s\", udp = true, rate = \"1mbit\", length = \"1396B\" }",
+            "udp = { from = \"a\", to = \"c.test\", size = \"60kB\" }",
+            "iperf3 = { from = \"a\", to = \"b.test\", duration = \"1s\", udp = true, rate = \"1mbit\", length = \"3kB\" }",
         ] {
             assert!(of(run).is_ok(), "{run}");
         }
         for (refused, why) in [
-            ("ftp = { from = \"a\", to = \"b.test\", mode = \"passive\" }", "does not run `ftp`"),
-            ("exec = { node = \"a\", command = [\"ip\"] }", "does not run `exec`"),
-            ("udp = { from = \"a\", to = \"b.test\", reply = \"1397B\" }", "more than 1396 bytes"),
-            (
-                "iperf3 = { from = \"a\", to = \"b.test\", duration = \"1s\", udp = true, rate = \"1mbit\", length = \"1397B\" }",
-                "more than 1396 bytes",
-            ),
+            ("ftp = { from = \"a\", to = \"b.test\", mode = \"passive\" }", "such as `ftp`"),
+            ("exec = { node = \"a\", command = [\"ip\"] }", "such as `exec`, which flow `f` is"),
+            ("udp = { from = \"b\", to = \"c.test\" }", "`c`, which has only IPv6"),
             ("iperf3 = { from = \"a\", to = \"b.test\", duration = \"1s\" }", "nothing bounds"),
         ] {
             let refusal = of(refused).expect_err(refused);

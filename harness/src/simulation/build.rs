@@ -98,6 +98,9 @@ pub fn build(scenario: &Scenario, plan: &Plan) -> Result<Built, Failure> {
         let outer = router.outer.to_string();
         let network = world.router(&router.name, router.nat, INTERNET, &outer, shape(&router.link));
         networks.insert(Place::Behind(router.name.clone()), network);
+        if let Some(mtu) = router.mtu {
+            world.narrow_router(&router.name, mtu);
+        }
         if !router.forwards.is_empty() {
             let set = world.forward(&router.name, router.outer.into(), &router.forwards);
             set.map_err(Failure::during(format!("the forwards of `{}`", router.name)))?;

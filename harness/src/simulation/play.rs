@@ -73,7 +73,8 @@ pub fn play<'a>(
 
 /// All deeds with their times from the beginning. An action begins when the one before it is done.
 fn agenda<'a>(scenario: &'a Scenario, plan: &Plan) -> Result<Vec<(Duration, Deed<'a>)>, Failure> {
-    let mut out: Vec<_> = scenario.flows.iter().map(|flow| (flow.start, Deed::Start(flow))).collect();
+    let flows = scenario.flows.iter().filter(|flow| !flow.kind.is_of_the_host());
+    let mut out: Vec<_> = flows.map(|flow| (flow.start, Deed::Start(flow))).collect();
     let mut done = Duration::ZERO;
     // Addresses that are no more as planned.
     let mut addresses = Addresses::default();
@@ -411,6 +412,7 @@ fn measured(talk: &Talk) -> Quantities {
     set("sent", Value::Number(sent));
     set("received", Value::Number(received));
     set("lost", Value::Number(sent - received));
+    set("unreachable", Value::Number(talk.unreachable.into()));
     if let (Some(least), Some(most)) =
         (times.iter().copied().reduce(f64::min), times.iter().copied().reduce(f64::max))
     {

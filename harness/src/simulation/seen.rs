@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ntm_protocol::time::Instant;
 use ntm_sim::capture::{Captured, Point};
-use ntm_sim::network::Datagram;
+use ntm_sim::packet::Packet;
 use serde_json::{Map, Value as Json, json};
 
 use super::build::Built;
@@ -40,7 +40,7 @@ pub fn prepare(plan: &Plan, record: &mut Record) {
 }
 
 /// A packet in its order, with when, where, at what place, whether outgoing.
-type Seen<'a> = ((usize, bool), Instant, &'a str, sighting::Point, bool, &'a Datagram);
+type Seen<'a> = ((usize, bool), Instant, &'a str, sighting::Point, bool, (&'a Packet, u16));
 
 /// Notes what passed the interfaces since it was last asked: what emulation's recordings keep of packets, what whole packets tell, in the order of time, and the
 /// data packets among them.
@@ -49,25 +49,35 @@ pub fn collect(plan: &Plan, built: &mut Built, record: &mut Record) {
     for captured in &at_hosts {
         let Some(interface) = interface(plan, built, captured) else { continue };
         let (node, t) = (built.world.name(captured.host).to_owned(), captured.at.as_nanos());
-        let seen = captured.packet.bytes().and_then(|bytes| packet::parse(t, captured.outgoing, &bytes));
+        let pieces = captured.packet.on_wire(captured.mtu);
+        let seen = pieces.iter().filter_map(|bytes| packet::parse(t, captured.outgoing, bytes));
         record.recordings.entry((node, interface)).or_default().packets.extend(seen);
     }
     let world = &built.world;
     let at_hosts = at_hosts.iter().enumerate().map(|(number, it)| -> Seen<'_> {
         let is_virtual = it.point == Point::Virtual;
         let place = if is_virtual { sighting::Point::Application } else { sighting::Point::Real };
-        ((number, true), it.at, world.name(it.host), place, it.outgoing, &it.packet)
+        ((number, true), it.at, world.name(it.host), place, it.outgoing, (&it.packet, it.mtu))
     });
     let outside = outside.iter().map(|it| -> Seen<'_> {
-        ((it.after, false), it.at, it.router.as_str(), sighting::Point::Outside, it.outgoing, &it.packet)
+        (
+            (it.after, false),
+            it.at,
+            it.router.as_str(),
+            sighting::Point::Outside,
+            it.outgoing,
+            (&it.packet, it.mtu),
+        )
     });
     let mut all: Vec<_> = at_hosts.chain(outside).collect();
     all.sort_by_key(|(order, ..)| *order);
-    for (_, at, node, place, outgoing, packet) in all {
-        let (t, bytes) = (at.as_nanos(), packet.bytes().unwrap_or_default());
-        record.sightings.extend(Sighting::read(t, node, place, outgoing, &bytes));
-        if place != sighting::Point::Application {
-            record.seals.extend(sealed::seals(t, &bytes));
+    for (_, at, node, place, outgoing, (packet, mtu)) in all {
+        let t = at.as_nanos();
+        for bytes in packet.on_wire(mtu) {
+            record.sightings.extend(Sighting::read(t, node, place, outgoing, &bytes));
+            if place != sighting::Point::Application {
+                record.seals.extend(sealed::seals(t, &bytes));
+            }
         }
     }
 }

@@ -75,6 +75,9 @@ fn transferred(kind: &FlowKind, told: &Transferred, why: &str, own: Option<Ipv4A
     let FlowKind::Iperf3 { omit, .. } = kind else { return Quantities::new() };
     let mut out = iperf3::counted(&intervals(kind, &told.stretches), omit.as_secs_f64(), why);
     out.insert("completed".to_owned(), Ok(Value::Truth(told.completed)));
+    if let Some(took) = told.took {
+        out.insert("time_ms".to_owned(), Ok(Value::Number(took.as_secs_f64() * 1e3)));
+    }
     if told.connections > 0 {
         out.insert("connections".to_owned(), number(told.connections.into()));
         out.insert("retransmits".to_owned(), number(told.retransmits));
@@ -122,16 +125,17 @@ pub fn ways(told: &Probed) -> Ways {
 
 fn exchanged(told: &Exchanged) -> Quantities {
     let gone = (told.sent + told.answered).saturating_sub(told.arrived + told.received);
+    let lost = gone.saturating_sub(told.icmp_too_big + told.icmp_unreachable);
     [
         ("sent", told.sent),
         ("arrived", told.arrived),
         ("answered", told.answered),
         ("received", told.received),
-        ("too_big", 0),
-        ("answers_too_big", 0),
-        ("icmp_too_big", 0),
-        ("icmp_unreachable", 0),
-        ("lost", gone),
+        ("too_big", told.too_big),
+        ("answers_too_big", told.answers_too_big),
+        ("icmp_too_big", told.icmp_too_big),
+        ("icmp_unreachable", told.icmp_unreachable),
+        ("lost", lost),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), number(value.into())))

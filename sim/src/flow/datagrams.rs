@@ -5,6 +5,7 @@ use ntm_protocol::time::{Duration, Instant};
 use super::{Application, Ends, Outcome, Pace, byte};
 use crate::HostId;
 use crate::packet::Packet;
+use crate::trouble::Why;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,6 +23,8 @@ pub struct Datagrams {
     pub interval: Duration,
     /// Whether anybody answers.
     pub listen: bool,
+    /// Whether both ends forbid to cut them up.
+    pub whole: bool,
 }
 
 /// What came of them.
@@ -35,6 +38,14 @@ pub struct Exchanged {
     pub answered: u32,
     /// What came to the client whole.
     pub received: u32,
+    /// What the client's host refused to send, which would have had to be cut up.
+    pub too_big: u32,
+    /// The same of the server's.
+    pub answers_too_big: u32,
+    /// ICMP errors that came to the ends: a datagram was too long for its way, and must not be cut up.
+    pub icmp_too_big: u32,
+    /// Other ICMP errors that came to the ends.
+    pub icmp_unreachable: u32,
 }
 
 pub(super) struct Running {
@@ -42,6 +53,8 @@ pub(super) struct Running {
     begun: Instant,
     since: Option<Instant>,
     out: Exchanged,
+    /// ICMP errors that came to the client.
+    told: u32,
     ended: bool,
 }
 
@@ -53,7 +66,7 @@ fn payload(number: u32, size: usize) -> Vec<u8> {
 
 impl Running {
     pub(super) fn new(datagrams: Datagrams, now: Instant) -> Self {
-        Self { datagrams, begun: now, since: None, out: Exchanged::default(), ended: false }
+        Self { datagrams, begun: now, since: None, out: Exchanged::default(), told: 0, ended: false }
     }
 
     fn pace(&self) -> Pace {
@@ -61,7 +74,12 @@ impl Running {
     }
 
     fn next(&self) -> Option<Instant> {
-        self.pace().next(self.since, self.out.sent)
+        self.pace().next(self.since, self.tried())
+    }
+
+    /// How many were sent or refused.
+    fn tried(&self) -> u32 {
+        self.out.sent + self.out.too_big
     }
 
     fn limit(&self) -> Instant {
@@ -79,10 +97,13 @@ impl Application for Running {
             self.since.get_or_insert(now);
         }
         while self.next().is_some_and(|due| due <= now) {
-            ends.call(payload(self.out.sent, self.datagrams.size));
-            self.out.sent += 1;
+            let datagram = payload(self.tried(), self.datagrams.size);
+            match ends.call_whole(0, datagram, self.datagrams.whole) {
+                true => self.out.sent += 1,
+                false => self.out.too_big += 1,
+            }
         }
-        let all = self.out.sent == self.datagrams.count && self.out.received >= self.out.sent;
+        let all = self.tried() == self.datagrams.count && self.out.received + self.told >= self.out.sent;
         self.ended = all || now >= self.limit();
         false
     }
@@ -92,15 +113,30 @@ impl Application for Running {
             return;
         };
         if host == ends.server {
-            if !self.datagrams.listen || packet.payload != payload(number, self.datagrams.size) {
+            if packet.payload != payload(number, self.datagrams.size) {
                 return;
             }
             self.out.arrived += 1;
-            self.out.answered += 1;
-            ends.answer((packet.source, packet.destination), payload(number, self.datagrams.reply));
+            let answer = payload(number, self.datagrams.reply);
+            match ends.answer_whole((packet.source, packet.destination), answer, self.datagrams.whole) {
+                true => self.out.answered += 1,
+                false => self.out.answers_too_big += 1,
+            }
         } else if packet.payload == payload(number, self.datagrams.reply) {
             self.out.received += 1;
         }
+    }
+
+    fn listens(&self) -> bool {
+        self.datagrams.listen
+    }
+
+    fn told(&mut self, ends: &Ends<'_>, host: HostId, why: Why) {
+        match why {
+            Why::TooBig { .. } => self.out.icmp_too_big += 1,
+            Why::Port | Why::Other => self.out.icmp_unreachable += 1,
+        }
+        self.told += u32::from(host == ends.client);
     }
 
     fn wake(&self, _: Instant) -> Option<Instant> {

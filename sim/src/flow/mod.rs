@@ -13,7 +13,7 @@ mod stream;
 mod transfer;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ntm_protocol::addr::Fqdn;
 use ntm_protocol::time::{Duration, Instant};
@@ -22,10 +22,10 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 
 use crate::HostId;
-use crate::network::Datagram;
-use crate::packet::{Packet, Protocol};
+use crate::packet::Packet;
 use crate::stack::Stack;
 use crate::talk::TalkId;
+use crate::trouble::Why;
 
 pub use datagrams::{Datagrams, Exchanged};
 pub use names::{Answered, Asked, DNS, Names, Reply};
@@ -119,6 +119,8 @@ pub(crate) struct Ends<'a> {
     pub(crate) real: Option<Ipv4Addr>,
     /// The longest packet that an application of either end can send, in bytes.
     pub(crate) mtu: usize,
+    /// The longest packet that a host sends to an address, as far as it knows.
+    pub(crate) mtu_to: &'a dyn Fn(HostId, IpAddr) -> u16,
     pub(crate) stacks: &'a mut BTreeMap<HostId, Stack>,
     /// Datagrams to send, in order, each from its host.
     pub(crate) sent: Vec<(HostId, By, Packet)>,
@@ -136,8 +138,8 @@ pub(crate) enum By {
 }
 
 impl Ends<'_> {
-    fn peer(&self) -> Option<SocketAddrV4> {
-        self.peer.map(|peer| SocketAddrV4::new(peer, self.port))
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer.map(|peer| SocketAddr::new(peer.into(), self.port))
     }
 
     fn stack(&mut self, host: HostId) -> &mut Stack {
@@ -145,20 +147,19 @@ impl Ends<'_> {
     }
 
     /// Opens a connection from the client; `None` where there is no way.
-    fn connect(&mut self, port: u16, peer: SocketAddrV4, window: usize) -> Option<End> {
+    fn connect(&mut self, port: u16, peer: SocketAddr, window: usize) -> Option<End> {
         let host = self.client;
         self.stack(host).connect(port, peer, window).map(|handle| End { host, handle })
     }
 
-    fn send(
-        &mut self,
-        host: HostId,
-        by: By,
-        source: SocketAddrV4,
-        destination: SocketAddrV4,
-        payload: Vec<u8>,
-    ) {
-        self.sent.push((host, by, Packet { protocol: Protocol::Udp, source, destination, payload }));
+    /// As a kernel does for a program: what fits the way is not to be cut up by others, what does not is cut up at once, or not sent if it is to stay `whole`: false.
+    fn send(&mut self, host: HostId, by: By, packet: Packet, whole: bool) -> bool {
+        let fits = packet.length() <= (self.mtu_to)(host, packet.destination.ip()).into();
+        let sends = fits || !whole;
+        if sends {
+            self.sent.push((host, by, Packet { whole: fits, ..packet }));
+        }
+        sends
     }
 
     /// The client's datagram to the server.
@@ -168,15 +169,24 @@ impl Ends<'_> {
 
     /// The same from its port of that number.
     fn call_from(&mut self, number: u16, payload: Vec<u8>) {
-        if let (Some(own), Some(peer)) = (self.own, self.peer()) {
-            let source = SocketAddrV4::new(own, self.own_port + number);
-            self.send(self.client, By::Application, source, peer, payload);
-        }
+        self.call_whole(number, payload, false);
+    }
+
+    /// The same, which is not to be cut up if it is to stay `whole`: false, and it is not sent, where it would have to be.
+    fn call_whole(&mut self, number: u16, payload: Vec<u8>, whole: bool) -> bool {
+        let (Some(own), Some(peer)) = (self.own, self.peer()) else { return true };
+        let source = SocketAddr::new(own.into(), self.own_port + number);
+        self.send(self.client, By::Application, Packet::udp(source, peer, payload), whole)
     }
 
     /// The server's datagram back to where one came from.
-    fn answer(&mut self, (from, to): (SocketAddrV4, SocketAddrV4), payload: Vec<u8>) {
-        self.send(self.server, By::Application, to, from, payload);
+    fn answer(&mut self, ends: (SocketAddr, SocketAddr), payload: Vec<u8>) {
+        self.answer_whole(ends, payload, false);
+    }
+
+    /// The same, as [`call_whole`](Self::call_whole).
+    fn answer_whole(&mut self, (from, to): (SocketAddr, SocketAddr), payload: Vec<u8>, whole: bool) -> bool {
+        self.send(self.server, By::Application, Packet::udp(to, from, payload), whole)
     }
 }
 
@@ -256,12 +266,20 @@ pub(crate) trait Application {
     fn act(&mut self, ends: &mut Ends<'_>) -> bool;
 
     /// Whether a datagram for one of its ports is for it.
-    fn expects(&self, _: &Datagram) -> bool {
+    fn expects(&self, _: &Packet) -> bool {
         true
     }
 
     /// A datagram came to `host`, which is one of the two.
     fn take(&mut self, _: &mut Ends<'_>, _: HostId, _: &Packet) {}
+
+    /// Whether anybody is at the server's port.
+    fn listens(&self) -> bool {
+        true
+    }
+
+    /// An ICMP error came to `host`, about a datagram that it sent.
+    fn told(&mut self, _: &Ends<'_>, _: HostId, _: Why) {}
 
     /// When it wants to act next, whatever comes.
     fn wake(&self, now: Instant) -> Option<Instant>;
@@ -314,9 +332,9 @@ impl Flow {
     }
 
     /// Whether a datagram that came to `host` is for one of its applications.
-    pub(crate) fn takes(&self, host: HostId, datagram: &Datagram) -> bool {
+    pub(crate) fn takes(&self, host: HostId, datagram: &Packet) -> bool {
         let port = datagram.destination.port();
-        let is_its = (self.server == host && port == self.port)
+        let is_its = (self.server == host && port == self.port && self.application.listens())
             || (self.client == host && self.own_ports.contains(&port));
         is_its && !self.over && !self.application.has_ended() && self.application.expects(datagram)
     }

@@ -1,13 +1,12 @@
 //! Questions for a name, one after the other: to the terminal's own DNS, or by datagrams to a server.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::DnsError;
 
 use super::{Application, By, Ends, Outcome};
 use crate::HostId;
-use crate::network::Datagram;
 use crate::packet::Packet;
 
 /// The port of DNS servers.
@@ -104,8 +103,9 @@ impl Running {
                 let own = *self.own.get_or_insert(ends.real.unwrap_or(Ipv4Addr::UNSPECIFIED));
                 if ends.real == Some(own) {
                     let message = [&id[..], question].concat();
-                    let source = SocketAddrV4::new(own, ends.own_port);
-                    ends.send(ends.client, By::Real, source, SocketAddrV4::new(*at, DNS), message);
+                    let source = SocketAddr::new(own.into(), ends.own_port);
+                    let question = Packet::udp(source, SocketAddr::new((*at).into(), DNS), message);
+                    ends.send(ends.client, By::Real, question, false);
                 }
             }
         }
@@ -135,7 +135,7 @@ impl Application for Running {
         false
     }
 
-    fn expects(&self, datagram: &Datagram) -> bool {
+    fn expects(&self, datagram: &Packet) -> bool {
         let Asked::Server { question, .. } = &self.names.asked else { return false };
         // What comes to the client is told apart by its port.
         datagram.destination.port() != DNS || datagram.payload.get(2..) == Some(question)
@@ -147,7 +147,7 @@ impl Application for Running {
         if host == ends.server && packet.destination.port() == DNS {
             if let Some(answer) = answer {
                 let message = [&id[..], answer].concat();
-                ends.send(host, By::Real, packet.destination, packet.source, message);
+                ends.send(host, By::Real, Packet::udp(packet.destination, packet.source, message), false);
             }
         } else if *id == (self.out.sent.wrapping_sub(1) as u16).to_be_bytes() {
             // The late answer to an earlier question is passed over.

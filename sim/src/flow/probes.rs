@@ -1,6 +1,6 @@
 //! Numbered and timed datagrams in both directions: the client sends from when it knows the name, the server from when the first has come.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use ntm_protocol::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ pub(super) struct Running {
     /// When each end began to send.
     since: [Option<Instant>; 2],
     /// Where the server sends to, and from.
-    back: Option<(SocketAddrV4, SocketAddrV4)>,
+    back: Option<(SocketAddr, SocketAddr)>,
     rows: Probed,
     ended: bool,
 }

@@ -2,7 +2,7 @@
 //!
 //! Over the control connection the server says that all streams stand, the client that its time is over, and the server that it has told what it got: a byte each.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use ntm_protocol::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ pub(super) struct Running {
     /// How many of these were answered.
     welcomed: u16,
     /// Where each stream comes from at the server, and the address that it came to.
-    callers: Vec<(SocketAddrV4, SocketAddrV4)>,
+    callers: Vec<(SocketAddr, SocketAddr)>,
     /// Since when data flows, at the client and at the server.
     since: [Option<Instant>; 2],
     /// How far the words on the control connection are: the client's time is over, and the server has heard it.

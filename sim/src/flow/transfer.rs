@@ -1,10 +1,9 @@
 //! A transfer as iperf3 makes it: a control connection, then those for data, whose senders give what goes, or block at a rate.
 
 use std::iter::{once, repeat_n};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use ntm_protocol::time::{Duration, Instant};
-use smoltcp::wire::IpAddress;
 
 use super::iperf3::{CONTROL, GRACE, PACE, Stretches, paced};
 use super::{Application, End, Ends, Outcome, drain, feed, over};
@@ -46,6 +45,8 @@ pub struct Transferred {
     pub wrong: u64,
     /// Whether both ends came to their end.
     pub completed: bool,
+    /// How long it took to its end, from the question for the server's name on; nothing while it lasts.
+    pub took: Option<Duration>,
     /// Why not.
     pub failure: Option<String>,
 }
@@ -92,6 +93,7 @@ impl Running {
 
     fn end(&mut self, ends: &mut Ends<'_>, failure: Option<&str>) -> bool {
         self.out.completed = failure.is_none();
+        self.out.took = Some(ends.now.since(self.begun));
         self.out.failure = failure.map(str::to_owned);
         self.ended = true;
         for end in self.control.take().into_iter().chain(self.data.drain(..)).chain(self.listening.drain(..))
@@ -168,12 +170,10 @@ impl Running {
     }
 
     /// What a sender sent again is counted by its ports.
-    fn count_again(&mut self, ends: &mut Ends<'_>, at: usize, peer: SocketAddrV4) {
+    fn count_again(&mut self, ends: &mut Ends<'_>, at: usize, peer: SocketAddr) {
         let (host, from, to) = if self.transfer.reverse {
             let remote = self.listening[1 + at].socket(ends).remote_endpoint();
-            let remote = remote.map(|remote| match remote.addr {
-                IpAddress::Ipv4(address) => SocketAddrV4::new(address, remote.port),
-            });
+            let remote = remote.map(|remote| SocketAddr::new(remote.addr.into(), remote.port));
             (ends.server, ends.port, remote)
         } else {
             (ends.client, ends.own_port + 1 + at as u16, Some(peer))

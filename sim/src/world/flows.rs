@@ -7,11 +7,13 @@ use super::World;
 use super::run::Event;
 use crate::HostId;
 use crate::flow::{By, Ends, Flow, FlowId, Outcome, Task};
-use crate::host::{Outgoing, Output};
-use crate::network::Datagram;
+use crate::host::{Outgoing, Output, Part};
 use crate::packet::{Packet, Protocol};
+use crate::pieces::ETHERNET;
 use crate::stack::Stack;
+use crate::tables::VIRTUAL;
 use crate::talk::Talk;
+use crate::trouble::{Trouble, Why};
 
 impl World {
     /// An application of `client` asks for `name`, which is that of `server`, and does `task` with the application that is at `port` there. Questions
@@ -66,14 +68,13 @@ impl World {
     /// Gives a host its TCP.
     fn equip(&mut self, host: HostId) {
         let seed = self.rng.next_u64();
-        let address = self.own_address(host).unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-        let mtu = self.mtu(host);
-        self.stacks.entry(host).or_insert_with(|| Stack::new(address, mtu, seed, self.now));
+        let (addresses, mtu) = (self.own_addresses(host), self.mtu(host));
+        self.stacks.entry(host).or_insert_with(|| Stack::new(&addresses, mtu, seed, self.now));
     }
 
     /// The longest packet that an application of a host can send, in bytes.
     fn mtu(&self, host: HostId) -> usize {
-        if self.is_terminal(host) { self.settings.mtu } else { 1500 }
+        if self.is_terminal(host) { self.settings.mtu } else { ETHERNET.into() }
     }
 
     /// A flow acts: its own time has come, or something has changed.
@@ -99,6 +100,12 @@ impl World {
         let answer = flow.talk.and_then(|talk| self.talks[talk.0].answer);
         let mtu = self.mtu(flow.client).min(self.mtu(flow.server));
         let flow = &mut self.flows[id.0];
+        let (mtus, hosts) = (&self.mtus, &self.hosts);
+        let own_mtu = |host: HostId| match hosts[host.0].part {
+            Part::Terminal { .. } => VIRTUAL,
+            _ => ETHERNET,
+        };
+        let mtu_to = |host, to| mtus.get(&(host, to)).copied().unwrap_or(ETHERNET).min(own_mtu(host));
         let mut ends = Ends {
             now: self.now,
             client: flow.client,
@@ -110,6 +117,7 @@ impl World {
             answer,
             real,
             mtu,
+            mtu_to: &mtu_to,
             stacks: &mut self.stacks,
             sent: Vec::new(),
             ask_again: false,
@@ -136,8 +144,8 @@ impl World {
     fn leave(&mut self, host: HostId, by: By, packet: Packet) {
         let mut output = Output::default();
         match by {
-            By::Application => drop(self.dispatch(host, packet.into(), &mut output)),
-            By::Real => output.sent.push(Outgoing::plain(packet.into())),
+            By::Application => drop(self.dispatch(host, packet, &mut output)),
+            By::Real => output.sent.push(Outgoing::plain(packet)),
         }
         self.settle(host, output);
     }
@@ -193,10 +201,10 @@ impl World {
     }
 
     /// Takes a packet that is for an application of a flow; gives back one that is not.
-    pub(super) fn deliver_to_flow(&mut self, host: HostId, datagram: Datagram) -> Option<Datagram> {
+    pub(super) fn deliver_to_flow(&mut self, host: HostId, datagram: Packet) -> Option<Packet> {
         if datagram.protocol == Protocol::Tcp {
-            if let (Some(stack), Some(packet)) = (self.stacks.get_mut(&host), Packet::of(datagram)) {
-                stack.receive(&packet);
+            if let Some(stack) = self.stacks.get_mut(&host) {
+                stack.receive(&datagram);
                 self.poll_stack(host);
             }
             return None;
@@ -204,19 +212,52 @@ impl World {
         let is_udp = datagram.protocol == Protocol::Udp;
         let takes = |flow: &Flow| is_udp && flow.takes(host, &datagram);
         let Some(id) = self.flows.iter().position(takes).map(FlowId) else { return Some(datagram) };
-        let packet = Packet::of(datagram)?;
         self.with_ends(id, |flow, ends| {
-            flow.application.take(ends, host, &packet);
+            flow.application.take(ends, host, &datagram);
             false
         });
         self.act(id);
         None
     }
 
+    /// An ICMP error has come to a host: whose packet it is about is told, and who sends there later knows what passes.
+    pub(super) fn take_trouble(&mut self, host: HostId, Trouble { why, quoted }: Trouble) {
+        if let Why::TooBig { mtu } = why {
+            self.mtus.insert((host, quoted.destination.ip()), mtu);
+            if let Some(stack) = self.stacks.get_mut(&host) {
+                stack.narrow(mtu, self.rng.next_u64(), self.now);
+            }
+        }
+        let port = quoted.source.port();
+        if quoted.protocol == Protocol::Icmp && why == Why::Other {
+            let peer = quoted.destination.ip();
+            let asks = |talk: &&mut Talk| {
+                talk.host == host && talk.port == port && talk.address().is_some_and(|its| its == peer)
+            };
+            if let Some(talk) = self.talks.iter_mut().find(asks) {
+                talk.unreachable += 1;
+                self.progress += 1;
+            }
+        }
+        let is_about = |flow: &Flow| {
+            let is_clients = flow.client == host && flow.own_ports.contains(&port);
+            let is_servers = flow.server == host && port == flow.port;
+            quoted.protocol == Protocol::Udp && !flow.over && (is_clients || is_servers)
+        };
+        if let Some(id) = self.flows.iter().position(is_about).map(FlowId) {
+            self.with_ends(id, |flow, ends| {
+                flow.application.told(ends, host, why);
+                false
+            });
+            self.act(id);
+        }
+    }
+
     /// The host's own addresses may be others now.
     pub(super) fn readdress_stack(&mut self, host: HostId) {
-        if let (Some(address), Some(stack)) = (self.own_address(host), self.stacks.get_mut(&host)) {
-            stack.readdress(address);
+        let addresses = self.own_addresses(host);
+        if let Some(stack) = self.stacks.get_mut(&host).filter(|_| !addresses.is_empty()) {
+            stack.readdress(&addresses);
         }
     }
 }

@@ -28,8 +28,8 @@ use crate::flow::Flow;
 use crate::host::{Attached, Host, Interface, Machine, Output};
 use crate::impair::Impairment;
 use crate::link::Link;
-use crate::network::{Datagram, Networks};
-use crate::packet::Protocol;
+use crate::network::Networks;
+use crate::packet::{Packet, Protocol};
 use crate::queue::Queue;
 use crate::stack::Stack;
 use crate::store::Store;
@@ -53,7 +53,7 @@ pub struct Settings {
     pub capacity: usize,
     /// The suite of data packets.
     pub suite: Suite,
-    /// The MTU of terminals' virtual interfaces, in bytes: nothing is cut up here.
+    /// The longest packet of a terminal's TCP, in bytes.
     pub mtu: usize,
     /// How a DC picks a relay.
     pub selection: Selection,
@@ -134,6 +134,8 @@ pub struct World {
     flows: Vec<Flow>,
     /// The TCP of hosts that have flows over it.
     stacks: BTreeMap<HostId, Stack>,
+    /// The longest packet that a host sends to an address, in bytes, where an ICMP error has told it so.
+    mtus: BTreeMap<(HostId, IpAddr), u16>,
     /// What was observed, unless nobody wants to know.
     trace: Option<Vec<Observation>>,
     recording: Option<Vec<Recorded>>,
@@ -163,6 +165,7 @@ impl World {
             talks: Vec::new(),
             flows: Vec::new(),
             stacks: BTreeMap::new(),
+            mtus: BTreeMap::new(),
             trace: Some(Vec::new()),
             recording: None,
             captures: None,
@@ -258,6 +261,13 @@ impl World {
     pub fn relink_router(&mut self, name: &str, link: &Link) {
         if let Some(router) = self.networks.router_named(name) {
             self.networks.uplink(router).set(link);
+        }
+    }
+
+    /// The router called `name` passes on no packets longer than `mtu` bytes, in either direction.
+    pub fn narrow_router(&mut self, name: &str, mtu: u16) {
+        if let Some(router) = self.networks.router_named(name) {
+            self.networks.narrow(router, mtu);
         }
     }
 
@@ -383,8 +393,7 @@ impl World {
         let (before, refused) = (self.state(id), self.refused(id));
         let host = &mut self.hosts[id.0];
         let mut output = Output::default();
-        let datagram = Datagram { protocol: Protocol::Udp, source: from, destination: to, payload: bytes };
-        host.receive(datagram, self.now, &mut output);
+        host.receive(Packet::udp(from, to, bytes), self.now, &mut output);
         host.drain(&mut output);
         let sent = output.sent.iter().filter_map(|out| Header::parse(&out.bytes).ok());
         Reaction {

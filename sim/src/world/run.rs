@@ -16,21 +16,24 @@ use crate::capture::Point;
 use crate::flow::FlowId;
 use crate::host::{Attached, Machine, Outgoing, Output};
 use crate::link::Way;
-use crate::network::{Datagram, Neighbour, NetworkId, Next, RouterId};
+use crate::network::{Neighbour, NetworkId, Next, RouterId};
+use crate::packet::{Packet, Protocol};
+use crate::pieces::{self, ETHERNET};
 use crate::talk::{self, Numbered, TalkId};
+use crate::trouble::{Trouble, Why};
 
 /// Small, for there are as many in the queue as there are terminals.
 pub(super) enum Event {
     /// A datagram is on a network.
-    On(NetworkId, Box<Datagram>),
+    On(NetworkId, Box<Packet>),
     /// A datagram is at the outer side of a router.
-    At(RouterId, Box<Datagram>),
+    At(RouterId, Box<Packet>),
     /// A datagram is at a host.
-    Receive(HostId, Box<Datagram>),
+    Receive(HostId, Box<Packet>),
     /// A host knows the next hop of a datagram that it sends from an address in a network.
-    Hop(HostId, Box<(NetworkId, IpAddr, Datagram)>),
+    Hop(HostId, Box<(NetworkId, IpAddr, Packet)>),
     /// A router does.
-    RouterHop(RouterId, Box<(NetworkId, Datagram)>),
+    RouterHop(RouterId, Box<(NetworkId, Packet)>),
     /// A host's machine wanted to be woken.
     Wake(HostId),
     /// The DNS answers the DC of this boot.
@@ -82,7 +85,9 @@ impl World {
             Event::On(network, datagram) => self.travel(network, datagram),
             Event::At(router, datagram) => {
                 self.capture_outside(router, false, &datagram);
-                if let Some((network, datagram)) = self.networks.inward(router, *datagram, now) {
+                if self.networks.is_too_big(router, &datagram) {
+                    self.tell_too_big(router, self.networks.outside(router), &datagram);
+                } else if let Some((network, datagram)) = self.networks.inward(router, *datagram, now) {
                     self.travel(network, Box::new(datagram));
                 }
             }
@@ -139,12 +144,12 @@ impl World {
         }
     }
 
-    fn travel(&mut self, network: NetworkId, datagram: Box<Datagram>) {
+    fn travel(&mut self, network: NetworkId, datagram: Box<Packet>) {
         let far = self.networks.distance(network, &datagram);
         match self.networks.next(network, &datagram, self.now) {
             Next::Host(id, wire) => {
-                let (len, now) = (datagram.wire_len(), self.now);
-                let times = self.networks.wire(wire).pass(Way::Down, len, now).map(move |at| at + far);
+                let (pieces, now) = (frames(&datagram, self.networks.mtu(network)), self.now);
+                let times = self.networks.wire(wire).pass(Way::Down, pieces, now).map(move |at| at + far);
                 self.arrive(times, |datagram| Event::Receive(id, datagram), datagram);
             }
             Next::Up(router, outside, datagram) => {
@@ -159,7 +164,7 @@ impl World {
                 let times = self
                     .networks
                     .uplink(router)
-                    .pass(Way::Down, datagram.wire_len(), self.now)
+                    .pass(Way::Down, frames(&datagram, ETHERNET), self.now)
                     .map(move |at| at + far);
                 self.arrive(times, |datagram| Event::At(router, datagram), datagram);
             }
@@ -167,7 +172,17 @@ impl World {
                 self.hairpins += 1;
                 self.travel(network, Box::new(datagram));
             }
+            Next::TooBig(router) => self.tell_too_big(router, network, &datagram),
             Next::Lost => {}
+        }
+    }
+
+    /// A router tells the sender of a packet, which came to it from `network`, that it passes on nothing so long.
+    fn tell_too_big(&mut self, router: RouterId, network: NetworkId, packet: &Packet) {
+        let (mtu, from) = self.networks.limit(router, packet.source.ip());
+        let error = from.and_then(|from| Trouble::about(packet, Why::TooBig { mtu }, from));
+        if let Some(error) = error {
+            self.travel(network, Box::new(error));
         }
     }
 
@@ -178,19 +193,20 @@ impl World {
     }
 
     /// A datagram leaves a router on its outer side.
-    fn leave_router(&mut self, router: RouterId, outside: NetworkId, datagram: Datagram) {
+    fn leave_router(&mut self, router: RouterId, outside: NetworkId, datagram: Packet) {
         let far = self.networks.distance(outside, &datagram);
         self.capture_outside(router, true, &datagram);
+        let (mtu, now) = (self.networks.limit(router, datagram.source.ip()).0, self.now);
         let uplink = self.networks.uplink(router);
-        let times = uplink.pass(Way::Up, datagram.wire_len(), self.now).map(move |at| at + far);
+        let times = uplink.pass(Way::Up, frames(&datagram, mtu), now).map(move |at| at + far);
         self.arrive(times, |datagram| Event::On(outside, datagram), Box::new(datagram));
     }
 
     /// A datagram leaves a host by an interface.
-    fn leave_host(&mut self, id: HostId, Attached { network, address, wire }: Attached, datagram: Datagram) {
+    fn leave_host(&mut self, id: HostId, Attached { network, address, wire }: Attached, datagram: Packet) {
         self.capture(id, Point::Real(address), true, &datagram);
-        let (len, now) = (datagram.wire_len(), self.now);
-        let times = self.networks.wire(wire).pass(Way::Up, len, now);
+        let (pieces, now) = (frames(&datagram, ETHERNET), self.now);
+        let times = self.networks.wire(wire).pass(Way::Up, pieces, now);
         self.arrive(times, |datagram| Event::On(network, datagram), Box::new(datagram));
     }
 
@@ -198,8 +214,8 @@ impl World {
     fn arrive(
         &mut self,
         mut times: impl Iterator<Item = Instant>,
-        event: impl Fn(Box<Datagram>) -> Event,
-        datagram: Box<Datagram>,
+        event: impl Fn(Box<Packet>) -> Event,
+        datagram: Box<Packet>,
     ) {
         let Some(first) = times.next() else { return };
         for later in times {
@@ -208,14 +224,14 @@ impl World {
         self.queue.push(first, event(datagram));
     }
 
-    fn send(&mut self, id: HostId, Outgoing { protocol, port, to, local, source, bytes }: Outgoing) {
+    fn send(&mut self, id: HostId, Outgoing { protocol, port, to, local, source, whole, bytes }: Outgoing) {
         // Where there is no address of the destination's family there is no way out.
         let of_family = |interface: &&Attached| interface.address.is_ipv4() == to.is_ipv4();
         let mut interfaces = self.hosts[id.0].interfaces.iter().filter(of_family);
         let kept = interfaces.clone().find(|interface| Some(interface.address) == local);
         let Some(Attached { network, address, wire }) = kept.or(interfaces.next()).copied() else { return };
         let source = SocketAddr::new(source.unwrap_or(address), port);
-        let datagram = Datagram { protocol, source, destination: to, payload: bytes };
+        let datagram = Packet { protocol, source, destination: to, whole, payload: bytes };
         let attached = Attached { network, address, wire };
         match self.hop(network, Neighbour::Host(address), to.ip()) {
             Some(at) => self.queue.push(at, Event::Hop(id, Box::new((network, address, datagram)))),
@@ -223,7 +239,7 @@ impl World {
         }
     }
 
-    fn receive(&mut self, id: HostId, datagram: Datagram) {
+    fn receive(&mut self, id: HostId, datagram: Packet) {
         let destination = datagram.destination;
         // It may have moved away while the datagram was on the link.
         if !self.hosts[id.0].interfaces.iter().any(|interface| interface.address == destination.ip()) {
@@ -328,6 +344,14 @@ impl World {
         self.real_address(id)
     }
 
+    /// The addresses that a host's applications have, the preferred first.
+    pub(super) fn own_addresses(&self, id: HostId) -> Vec<IpAddr> {
+        match self.is_terminal(id) {
+            true => self.own_address(id).map(IpAddr::V4).into_iter().collect(),
+            false => self.hosts[id.0].addresses(),
+        }
+    }
+
     /// The address of a host's preferred interface.
     pub(super) fn real_address(&self, id: HostId) -> Option<Ipv4Addr> {
         self.hosts[id.0].interfaces.iter().find_map(|interface| match interface.address {
@@ -346,7 +370,7 @@ impl World {
         let is_real = talk.real;
         let own = if is_real { self.real_address(host) } else { self.own_address(host) };
         let had_path = own.is_some_and(|own| {
-            let packet = self.talks[id.0].packet(id, number, own, peer).into();
+            let packet = self.talks[id.0].packet(id, number, own, peer);
             if is_real {
                 output.sent.push(Outgoing::plain(packet));
                 return true;
@@ -361,16 +385,20 @@ impl World {
     }
 
     /// An application sends a datagram: whether there was a way.
-    pub(super) fn dispatch(&mut self, id: HostId, packet: Datagram, output: &mut Output) -> bool {
+    pub(super) fn dispatch(&mut self, id: HostId, packet: Packet, output: &mut Output) -> bool {
         self.capture_virtual(id, true, &packet);
         self.hosts[id.0].send_from_application(packet, self.now, output)
     }
 
     /// A packet came to an application: one that echoes, or one that counts echoes.
-    fn deliver(&mut self, id: HostId, packet: Datagram) {
+    fn deliver(&mut self, id: HostId, packet: Packet) {
         let now = self.now;
         if self.own_address(id).is_some_and(|own| IpAddr::V4(own) == packet.destination.ip()) {
             self.capture_virtual(id, false, &packet);
+        }
+        if let Some(trouble) = Trouble::of(&packet) {
+            self.take_trouble(id, trouble);
+            return;
         }
         let Some(packet) = self.deliver_to_flow(id, packet) else { return };
         let named = talk::parse(&packet);
@@ -394,6 +422,19 @@ impl World {
             talk.again += u32::from(talk.packets[number].returned.is_some());
             talk.packets[number].returned.get_or_insert(now);
             self.progress += 1;
+        } else if packet.protocol == Protocol::Udp
+            && let Some(error) = Trouble::about(&packet, Why::Port, packet.destination.ip())
+        {
+            // Nobody listens there.
+            let mut output = Output::default();
+            self.dispatch(id, error, &mut output);
+            self.settle(id, output);
         }
     }
+}
+
+/// What a packet is on a wire that takes packets of at most `mtu` bytes: the lengths of its frames, with Ethernet's headers.
+fn frames(packet: &Packet, mtu: u16) -> impl Iterator<Item = usize> + use<> {
+    const HEADER: usize = 14;
+    pieces::lengths(packet, mtu).map(|length| length + HEADER)
 }

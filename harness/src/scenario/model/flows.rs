@@ -197,6 +197,11 @@ macro_rules! ends_of {
 }
 
 impl FlowKind {
+    /// Whether it is a program of the host, and no application of which the simulator has its own.
+    pub fn is_of_the_host(&self) -> bool {
+        matches!(self, Self::Exec { .. } | Self::Ftp { .. } | Self::Sip { .. })
+    }
+
     /// Its key in scenario files.
     pub fn word(&self) -> &'static str {
         match self {
