@@ -1,8 +1,7 @@
 //! Watches the machine while a run lasts: a thread that reads the kernel's counters now and then.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Seek};
 use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -59,7 +58,8 @@ fn sample() -> Option<Sample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let pressure = fs::read_to_string("/proc/pressure/memory").unwrap_or_default();
     let queues = fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
-    let neighbours = NEIGHBOURS.get().into_iter().flatten().filter_map(|file| table_fulls(&again(file)));
+    let neighbours =
+        NEIGHBOURS.get().into_iter().flatten().filter_map(|file| table_fulls(&again(file).ok()?));
     let sample = read(clock::now().as_nanos(), &stat, &pressure)?;
     Some(Sample {
         neighbours: neighbours.reduce(|one, other| one + other),
@@ -68,11 +68,12 @@ fn sample() -> Option<Sample> {
     })
 }
 
-/// What a file that was opened before holds now.
-fn again(file: &File) -> String {
-    let mut text = vec![0; 1 << 16];
-    let length = file.read_at(&mut text, 0).unwrap_or(0);
-    String::from_utf8_lossy(&text[..length]).into_owned()
+/// What a file that was opened before holds now; all of it, of which the kernel gives a page at a time.
+fn again(mut file: &File) -> io::Result<String> {
+    file.rewind()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// How often a table of neighbours was full, by its statistics: a line of names, then for each processor a line of hexadecimal numbers.
@@ -119,6 +120,15 @@ mod tests {
         assert_eq!(read(7, stat, pressure), Some(wanted));
         assert_eq!(read(7, stat, ""), Some(Sample { waited: None, ..wanted }));
         assert_eq!(read(7, "cpu 1 2 3\n", ""), None);
+    }
+
+    #[test]
+    fn a_file_is_read_whole_again_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, long) = (folder.path().join("stat"), "0123456789abcdef".repeat(1 << 13));
+        fs::write(&path, &long).unwrap();
+        let file = File::open(&path).unwrap();
+        assert!(again(&file).unwrap() == long && again(&file).unwrap() == long);
     }
 
     #[test]
