@@ -44,7 +44,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// The value of `key` in the file `path` is well formed and cannot be used all the same, because of `why`. A key within a table is written as
-    /// in `coordinator.address`, one within the first of several tables as in `zone.0.origin`.
+    /// in `coordinator.address`, one within the first of several tables as in `zone.0.origin`; the last may have dots itself.
     pub fn value(path: &Path, key: &str, why: impl fmt::Display) -> Self {
         let (path, message) = (path.to_owned(), format!("'{key}': {why}"));
         // Read once more, for only who fails needs to know where.
@@ -58,17 +58,28 @@ impl ConfigError {
 
 /// Where the value of `key` is in `text`: its bytes.
 fn value_of(text: &str, key: &str) -> Option<Range<usize>> {
-    let document = DeTable::parse(text).ok()?;
-    let mut words = key.split('.');
-    let mut at = document.get_ref().get(words.next()?)?;
-    for word in words {
-        at = match at.get_ref() {
-            DeValue::Table(table) => table.get(word)?,
-            DeValue::Array(array) => array.get(word.parse::<usize>().ok()?)?,
-            _ => return None,
-        };
+    value_in(DeTable::parse(text).ok()?.get_ref(), key)
+}
+
+fn value_in(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
+    if let Some(value) = table.get(key) {
+        return Some(value.span());
     }
-    Some(at.span())
+    let (first, rest) = key.split_once('.')?;
+    match table.get(first)?.get_ref() {
+        DeValue::Table(table) => value_in(table, rest),
+        DeValue::Array(array) => {
+            let (index, rest) =
+                rest.split_once('.').map_or((rest, None), |(index, rest)| (index, Some(rest)));
+            let value = array.get(index.parse::<usize>().ok()?)?;
+            match (value.get_ref(), rest) {
+                (_, None) => Some(value.span()),
+                (DeValue::Table(table), Some(rest)) => value_in(table, rest),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
 }
 
 /// A place in a text and what is wrong there.
@@ -331,7 +342,7 @@ mod tests {
     fn a_value_that_cannot_be_used_is_shown_where_it_stands() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.toml");
-        let text = "port = 0\n[[zone]]\norigin = 'a.'\n[[zone]]\norigin =  'あ.' # no\n[dc]\nlist = [\n  1,\n  2,\n]\n";
+        let text = "port = 0\n[[zone]]\norigin = 'a.'\n[[zone]]\norigin =  'あ.' # no\n[dc]\nlist = [\n  1,\n  2,\n]\n[of]\n'a.b' = 3\n";
         fs::write(&path, text).expect("the file is written");
         let shown = |key: &str| {
             let text = ConfigError::value(&path, key, "no").to_string();
@@ -346,6 +357,11 @@ mod tests {
         a.toml:5:11: 'zone.1.origin': no
           5 | origin =  'あ.' # no
             |           ^^^^
+        ");
+        insta::assert_snapshot!(shown("of.a.b"), @"
+        a.toml:12:9: 'of.a.b': no
+          12 | 'a.b' = 3
+             |         ^
         ");
         insta::assert_snapshot!(shown("dc.list"), @"
         a.toml:7:8: 'dc.list': no

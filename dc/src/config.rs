@@ -105,14 +105,15 @@ pub fn prepare(path: &Path) -> Result<Prepared, Failure> {
     let keys = KeyFile::load(&config.keys).map_err(|error| wrong("keys", error.to_string()))?;
     let mut ranges = vec![(&config.fqdn, config.vips)];
     for (name, vips) in &config.neighbours {
+        let key = format!("neighbours.{name}");
         if !keys.of_kind(NodeKind::Coordinator).any(|entry| entry.peer == *name) {
-            return Err(wrong("neighbours", format!("'{name}' is no coordinator in the key file")));
+            return Err(wrong(&key, format!("'{name}' is no coordinator in the key file")));
         }
         if let Some((other, range)) = ranges.iter().find(|(_, range)| range.overlaps(vips)) {
             let why = format!(
                 "the virtual range {vips} of '{name}' overlaps with {range} of '{other}': give each DC a range of its own"
             );
-            return Err(wrong("neighbours", why));
+            return Err(wrong(&key, why));
         }
         ranges.push((name, *vips));
     }

@@ -55,7 +55,8 @@ impl Quoted {
             1 | 58 => Protocol::Icmp,
             _ => return None,
         };
-        (packet.len() >= transport + 8).then_some(Self { is_v4, protocol, addresses, transport })
+        let is_whole = transport >= if is_v4 { 20 } else { 40 } && packet.len() >= transport + 8;
+        is_whole.then_some(Self { is_v4, protocol, addresses, transport })
     }
 
     fn address(&self, packet: &[u8], second: bool) -> Option<IpAddr> {

@@ -72,14 +72,14 @@ fn a_wrong_configuration_is_told_with_its_place() {
 
     // T3.1-a: ranges that overlap are refused, this DC's with another's, and whose key is not there.
     insta::assert_snapshot!(replaced("\"198.18.1.0/24\"", "\"198.18.0.128/25\""), @r#"
-    ntm-dc: dc.toml:12:14: 'neighbours': the virtual range 198.18.0.128/25 of 'ns.lab.test' overlaps with 198.18.0.0/24 of 'ns.dc.test': give each DC a range of its own
+    ntm-dc: dc.toml:12:32: 'neighbours.ns.lab.test': the virtual range 198.18.0.128/25 of 'ns.lab.test' overlaps with 198.18.0.0/24 of 'ns.dc.test': give each DC a range of its own
       12 | neighbours = { "ns.lab.test" = "198.18.0.128/25" }
-         |              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+         |                                ^^^^^^^^^^^^^^^^^
     "#);
     insta::assert_snapshot!(replaced("\"ns.lab.test\" =", "\"mn.dc.test\" ="), @r#"
-    ntm-dc: dc.toml:12:14: 'neighbours': 'mn.dc.test' is no coordinator in the key file
+    ntm-dc: dc.toml:12:31: 'neighbours.mn.dc.test': 'mn.dc.test' is no coordinator in the key file
       12 | neighbours = { "mn.dc.test" = "198.18.1.0/24" }
-         |              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+         |                               ^^^^^^^^^^^^^^^
     "#);
 
     let files = Files::new(&SITE);

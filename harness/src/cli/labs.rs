@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use ntm_protocol::time::Instant;
 
-use super::Format;
+use super::{Binaries, Format, Printed, Progress};
 use crate::exit::{Exit, Failure};
 use crate::lab::talk::{Done, Moved, Request, Status, Talk};
 use crate::lab::{self, entry, exec, keeper, show};
@@ -32,12 +32,10 @@ pub(super) enum Command {
         /// Where the lab's folder is made [default: reports/runs]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// Where the daemons' binaries are [default: beside this one]
-        #[arg(long, value_name = "DIR")]
-        bin: Option<PathBuf>,
-        /// Show no progress
-        #[arg(long, short)]
-        quiet: bool,
+        #[command(flatten)]
+        binaries: Binaries,
+        #[command(flatten)]
+        progress: Progress,
         /// Is the process in the background
         #[arg(long, hide = true)]
         keep: bool,
@@ -70,9 +68,8 @@ pub(super) enum Command {
         /// Time in both networks
         #[arg(long, value_name = "TIME")]
         overlap: Option<String>,
-        /// How it is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
+        #[command(flatten)]
+        printed: Printed,
     },
     /// Changes what a link of a lab does to packets; what is not named, it does no more
     Link {
@@ -142,9 +139,8 @@ pub(super) enum Command {
     Status {
         #[command(flatten)]
         lab: Which,
-        /// How it is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
+        #[command(flatten)]
+        printed: Printed,
     },
     /// Ends a lab; nothing of it stays
     Down {
@@ -179,8 +175,9 @@ pub(super) enum UpDown {
 
 pub(super) fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
     match command {
-        Command::Up { file, lab, play, out, bin, quiet, keep } => {
-            let options = keeper::Options { file, lab, play, out, binaries: bin, quiet };
+        Command::Up { file, lab, play, out, binaries, progress, keep } => {
+            let (binaries, quiet) = (binaries.bin, progress.quiet);
+            let options = keeper::Options { file, lab, play, out, binaries, quiet };
             if keep {
                 return keeper::keep(&options, started);
             }
@@ -197,10 +194,10 @@ pub(super) fn dispatch(command: Command, started: Instant) -> Result<Exit, Failu
             // The command's own, which none of ours need be.
             std::process::exit(code.into())
         }
-        Command::Handover { lab, node, to, gap, overlap, format } => {
+        Command::Handover { lab, node, to, gap, overlap, printed } => {
             let lab = lab.find()?;
             let moved: Moved = Talk::to(&lab)?.ask(&Request::Handover { node, to, gap, overlap })?;
-            match format {
+            match printed.format {
                 Format::Text => stdout::say(show::moved(&moved, &Talk::to(&lab)?.ask(&Request::About)?)),
                 Format::Json => stdout::json(&moved),
             }
@@ -223,9 +220,9 @@ pub(super) fn dispatch(command: Command, started: Instant) -> Result<Exit, Failu
             let options = lab::capture::Options { write, interface, control: messages, count };
             lab::capture::run(&lab.find()?, &node, &options)
         }
-        Command::Status { lab, format } => {
+        Command::Status { lab, printed } => {
             let status: Status = Talk::to(&lab.find()?)?.ask(&Request::Status)?;
-            match format {
+            match printed.format {
                 Format::Text => stdout::say(show::status(&status)),
                 Format::Json => stdout::json(&status),
             }

@@ -6,7 +6,7 @@ mod labs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ntm_protocol::time::Instant;
 
 use crate::compare::{self, Side};
@@ -55,18 +55,15 @@ enum Command {
         /// The run's own folder, which is not there yet
         #[arg(long, value_name = "DIR", hide = true, conflicts_with = "out")]
         folder: Option<PathBuf>,
-        /// Where the daemons' binaries are [default: beside this one]
-        #[arg(long, value_name = "DIR")]
-        bin: Option<PathBuf>,
+        #[command(flatten)]
+        binaries: Binaries,
         /// Writes the keys that nodes share beforehand to keys.txt in the run's folder, for wireshark/ntmobile.lua
         #[arg(long)]
         keylog: bool,
-        /// How the verdict is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
-        /// Show no progress
-        #[arg(long, short)]
-        quiet: bool,
+        #[command(flatten)]
+        printed: Printed,
+        #[command(flatten)]
+        progress: Progress,
     },
     /// Runs a scenario once for each cell of its [matrix], and prints the grid
     Matrix {
@@ -93,15 +90,12 @@ enum Command {
         /// Runs only the Ith of N parts; `report` puts them together
         #[arg(long, value_name = "I/N")]
         shard: Option<Shard>,
-        /// Where the daemons' binaries are [default: beside this one]
-        #[arg(long, value_name = "DIR")]
-        bin: Option<PathBuf>,
-        /// How the grid is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
-        /// Show no progress
-        #[arg(long, short)]
-        quiet: bool,
+        #[command(flatten)]
+        binaries: Binaries,
+        #[command(flatten)]
+        printed: Printed,
+        #[command(flatten)]
+        progress: Progress,
     },
     /// Plays random worlds in the simulator, and judges each by the reference model: exit code 1 where one fails
     Worlds {
@@ -111,9 +105,8 @@ enum Command {
         /// How many are played at once [default: as many as there are cores]
         #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
         jobs: Option<u16>,
-        /// Show no progress
-        #[arg(long, short)]
-        quiet: bool,
+        #[command(flatten)]
+        progress: Progress,
     },
     /// Plays a random world again: what is in it, and if it fails its trace up to there
     Replay {
@@ -122,9 +115,8 @@ enum Command {
         /// Looks for the shortest timeline that still fails
         #[arg(long)]
         shrink: bool,
-        /// Show no progress
-        #[arg(long, short)]
-        quiet: bool,
+        #[command(flatten)]
+        progress: Progress,
     },
     /// Checks scenario files, and shows every mistake with its line
     Check {
@@ -146,9 +138,8 @@ enum Command {
         /// The folder of the whole matrix, which is not there yet
         #[arg(long, value_name = "DIR")]
         into: Option<PathBuf>,
-        /// How the grid is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
+        #[command(flatten)]
+        printed: Printed,
     },
     /// Measures our paths beside the kernel without a tunnel and beside other tunnels, and judges the ratios
     ///
@@ -174,15 +165,12 @@ enum Command {
         /// Where bench.json, bench.md and bench.html are put, and in runs/ what they are made of [default: reports/runs]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// Where the daemons' binaries are [default: beside this one]
-        #[arg(long, value_name = "DIR")]
-        bin: Option<PathBuf>,
-        /// How the result is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
-        /// Show no progress
-        #[arg(long, short)]
-        quiet: bool,
+        #[command(flatten)]
+        binaries: Binaries,
+        #[command(flatten)]
+        printed: Printed,
+        #[command(flatten)]
+        progress: Progress,
     },
     /// Compares two runs, or two folders of runs, of one scenario: exit code 1 where B is worse
     Compare {
@@ -199,9 +187,8 @@ enum Command {
         /// Only quantities whose names begin so; may be given several times
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
-        /// How the comparison is printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
+        #[command(flatten)]
+        printed: Printed,
     },
     /// Packs what makes a run again, without keys and captures
     Bundle {
@@ -221,12 +208,10 @@ enum Command {
         /// As of `run`
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
         rounds: Option<u64>,
-        /// Where the daemons' binaries are [default: beside this one]
-        #[arg(long, value_name = "DIR")]
-        bin: Option<PathBuf>,
-        /// Show no progress
-        #[arg(long, short)]
-        quiet: bool,
+        #[command(flatten)]
+        binaries: Binaries,
+        #[command(flatten)]
+        progress: Progress,
     },
     /// Prints the JSON schema of report.json, or that of scenario files, by which editors complete and check them
     Schema {
@@ -236,9 +221,8 @@ enum Command {
     },
     /// Says what this machine has of what runs need, and what to do about the rest
     Doctor {
-        /// How the findings are printed
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
+        #[command(flatten)]
+        printed: Printed,
     },
     #[command(flatten)]
     Lab(labs::Command),
@@ -247,6 +231,30 @@ enum Command {
     /// Tries what a world needs; `doctor` calls it
     #[command(hide = true, name = doctor::PROBE)]
     ProbeWorld,
+}
+
+/// Where a command finds the daemons.
+#[derive(Debug, Args)]
+struct Binaries {
+    /// Where the daemons' binaries are [default: beside this one]
+    #[arg(long, value_name = "DIR")]
+    bin: Option<PathBuf>,
+}
+
+/// How a command tells what came of it.
+#[derive(Debug, Args)]
+struct Printed {
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// What a command says while it works.
+#[derive(Debug, Args)]
+struct Progress {
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
 }
 
 /// What has a schema.
@@ -297,48 +305,67 @@ pub fn main(started: Instant) -> ExitCode {
 
 fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
     match command {
-        Command::Run { files, engine, rounds, once, out, folder, bin, keylog, format, quiet } => {
+        Command::Run { files, engine, rounds, once, out, folder, binaries, keylog, printed, progress } => {
             let Some(file) = files.first().cloned() else { return Ok(Exit::Usage) };
-            let (binaries, print) = (bin, format.into());
-            let options =
-                Options { file, engines: engine, out, folder, binaries, key_log: keylog, print, quiet };
+            let options = Options {
+                file,
+                engines: engine,
+                out,
+                folder,
+                binaries: binaries.bin,
+                key_log: keylog,
+                print: printed.format.into(),
+                quiet: progress.quiet,
+            };
             files::run(options, &files, rounds, once, started)
         }
         Command::Bench { list: true, .. } => {
             bench::list();
             Ok(Exit::Held)
         }
-        Command::Bench { list: false, rounds, seconds, only, quick, out, bin, format, quiet } => {
-            let (binaries, print) = (bin, format.into());
+        Command::Bench { list: false, rounds, seconds, only, quick, out, binaries, printed, progress } => {
+            let (binaries, print, quiet) = (binaries.bin, printed.format.into(), progress.quiet);
             bench::run(&bench::Options { rounds, seconds, only, quick, out, binaries, print, quiet }, started)
         }
-        Command::Matrix { file, engine, jobs, rounds, out, resume, folder, shard, bin, format, quiet } => {
-            matrix::run(
-                &matrix::Options {
-                    file,
-                    engines: engine,
-                    jobs: jobs.map(usize::from),
-                    rounds,
-                    out,
-                    resume,
-                    folder,
-                    shard,
-                    parts: Vec::new(),
-                    binaries: bin,
-                    print: format.into(),
-                    quiet,
-                },
-                started,
-            )
+        Command::Matrix {
+            file,
+            engine,
+            jobs,
+            rounds,
+            out,
+            resume,
+            folder,
+            shard,
+            binaries,
+            printed,
+            progress,
+        } => matrix::run(
+            &matrix::Options {
+                file,
+                engines: engine,
+                jobs: jobs.map(usize::from),
+                rounds,
+                out,
+                resume,
+                folder,
+                shard,
+                parts: Vec::new(),
+                binaries: binaries.bin,
+                print: printed.format.into(),
+                quiet: progress.quiet,
+            },
+            started,
+        ),
+        Command::Worlds { seeds, jobs, progress } => Ok(worlds::search(seeds, jobs, progress.quiet, started)),
+        Command::Replay { seed, shrink, progress } => {
+            Ok(worlds::replay(seed, shrink, started, progress.quiet))
         }
-        Command::Worlds { seeds, jobs, quiet } => Ok(worlds::search(seeds, jobs, quiet, started)),
-        Command::Replay { seed, shrink, quiet } => Ok(worlds::replay(seed, shrink, started, quiet)),
         Command::Check { files } => files::check(&files),
         Command::List => files::list(),
-        Command::Compare { a, b, bound, alpha, only, format } => {
+        Command::Compare { a, b, bound, alpha, only, printed } => {
             let options = compare::Options { bound, alpha, only };
             let comparison = compare::compare(&Side::load(&a)?, &Side::load(&b)?, &options)?;
-            match format {
+            match printed.format {
                 Format::Text => stdout::say(compare::render(&comparison)),
                 Format::Json => stdout::json(&comparison),
             }
@@ -348,8 +375,9 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             stdout::line(bundle::write(&folder, out.as_deref())?.display());
             Ok(Exit::Held)
         }
-        Command::Reference { files, out, rounds, bin, quiet } => {
-            reference::run(&reference::Options { files, out, rounds, binaries: bin, quiet })
+        Command::Reference { files, out, rounds, binaries, progress } => {
+            let (binaries, quiet) = (binaries.bin, progress.quiet);
+            reference::run(&reference::Options { files, out, rounds, binaries, quiet })
         }
         Command::Schema { of } => {
             stdout::json(&match of {
@@ -358,8 +386,8 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             });
             Ok(Exit::Held)
         }
-        Command::Report { folders, into: Some(into), format } => {
-            matrix::merge(folders, into, format.into(), started)
+        Command::Report { folders, into: Some(into), printed } => {
+            matrix::merge(folders, into, printed.format.into(), started)
         }
         Command::Report { folders, into: None, .. } => {
             let [folder] = folders.as_slice() else {
@@ -370,9 +398,9 @@ fn dispatch(command: Command, started: Instant) -> Result<Exit, Failure> {
             stdout::line(page::write(folder)?.display());
             Ok(Exit::Held)
         }
-        Command::Doctor { format } => {
+        Command::Doctor { printed } => {
             let findings = doctor::examine();
-            match format {
+            match printed.format {
                 Format::Text => stdout::say(doctor::render(&findings)),
                 Format::Json => stdout::json(&findings),
             }

@@ -69,7 +69,7 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
             shape.single = links.get(name.get_ref()).is_some_and(|link: &Link| link.single);
         }
     }
-    let scenario = Scenario {
+    let mut scenario = Scenario {
         name,
         about,
         seed: top.integer("seed", 0, u64::MAX).unwrap_or(0),
@@ -91,7 +91,9 @@ pub fn scenario(source: &Source, problems: &Problems) -> Option<Parsed> {
         tables: tables(&top),
         seed_place: seed(document.get_ref()).map(|(place, _)| place),
         matrix: matrix(&top, document.get_ref(), &source.text),
+        names: BTreeMap::new(),
     };
+    scenario.name_nodes();
     top.finish();
     Some(Parsed { scenario, nodes })
 }

@@ -53,14 +53,14 @@ pub enum ForwardError {
     NoNat,
 }
 
-/// Whether a NAT of `behaviour` at `external` can have `forwards`.
+/// Whether a NAT of `behaviour` at `external` can have `forwards`; if not, the index of the first that it cannot have, and why.
 pub fn check_forwards(
     behaviour: &Behaviour,
     external: IpAddr,
     forwards: &[Forward],
-) -> Result<(), ForwardError> {
+) -> Result<(), (usize, ForwardError)> {
     let mut seen = BTreeSet::new();
-    for &Forward { protocol, port, to } in forwards {
+    let mut check = |&Forward { protocol, port, to }: &Forward| {
         if *behaviour == Behaviour::None {
             return Err(ForwardError::NoNat);
         }
@@ -76,6 +76,7 @@ pub fn check_forwards(
         if !seen.insert((protocol, port)) {
             return Err(ForwardError::Twice { protocol, port });
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    forwards.iter().enumerate().try_for_each(|(n, forward)| check(forward).map_err(|why| (n, why)))
 }

@@ -176,7 +176,7 @@ impl Translator {
             rng: ChaCha12Rng::from_seed(seed),
             refusals: BTreeMap::new(),
         };
-        check_forwards(&behaviour, external, forwards)?;
+        check_forwards(&behaviour, external, forwards).map_err(|(_, why)| why)?;
         if let Behaviour::Nat(axes) = behaviour {
             for forward in forwards {
                 nat.bind_forward(&axes, forward);

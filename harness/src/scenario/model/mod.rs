@@ -70,6 +70,8 @@ pub struct Scenario {
     pub seed_place: Option<Range<usize>>,
     /// `[matrix]`
     pub matrix: Option<Matrix>,
+    /// The nodes by the names that they answer to, made by [`Scenario::name_nodes`].
+    pub names: BTreeMap<Fqdn, String>,
 }
 
 impl Scenario {
@@ -123,15 +125,22 @@ impl Scenario {
 
     /// The node that answers to `name`: a general node's own, a terminal's in its coordinator's zone, or the end of a tunnel.
     pub fn node_named(&self, name: &Fqdn) -> Option<(&str, &Node)> {
-        self.nodes
-            .iter()
-            .find(|(key, node)| {
-                let through = |(its, tunnel): (&String, &Tunnel)| {
-                    tunnel.to.get_ref() == *key && Tunnel::fqdn(its, key).as_ref() == Some(name)
-                };
-                self.fqdn(key, node).as_ref() == Some(name) || self.tunnels.iter().any(through)
-            })
-            .map(|(key, node)| (key.as_str(), node))
+        let (key, node) = self.nodes.get_key_value(self.names.get(name)?)?;
+        Some((key, node))
+    }
+
+    /// Says under which names nodes are found. A name that two have is that of the first.
+    pub(super) fn name_nodes(&mut self) {
+        let through = |(its, tunnel): (&String, &Tunnel)| {
+            let (key, _) = self.nodes.get_key_value(tunnel.to.get_ref())?;
+            Some((Tunnel::fqdn(its, key)?, key))
+        };
+        let own = self.nodes.iter().filter_map(|(key, node)| Some((self.fqdn(key, node)?, key)));
+        let mut names = BTreeMap::new();
+        for (name, key) in own.chain(self.tunnels.iter().filter_map(through)) {
+            names.entry(name).or_insert_with(|| key.clone());
+        }
+        self.names = names;
     }
 
     /// A node's name in the DNS.

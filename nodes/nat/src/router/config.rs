@@ -13,6 +13,7 @@
 //! to       = "10.0.0.2:80"
 //! ```
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,7 @@ impl Config {
     /// Reads and checks the file `path`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = config::load(path)?;
-        config.check().map_err(|(key, why)| ConfigError::value(path, key, why))?;
+        config.check().map_err(|(key, why)| ConfigError::value(path, &key, why))?;
         for file in [&mut config.trace, &mut config.control].into_iter().flatten() {
             *file = config::beside(path, file);
         }
@@ -57,25 +58,26 @@ impl Config {
     }
 
     /// What deserialising cannot see; the error is a key and what is wrong with its value.
-    fn check(&self) -> Result<(), (&'static str, String)> {
+    fn check(&self) -> Result<(), (Cow<'static, str>, String)> {
         for (key, interface) in [("inside", &self.inside), ("outside", &self.outside)] {
-            check_interface(interface).map_err(|why| (key, why))?;
+            check_interface(interface).map_err(|why| (key.into(), why))?;
         }
         if self.inside == self.outside {
             return Err((
-                "outside",
+                "outside".into(),
                 format!("'{}' is the inside already: a router needs two interfaces", self.outside),
             ));
         }
         if self.nat.axes().is_some_and(|axes| axes.allocation == Allocation::Contiguous) {
             return Err((
-                "nat",
+                "nat".into(),
                 "the kernel cannot allocate contiguous ports: choose the allocation preserve or random"
                     .to_owned(),
             ));
         }
         let external = IpAddr::V4(self.external.unwrap_or(Ipv4Addr::UNSPECIFIED));
-        check_forwards(&self.nat, external, &self.forwards).map_err(|error| ("forward", error.to_string()))
+        check_forwards(&self.nat, external, &self.forwards)
+            .map_err(|(n, why)| (format!("forward.{n}").into(), why.to_string()))
     }
 }
 
