@@ -41,7 +41,10 @@ pub(crate) fn lengths(packet: &Packet, mtu: u16) -> impl Iterator<Item = usize> 
 impl Packet {
     /// The packet as it is on a wire that takes packets of at most `mtu` bytes: as bytes, in pieces if need be.
     pub fn on_wire(&self, mtu: u16) -> Vec<Vec<u8>> {
-        let whole = Packet { whole: self.whole && self.length() <= mtu.into(), ..self.clone() }.emit();
+        if self.length() <= mtu.into() {
+            return vec![self.emit()];
+        }
+        let whole = Packet { whole: false, ..self.clone() }.emit();
         match self.destination.is_ipv4() {
             true => cut(&whole, mtu),
             false => cut_v6(&whole, mtu),
@@ -59,10 +62,9 @@ pub(crate) fn cut(packet: &[u8], mtu: u16) -> Vec<Vec<u8>> {
     out
 }
 
+/// What the IPv6 packet `packet` is in packets of at most `mtu` bytes, which it is longer than.
 fn cut_v6(packet: &[u8], mtu: u16) -> Vec<Vec<u8>> {
-    let Some((header, carried)) = packet.split_at_checked(V6).filter(|_| packet.len() > mtu.into()) else {
-        return vec![packet.to_vec()];
-    };
+    let Some((header, carried)) = packet.split_at_checked(V6) else { return vec![packet.to_vec()] };
     let step = (usize::from(mtu) - V6 - FRAGMENT) / 8 * 8;
     let count = carried.len().div_ceil(step);
     let piece = |(index, carried): (usize, &[u8])| {

@@ -1,10 +1,10 @@
 //! What a simulated run leaves: the observations, what passed the interfaces, and the nodes' status, in the forms of emulation.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ntm_protocol::time::Instant;
-use ntm_sim::capture::{Captured, Point};
-use ntm_sim::packet::Packet;
+use ntm_sim::HostId;
+use ntm_sim::capture::{Captured, CapturedOutside, Point};
 use serde_json::{Map, Value as Json, json};
 
 use super::build::Built;
@@ -39,45 +39,44 @@ pub fn prepare(plan: &Plan, record: &mut Record) {
     }
 }
 
-/// A packet in its order, with when, where, at what place, whether outgoing.
-type Seen<'a> = ((usize, bool), Instant, &'a str, sighting::Point, bool, (&'a Packet, u16));
-
 /// Notes what passed the interfaces since it was last asked: what emulation's recordings keep of packets, what whole packets tell, in the order of time, and the
 /// data packets among them.
 pub fn collect(plan: &Plan, built: &mut Built, record: &mut Record) {
     let (at_hosts, outside) = built.world.take_captured();
-    for captured in &at_hosts {
-        let Some(interface) = interface(plan, built, captured) else { continue };
-        let (node, t) = (built.world.name(captured.host).to_owned(), captured.at.as_nanos());
-        let pieces = captured.packet.on_wire(captured.mtu);
-        let seen = pieces.iter().filter_map(|bytes| packet::parse(t, captured.outgoing, bytes));
-        record.recordings.entry((node, interface)).or_default().packets.extend(seen);
-    }
-    let world = &built.world;
-    let at_hosts = at_hosts.iter().enumerate().map(|(number, it)| -> Seen<'_> {
+    // The recording of each place.
+    let mut places: BTreeMap<(HostId, Point), Option<(String, String)>> = BTreeMap::new();
+    let mut outside = outside.iter().peekable();
+    for (number, it) in at_hosts.iter().enumerate() {
+        while let Some(it) = outside.next_if(|it| it.after <= number) {
+            note_outside(it, record);
+        }
+        let (t, node) = (it.at.as_nanos(), built.world.name(it.host));
+        let pieces = it.packet.on_wire(it.mtu);
+        let place = places
+            .entry((it.host, it.point))
+            .or_insert_with(|| Some((node.to_owned(), interface(plan, built, it)?)));
+        if let Some(recording) = place.as_ref().and_then(|place| record.recordings.get_mut(place)) {
+            let seen = pieces.iter().filter_map(|bytes| packet::parse(t, it.outgoing, bytes));
+            recording.packets.extend(seen);
+        }
         let is_virtual = it.point == Point::Virtual;
         let place = if is_virtual { sighting::Point::Application } else { sighting::Point::Real };
-        ((number, true), it.at, world.name(it.host), place, it.outgoing, (&it.packet, it.mtu))
-    });
-    let outside = outside.iter().map(|it| -> Seen<'_> {
-        (
-            (it.after, false),
-            it.at,
-            it.router.as_str(),
-            sighting::Point::Outside,
-            it.outgoing,
-            (&it.packet, it.mtu),
-        )
-    });
-    let mut all: Vec<_> = at_hosts.chain(outside).collect();
-    all.sort_by_key(|(order, ..)| *order);
-    for (_, at, node, place, outgoing, (packet, mtu)) in all {
-        let t = at.as_nanos();
-        for bytes in packet.on_wire(mtu) {
-            record.sightings.extend(Sighting::read(t, node, place, outgoing, &bytes));
-            if place != sighting::Point::Application {
-                record.seals.extend(sealed::seals(t, &bytes));
-            }
+        note(t, node, place, it.outgoing, &pieces, record);
+    }
+    outside.for_each(|it| note_outside(it, record));
+}
+
+fn note_outside(it: &CapturedOutside, record: &mut Record) {
+    let (t, place, pieces) = (it.at.as_nanos(), sighting::Point::Outside, it.packet.on_wire(it.mtu));
+    note(t, &it.router, place, it.outgoing, &pieces, record);
+}
+
+/// Notes what the `pieces` of a packet tell that passed `place` of `node` at `t` nanoseconds.
+fn note(t: u64, node: &str, place: sighting::Point, outgoing: bool, pieces: &[Vec<u8>], record: &mut Record) {
+    for bytes in pieces {
+        record.sightings.extend(Sighting::read(t, node, place, outgoing, bytes));
+        if place != sighting::Point::Application {
+            record.seals.extend(sealed::seals(t, bytes));
         }
     }
 }
