@@ -131,6 +131,36 @@ fn all_at_once() {
     });
 }
 
+/// What a DC gave up by its deadline it does not take up again when the other DC answers at last: the terminal was told so, and may have asked
+/// anew since. What was decided then would have been older than what is there.
+#[test]
+fn a_request_that_was_given_up_is_not_taken_up_again() {
+    let mut lab = Lab::new(8);
+    let (mn, cn) = (lab.mn(public(10)), lab.cn(public(11)));
+    let other = lab.world.terminal("cn-2", lab.dc[1], public(12));
+    // So far apart that the DCs' requests are repeated every two seconds, and the last repetition is later than the deadline.
+    lab.world.impair(|link| link.delay = ms(400));
+    lab.world.start_all();
+    lab.world.run_for(secs(10));
+    persist(&mut lab, mn, cn, 20);
+    let (own, theirs) = ([203, 0, 113, 3].into(), [203, 0, 113, 4].into());
+    lab.world.cut(own, theirs);
+    let (asked, name) = (lab.world.trace().len(), lab.world.fqdn(other).clone());
+    lab.world.ask(mn, name.as_str());
+    let sent = |world: &World, kind| {
+        let is_it = |what: &What| matches!(what, What::Sent { message, .. } if *message == kind);
+        world.trace()[asked..].iter().filter(|it| it.node == "dc-a" && is_it(&it.what)).count()
+    };
+    assert!(lab.world.wait(secs(12), |world| sent(world, Kind::DirectionRefusal) > 0));
+    lab.world.mend();
+    let questions = sent(&lab.world, Kind::InformationRequest);
+    assert!(questions > 2, "it was repeated until then");
+    lab.world.run_for(secs(10));
+    assert_eq!(sent(&lab.world, Kind::InformationRequest), questions, "{}", lab.sequence(asked));
+    let is_directed = |what: &What| matches!(what, What::Received { message: Kind::RouteDirection, .. });
+    assert!(!lab.world.trace().iter().any(|it| it.node == "cn-2" && is_directed(&it.what)));
+}
+
 fn vips(lab: &Lab, hosts: &[HostId]) -> Vec<Option<ntm_protocol::addr::Vip>> {
     hosts.iter().map(|host| lab.world.at_terminal(*host).expect("a running terminal").vip()).collect()
 }

@@ -73,13 +73,19 @@ impl Coordinator {
             return false;
         }
         if let Some(Renewing { negotiation: earlier, .. }) = before
-            && self.negotiations.get(&earlier).is_some_and(|n| !matches!(n.stage, Stage::Answered(_)))
+            && self.under_way(earlier).is_some()
         {
             self.forget(earlier);
         }
         let epoch = before.and_then(|before| before.epoch);
         self.renewing.insert(key, Renewing { sequence, negotiation, epoch });
         true
+    }
+
+    /// A negotiation that is not answered yet. What one asked for that was may still come: the DC gave it up by its deadline, told the terminal
+    /// so, and decides nothing more for it, for the terminal may have asked anew since.
+    pub(super) fn under_way(&mut self, id: NegotiationId) -> Option<&mut Negotiation> {
+        self.negotiations.get_mut(&id).filter(|negotiation| !negotiation.is_answered())
     }
 
     pub(super) fn tell(&mut self, node: NodeId, message: &Message, attempt: u32, now: Instant) {
@@ -111,7 +117,7 @@ impl Coordinator {
             Errand::Negotiation(negotiation) => negotiation,
             Errand::Neighbour(node) => return self.neighbour_found(node, result, now),
         };
-        let Some(known) = self.negotiations.get_mut(&negotiation) else { return };
+        let Some(known) = self.under_way(negotiation) else { return };
         match (&mut known.stage, result) {
             (Stage::Zone, Ok(LookupAnswer::Zone(Zone { zone: Some(zone), servers }))) => {
                 let servers = servers.into_iter().flat_map(|(name, addresses)| {
@@ -323,12 +329,12 @@ impl Coordinator {
         known: bool,
         now: Instant,
     ) {
-        let Some(negotiation) = self.negotiations.get(&id) else { return };
+        let Some(negotiation) = self.under_way(id) else { return };
+        let requester = negotiation.requester;
         let Some(peer) = terminal else {
             let error = if known { DnsError::ServFail } else { DnsError::NxDomain };
             return self.refuse_direction(id, error, now);
         };
-        let requester = negotiation.requester;
         let Some(own) = self.registry.nodes.get(&requester).and_then(|node| node.information(requester))
         else {
             return self.refuse_direction(id, DnsError::ServFail, now);
@@ -465,7 +471,7 @@ impl Coordinator {
     }
 
     pub(super) fn conclude(&mut self, id: NegotiationId, answer: Message, now: Instant) {
-        let Some(negotiation) = self.negotiations.get_mut(&id) else { return };
+        let Some(negotiation) = self.under_way(id) else { return };
         let requester = negotiation.requester;
         negotiation.stage = Stage::Answered(answer.clone());
         self.deadlines.set(id, now + REMEMBERED);

@@ -301,6 +301,19 @@ impl Coordinator {
         self.asks.sent(id, Ask { node, message, purpose }, now, wait);
     }
 
+    /// Asks again, unless nobody waits for the answer any more.
+    fn repeat(&mut self, id: RequestId, attempt: u32, now: Instant) {
+        let Some(Ask { node, message, purpose }) = self.asks.get(id).cloned() else { return };
+        if matches!(purpose, Purpose::Negotiation(id) if self.under_way(id).is_none()) {
+            self.asks.answered(id, now);
+            return;
+        }
+        if let (2, Some(known)) = (attempt, self.registry.nodes.get_mut(&node)) {
+            known.rtt.timed_out();
+        }
+        self.tell(node, &message, attempt, now);
+    }
+
     fn answered(&mut self, node: NodeId, request: RequestId, now: Instant) -> Option<Purpose> {
         if self.asks.get(request)?.node != node {
             return None;
@@ -329,15 +342,7 @@ impl Coordinator {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(expired) = self.asks.expired(now) {
             match expired {
-                Expired::Repeat { id, attempt } => {
-                    if let Some(ask) = self.asks.get(id) {
-                        let (node, message) = (ask.node, ask.message.clone());
-                        if let (2, Some(known)) = (attempt, self.registry.nodes.get_mut(&node)) {
-                            known.rtt.timed_out();
-                        }
-                        self.tell(node, &message, attempt, now);
-                    }
-                }
+                Expired::Repeat { id, attempt } => self.repeat(id, attempt, now),
                 Expired::GaveUp(_, ask) => self.unanswered(&ask, now),
             }
         }

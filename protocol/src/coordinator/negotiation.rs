@@ -22,6 +22,13 @@ pub(super) struct Negotiation {
     pub(super) conflicts: u32,
 }
 
+impl Negotiation {
+    /// Whether it was answered: it is kept for a repeated request, and goes on no more.
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self.stage, Stage::Answered(_))
+    }
+}
+
 /// What a negotiation waits for.
 pub(super) enum Stage {
     /// NS record.
@@ -117,6 +124,7 @@ pub(super) enum Purpose {
 }
 
 /// A request of the DC's under way.
+#[derive(Clone)]
 pub(super) struct Ask {
     pub(super) node: NodeId,
     pub(super) message: Message,

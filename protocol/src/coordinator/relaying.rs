@@ -81,7 +81,7 @@ impl Coordinator {
     }
 
     fn await_general(&mut self, id: NegotiationId, real: IpAddr) {
-        if let Some(negotiation) = self.negotiations.get_mut(&id) {
+        if let Some(negotiation) = self.under_way(id) {
             negotiation.stage = Stage::General { real };
         }
     }
