@@ -256,9 +256,8 @@ impl RelayTable {
         Ok(Taken { new, replaced })
     }
 
-    /// Takes a Tunnel Request or Path Keep-alive from an end: answers it, and says what the data tables are to change. Where the other
-    /// end was silent for longer than `patience`, a Path Keep-alive is not answered: the way leads nowhere, and only so will this end
-    /// have it directed anew.
+    /// Takes a Tunnel Request or Path Keep-alive from an end: answers it, and says what the data tables are to change. Where the way has led
+    /// nowhere for longer than `patience`, a Path Keep-alive is not answered: only so will this end have it directed anew.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn handle(
         &mut self,
@@ -276,7 +275,7 @@ impl RelayTable {
         let entry = self.entries.get_mut(&path).ok_or(Refusal::new("path id", Reason::Stranger))?;
         let end = if header.flags.responder { Role::Responder } else { Role::Initiator };
         let mode = entry.mode();
-        let alone = entry.sides.get(end.other().index()).is_some_and(|other| now - other.heard > patience);
+        let leads_nowhere = entry.leads_nowhere(end, patience, now);
         let Some(side) = entry.sides.get_mut(end.index()) else {
             return Err(Refusal::new("flags", Reason::Unexpected));
         };
@@ -289,7 +288,7 @@ impl RelayTable {
                     return Err(Refusal::new("type", Reason::Unexpected));
                 };
                 mail.received(header, &message, from, now);
-                if !alone {
+                if !leads_nowhere {
                     let answer = PathKeepAliveAnswer { request: keep_alive.request, seen: from }.into();
                     mail.send_on(&mut common.leg, from, &answer, 1, now);
                 }
@@ -382,6 +381,16 @@ impl RelayTable {
 }
 
 impl Entry {
+    /// Whether `end` reaches nobody, for longer than `patience`: the other end was silent, or each is in another epoch and refuses what the
+    /// other sends.
+    fn leads_nowhere(&self, end: Role, patience: Duration, now: Instant) -> bool {
+        let common = |end: Role| self.sides.get(end.index())?.common.as_ref();
+        let apart = common(end)
+            .zip(common(end.other()))
+            .is_some_and(|(own, others)| own.epoch != others.epoch && now - own.at.max(others.at) > patience);
+        apart || self.sides.get(end.other().index()).is_some_and(|other| now - other.heard > patience)
+    }
+
     fn updates(
         &self,
         path: PathId,
@@ -510,4 +519,99 @@ pub struct TunnelRow {
     pub tunnel: Option<SocketAddr>,
     /// When they were filled.
     pub tunnel_filled: Option<Instant>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Epoch, PathKeepAlive, TunnelRequest};
+
+    const PATH: PathId = PathId([1; 16]);
+    const PATIENCE: Duration = Duration::from_secs(4);
+    const ENDS: [Role; 2] = [Role::Initiator, Role::Responder];
+
+    fn temp_key(end: Role, epoch: u8) -> SharedKey {
+        SharedKey::new([16 * epoch + end.index() as u8; 32])
+    }
+
+    /// A DC directs the path, in `epoch`.
+    fn direct(table: &mut RelayTable, epoch: u8, now: Instant) {
+        let [initiator_key, responder_key] = ENDS.map(|end| temp_key(end, epoch));
+        let [initiator, responder] = [1, 2].map(|n| Vip([198, 18, 0, n].into()));
+        let order = RelayOrder::Switch { initiator_key, responder_key, initiator, responder };
+        let (request, epoch) = (RequestId(epoch.into()), Epoch::new(epoch));
+        let direction = RelayDirection { request, path: PATH, epoch, order };
+        assert!(table.direct(NodeId([9; 16]), direction, now).is_ok());
+    }
+
+    /// An end of the path in an epoch.
+    struct End {
+        from: SocketAddr,
+        temp: TunnelSession,
+        leg: TunnelSession,
+        common_key: SharedKey,
+    }
+
+    impl End {
+        fn new(end: Role, epoch: u8) -> Self {
+            let common_key = SharedKey::new([128 + 16 * epoch + end.index() as u8; 32]);
+            let session = |key: &SharedKey, purpose| TunnelSession::new(key, purpose, PATH, epoch, true, end);
+            Self {
+                from: SocketAddr::from(([192, 0, 2, 1 + end.index() as u8], 4330)),
+                temp: session(&temp_key(end, epoch), Purpose::Tunnel),
+                leg: session(&common_key, Purpose::Leg),
+                common_key,
+            }
+        }
+
+        /// Asks the relay for the tunnel.
+        fn ask(&mut self, table: &mut RelayTable, now: Instant) {
+            let common_key = Some(self.common_key.clone());
+            let request = TunnelRequest { request: RequestId(1), moved: false, common_key };
+            let (bytes, _) = self.temp.seal(&request.into(), &mut Entropy::new([1; 32]));
+            assert!(answers(table, &bytes, self.from, now) > 0);
+        }
+
+        /// Whether the relay answers a Path Keep-alive.
+        fn is_answered(&mut self, table: &mut RelayTable, now: Instant) -> bool {
+            let keep_alive = PathKeepAlive { request: RequestId(2) }.into();
+            let (bytes, _) = self.leg.seal(&keep_alive, &mut Entropy::new([1; 32]));
+            answers(table, &bytes, self.from, now) > 0
+        }
+    }
+
+    fn answers(table: &mut RelayTable, datagram: &[u8], from: SocketAddr, now: Instant) -> usize {
+        let (mut mail, header) = (Mail::new([0; 32], 1), Header::parse(datagram).expect("a header"));
+        table.handle(&header, datagram, from, PATIENCE, now, &mut mail).expect("it is taken");
+        std::iter::from_fn(|| mail.poll_transmit()).filter(|sent| sent.to == from).count()
+    }
+
+    /// Of ends in different epochs each refuses what the other sends, and none knows: without answers both have the path directed anew. A moment
+    /// of that is no fault: one end hears of a direction earlier than the other.
+    #[test]
+    fn ends_that_stay_in_different_epochs_are_answered_no_more() {
+        let mut table = RelayTable::new(Duration::from_secs(300), 10);
+        let at = |second| Instant::ZERO + Duration::from_secs(second);
+        direct(&mut table, 0, at(0));
+        let [mut initiator, mut responder] = ENDS.map(|end| End::new(end, 0));
+        initiator.ask(&mut table, at(0));
+        responder.ask(&mut table, at(0));
+        for second in 1..10 {
+            assert!(
+                initiator.is_answered(&mut table, at(second))
+                    && responder.is_answered(&mut table, at(second))
+            );
+        }
+        direct(&mut table, 2, at(10));
+        let [mut moved, mut follows] = ENDS.map(|end| End::new(end, 2));
+        moved.ask(&mut table, at(10));
+        let answered = (11..20).map(|second| {
+            let both = [&mut moved, &mut responder].map(|end| end.is_answered(&mut table, at(second)));
+            assert_eq!(both[0], both[1]);
+            both[0]
+        });
+        assert_eq!(answered.filter(|answered| *answered).count() as u64, PATIENCE.as_secs());
+        follows.ask(&mut table, at(20));
+        assert!(moved.is_answered(&mut table, at(21)) && follows.is_answered(&mut table, at(21)));
+    }
 }

@@ -24,7 +24,9 @@ use crate::observe::{RouteName, What};
 use crate::relay::table::{is_astray, newer};
 use crate::session::{Expired, Mail, Pending, TunnelSession};
 use crate::time::{Duration, Instant};
-use crate::wire::{Addresses, Epoch, Reason, Refusal, RelayMode, Renewal, Role, Route, RouteDirection};
+use crate::wire::{
+    Addresses, Epoch, Reason, Refusal, RelayMode, Renewal, RequestId, Role, Route, RouteDirection,
+};
 
 use asks::Ask;
 use direct::Direct;
@@ -84,6 +86,8 @@ pub(super) struct Path {
     direct: Option<Direct>,
     /// The key that the direction brought: the same again is the same direction.
     directed_key: SharedKey,
+    /// The DC's request that brought it: those that came before have lower numbers.
+    directed_in: RequestId,
     /// The key of this epoch's data packets.
     data_key: SharedKey,
     /// The number of the first packet that this end sends under it.
@@ -129,6 +133,7 @@ impl Path {
             leg: None,
             direct: None,
             directed_key: SharedKey::new([0; 32]),
+            directed_in: RequestId(0),
             data_key: SharedKey::new([0; 32]),
             first: 0,
             sending: false,
@@ -187,9 +192,9 @@ impl Path {
 
     /// Whether this end leaves its own epoch for one that is half a circle away. When both ends moved often and did not hear each other,
     /// neither may take the other's for newer, and both would have the path directed anew for ever: then the responder follows the peer.
-    /// What is only late is nearer than that.
+    /// What is only late is nearer than that; or its DC told it before the one that the path follows.
     fn yields_to(&self, direction: &RouteDirection) -> bool {
-        let astray = is_astray(direction.epoch.number(), self.epoch);
+        let astray = is_astray(direction.epoch.number(), self.epoch) && direction.request > self.directed_in;
         !self.stands() && self.role == Role::Responder && direction.answers.is_none() && astray
     }
 
@@ -204,7 +209,7 @@ impl Path {
     fn begin(&mut self, direction: RouteDirection, now: Instant, mail: &mut Mail) -> Result<(), Refusal> {
         let key_wanted = Refusal::new("path_key", Reason::Unexpected);
         let directed_key = key_of(&direction).cloned().ok_or(key_wanted.clone())?;
-        let RouteDirection { path, epoch, role, path_key, suite, route, .. } = direction;
+        let RouteDirection { request, path, epoch, role, path_key, suite, route, .. } = direction;
         let epoch = epoch.number();
         let direct = |key: &SharedKey, named: &Addresses| {
             let session = TunnelSession::new(key, Purpose::Tunnel, path, epoch, false, role);
@@ -234,7 +239,8 @@ impl Path {
         };
         (self.epoch, self.suite, self.leg, self.direct, self.data_key) =
             (epoch, suite, leg, direct, data_key);
-        (self.directed_key, self.sending, self.noted) = (directed_key, false, false);
+        (self.directed_key, self.directed_in, self.sending, self.noted) =
+            (directed_key, request, false, false);
         self.first = first_sequence(&mut mail.rng);
         self.pending = Pending::default();
         self.next_keep_alive = None;
