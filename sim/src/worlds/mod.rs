@@ -90,6 +90,10 @@ pub const ONCE_FAILED: &[(u64, &str)] = &[
         43440,
         "the model took a direction that the end refused for the one that it follows, when it asked what is proved",
     ),
+    (
+        34201,
+        "a DC directed a path by a request that it had given up, and the ends stayed in two epochs, each answered by the relay",
+    ),
 ];
 
 /// Seeds whose worlds still fail, each with what is wrong: known, and not mended yet. One that holds has to leave the list.

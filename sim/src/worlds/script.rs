@@ -20,6 +20,11 @@ pub const CALM: Duration = Duration::from_secs(30);
 pub const AFRESH: Duration = Duration::from_secs(42);
 /// How long after the faults a name may still be refused. Whatever is unanswered is repeated every two seconds at least, and Keep-alives are no
 /// further apart; so by then everybody is heard again. What was asked of the DC or of a peer before that is given up after [`LONGEST`] at most.
+///
+/// Of the questions of seeds 0 to 19,999 that have a promised answer the last was refused 11.0 s after the faults: it was asked in their first
+/// second, and waited for as long as a question may, 10 s. Ten were refused later than 2.3 s after the faults, seven of them later than 10 s
+/// (seed 2572 is one: the relay's entry had ended before the repeated direction came). So a bound of 10 s would not hold; that 14 s are
+/// needed was not seen.
 pub const REFUSED: Duration = Duration::from_secs(2).saturating_add(LONGEST);
 /// From here on nothing is lost.
 pub const SETTLED: Duration = Duration::from_secs(55);
