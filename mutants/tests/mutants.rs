@@ -66,6 +66,12 @@ fn a_direct_path_used_before_it_is_proved_is_found() {
     assert_found(Mutant::DirectUnproved, &[Rule::Proved]);
 }
 
+/// Datagrams come through as before: only connections tell.
+#[test]
+fn a_connection_that_is_reset_too_soon_is_found() {
+    assert_found(Mutant::ResetTooSoon, &[Rule::Reset]);
+}
+
 /// The same worlds find nothing where nothing is put back.
 #[test]
 fn without_a_mutant_nothing_is_found() {

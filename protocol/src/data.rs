@@ -267,6 +267,10 @@ impl NotSent {
     pub fn answer(self, inner: &[u8], out: &mut [u8; icmp::MAX_LEN]) -> Option<usize> {
         match self {
             Self::TooBig { mtu } => icmp::answer(inner, Unreachable::TooBig { mtu }, out),
+            #[cfg(feature = "mutants")]
+            Self::NoPath(flow) if crate::mutants::Mutant::ResetTooSoon.is_here() => {
+                Self::Lost(flow).answer(inner, out)
+            }
             // A hint to what stands, and the end of an attempt to connect.
             Self::NoPath(_) => icmp::answer(inner, Unreachable::Host, out),
             // The end of a connection, at once (T4.2.5-b).

@@ -16,6 +16,8 @@ pub enum Mutant {
     VipGivenTwice,
     /// The direct way is used as soon as the peer's request came through (T4.1.2-b).
     DirectUnproved,
+    /// Who sends while there is no path is told that the connection has ended, as if its relay were gone for good (T4.2.5-b).
+    ResetTooSoon,
 }
 
 thread_local! {
@@ -24,12 +26,13 @@ thread_local! {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ReplayWindow,
         Self::KeepAliveTimer,
         Self::RelayChosenAnew,
         Self::VipGivenTwice,
         Self::DirectUnproved,
+        Self::ResetTooSoon,
     ];
 
     /// Whether this thread has it.

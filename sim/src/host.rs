@@ -112,6 +112,8 @@ pub(crate) struct Output {
     pub(crate) answers: Vec<(QueryId, Result<Vip, DnsError>)>,
     /// Datagrams for the host's applications.
     pub(crate) delivered: Vec<Packet>,
+    /// Whether applications have another address now.
+    pub(crate) readdressed: bool,
     /// How many events the machine emitted.
     pub(crate) events: usize,
 }
@@ -407,7 +409,7 @@ impl Host {
                         terminal::Event::Data(update) => tables.apply(&update),
                         terminal::Event::Answer { query, answer } => output.answers.push((query, answer)),
                         // Applications take it from the machine.
-                        terminal::Event::Vip(_) => {}
+                        terminal::Event::Vip(_) => output.readdressed = true,
                     }
                 }
                 output.observations.extend(std::iter::from_fn(|| terminal.poll_observation()));

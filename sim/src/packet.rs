@@ -255,6 +255,12 @@ pub(crate) fn segment(payload: &[u8]) -> Segment {
     }
 }
 
+/// Whether a TCP segment, carried as in [`Packet::payload`], is a reset.
+pub(crate) fn is_reset(payload: &[u8]) -> bool {
+    const RST: u8 = 0x04;
+    payload.get(TCP_FLAGS).is_some_and(|flags| flags & RST != 0)
+}
+
 /// The sequence number of a TCP segment, and how many bytes it carries.
 pub(crate) fn stretch(payload: &[u8]) -> Option<(u32, usize)> {
     let sequence = u32::from_be_bytes(*payload.first_chunk()?);

@@ -4,9 +4,10 @@ mod common;
 
 use common::{BOTH, Lab, inside, ms, public, secs};
 use ntm_nat::Behaviour;
+use ntm_protocol::time::Instant;
 use ntm_sim::Link;
 use ntm_sim::flow::{
-    Datagrams, Exchanged, Fetched, FlowId, Outcome, Page, Probes, Task, Transfer, Transferred,
+    Datagrams, Echo, Echoed, Exchanged, Fetched, FlowId, Outcome, Page, Probes, Task, Transfer, Transferred,
 };
 
 fn transfer(seconds: u64, rate: u64) -> Transfer {
@@ -167,4 +168,73 @@ fn t4_2_5_b_an_rs_n_connection_that_is_lost_is_reset() {
         "{out:?} after {:?}",
         lab.world.now() - died
     );
+}
+
+fn echo(key: u32) -> Task {
+    Task::Echo(Echo { key, size: 32, period: ms(250) })
+}
+
+fn echoed(lab: &Lab, flow: FlowId) -> Echoed {
+    match lab.world.outcome(flow) {
+        Outcome::Echoed(out) => out,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// T4.2.5-b: every message of a slow stream is answered, over a handover too; the general node sees it come from one address and port.
+#[test]
+fn t4_2_5_b_a_slow_stream_goes_on_and_its_server_sees_it_come_from_one_place() {
+    let mut lab = Lab::new(9);
+    let home = lab.nat(Behaviour::SYMMETRIC);
+    let mn = lab.mn(public(50));
+    lab.start();
+    let gn = lab.gn;
+    let flow = lab.flow(mn, gn, echo(1));
+    lab.world.run_for(secs(2));
+    lab.world.move_to(mn, &[inside(home, 2)]);
+    lab.world.run_for(secs(5));
+    let out = echoed(&lab, flow);
+    assert_eq!((out.wrong, out.reset), (None, None));
+    let answered = out.messages.iter().filter(|message| message.returned.is_some()).count();
+    assert!((25..=28).contains(&out.messages.len()) && answered + 1 >= out.messages.len(), "{out:?}");
+    let segments = lab.world.segments(flow).expect("those of a slow stream are noted");
+    assert_eq!((segments.again, segments.astray, segments.sources.len()), (0, 0, 1), "{segments:?}");
+    let (from, to) = (Instant::ZERO + secs(5), Instant::ZERO + secs(7));
+    let recent: Vec<_> = segments.sent.iter().filter(|it| (from..to).contains(&it.sent)).collect();
+    assert!(recent.len() > 10 && recent.iter().all(|segment| segment.came.is_some()), "{recent:?}");
+}
+
+/// A server's host stops and starts again: the client's connection is reset, and one that is made then is served.
+#[test]
+fn a_slow_stream_is_reset_by_a_server_that_forgot_it() {
+    let mut lab = Lab::new(10);
+    let (mn, cn) = (lab.mn(public(50)), lab.cn(public(51)));
+    lab.start();
+    let flow = lab.flow(mn, cn, echo(1));
+    lab.world.run_for(secs(2));
+    assert!(echoed(&lab, flow).messages.iter().any(|message| message.returned.is_some()));
+    lab.world.crash(cn);
+    lab.world.end_applications(cn);
+    lab.world.start(cn);
+    lab.world.run_for(secs(20));
+    let out = echoed(&lab, flow);
+    assert!(out.reset.is_some() && out.wrong.is_none(), "{out:?}");
+    let again = lab.flow(mn, cn, echo(2));
+    lab.world.run_for(secs(2));
+    assert!(echoed(&lab, again).messages.iter().any(|message| message.returned.is_some()));
+}
+
+/// Two servers at one port of one host: the first takes the connection that is for the second, and notices that its bytes are not its own.
+#[test]
+fn bytes_of_another_conversation_are_noticed() {
+    let mut lab = Lab::new(11);
+    let (mn, cn) = (lab.mn(public(50)), lab.cn(public(51)));
+    lab.start();
+    let nobody = "nobody.example.test".parse().expect("a name");
+    let first = lab.world.flow(mn, cn, &nobody, 5201, echo(1));
+    let second = lab.flow(mn, cn, echo(2));
+    lab.world.run_for(secs(3));
+    let (first, second) = (echoed(&lab, first), echoed(&lab, second));
+    assert!(first.wrong.is_some() && first.connected.is_none(), "{first:?}");
+    assert!(second.connected.is_some(), "{second:?}");
 }

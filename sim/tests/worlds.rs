@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread::available_parallelism;
 
 use ntm_sim::worlds::census::Census;
-use ntm_sim::worlds::{ONCE_FAILED, STILL_FAIL, examine, generate, many, play::play};
+use ntm_sim::worlds::{ONCE_FAILED, STILL_FAIL, examine, generate, many, of_datagrams, play::play};
 
 /// How many worlds the test takes; more: `harness worlds --seeds A..B`.
 const WORLDS: u64 = 10_000;
@@ -42,6 +42,16 @@ fn every_world_is_as_the_model_says() {
     failed.values().for_each(|fault| *rules.entry(fault.rule).or_default() += 1);
     assert!(failed.is_empty(), "{} worlds failed: {rules:?}", failed.len());
     assert_eq!(census.missing(), Vec::<&str>::new(), "the search never met these");
+}
+
+/// Worlds that failed before there were connections in any, as they were then.
+#[test]
+fn what_once_failed_holds_without_connections_too() {
+    for (seed, why) in ONCE_FAILED {
+        let script = of_datagrams(*seed);
+        assert!(script.connected().is_empty());
+        assert_eq!(examine(&script).fault, None, "seed {seed}: {why}");
+    }
 }
 
 /// One seed, one trace, byte for byte: again, and in other threads in another order.

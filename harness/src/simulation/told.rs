@@ -42,6 +42,8 @@ pub fn measured(
             out.extend(pingpong::quantities(&told.times, address.into(), why));
         }
         (Outcome::Probed(_) | Outcome::Exchanged(_) | Outcome::Bounced(_), None) => {}
+        // No kind of a scenario's flows.
+        (Outcome::Echoed(_), _) => {}
     }
     let told = address.map(|address| address.to_string()).filter(|_| names.contains(&"remote_address"));
     // What is asked of a DNS tells addresses, and is told none before.

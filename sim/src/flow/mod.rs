@@ -1,14 +1,16 @@
-//! Applications with two ends: transfers, pages and small messages over real TCP, datagrams and probes over UDP; and questions to the DNS.
+//! Applications with two ends: transfers, pages, small messages and slow streams over real TCP, datagrams and probes over UDP; and questions to the DNS.
 //!
 //! Each is a machine: the world tells it the address that the name has, what datagrams came, and lets it act whenever its host's TCP has changed
 //! or its own time has come.
 
 mod datagrams;
+mod echo;
 mod iperf3;
 mod names;
 mod page;
 mod pingpong;
 mod probes;
+mod segments;
 mod stream;
 mod transfer;
 
@@ -28,10 +30,12 @@ use crate::talk::TalkId;
 use crate::trouble::Why;
 
 pub use datagrams::{Datagrams, Exchanged};
+pub use echo::{Echo, Echoed, Given};
 pub use names::{Answered, Asked, DNS, Names, Reply};
 pub use page::{Fetched, Page};
 pub use pingpong::{Bounced, PingPong};
 pub use probes::{Probed, Probes, Row};
+pub use segments::{Segment, Segments};
 pub use stream::{Stream, Streamed};
 pub use transfer::{Transfer, Transferred};
 
@@ -54,6 +58,8 @@ pub enum Task {
     Datagrams(Datagrams),
     /// Small messages, each sent back.
     PingPong(PingPong),
+    /// A slow stream, every byte of which is known.
+    Echo(Echo),
     /// Questions for a name.
     Names(Names),
 }
@@ -61,7 +67,10 @@ pub enum Task {
 impl Task {
     /// Whether its ends have connections.
     pub(crate) fn has_tcp(&self) -> bool {
-        matches!(self, Self::Transfer(_) | Self::Stream(_) | Self::Page(_) | Self::PingPong(_))
+        matches!(
+            self,
+            Self::Transfer(_) | Self::Stream(_) | Self::Page(_) | Self::PingPong(_) | Self::Echo(_)
+        )
     }
 
     /// Whether the client begins with asking for the name of the server.
@@ -93,6 +102,8 @@ pub enum Outcome {
     Streamed(Streamed),
     /// Of small messages.
     Bounced(Bounced),
+    /// Of a slow stream.
+    Echoed(Echoed),
     /// Of questions.
     Answered(Answered),
 }
@@ -222,14 +233,14 @@ fn byte(at: u64) -> u8 {
     (at ^ (at >> 8) ^ (at >> 16)) as u8
 }
 
-/// Gives a socket as much as it takes of what follows `sent`, at most `most`: how much.
-fn feed(socket: &mut Socket<'_>, sent: u64, most: u64) -> u64 {
+/// Gives a socket as much as it takes of what follows `sent`, at most `most`, where each byte is `of` its place: how much.
+fn feed(socket: &mut Socket<'_>, sent: u64, most: u64, of: impl Fn(u64) -> u8) -> u64 {
     let mut given = 0;
     while given < most && socket.can_send() {
         let fill = |room: &mut [u8]| {
             let length = room.len().min(usize::try_from(most - given).unwrap_or(usize::MAX));
             for (at, place) in (sent + given..).zip(&mut room[..length]) {
-                *place = byte(at);
+                *place = of(at);
             }
             (length, length as u64)
         };
@@ -241,12 +252,12 @@ fn feed(socket: &mut Socket<'_>, sent: u64, most: u64) -> u64 {
     given
 }
 
-/// Takes all that a socket has, which follows `got`: how much, and how many bytes of it were wrong.
-fn drain(socket: &mut Socket<'_>, got: u64) -> (u64, u64) {
+/// Takes all that a socket has, which follows `got`: how much, and how many bytes of it were not those `of` their places.
+fn drain(socket: &mut Socket<'_>, got: u64, of: impl Fn(u64) -> u8) -> (u64, u64) {
     let (mut taken, mut wrong) = (0, 0);
     while socket.can_recv() {
         let take = |bytes: &mut [u8]| {
-            let differ = bytes.iter().zip(got + taken..).filter(|(is, at)| **is != byte(*at)).count();
+            let differ = bytes.iter().zip(got + taken..).filter(|(is, at)| **is != of(*at)).count();
             (bytes.len(), (bytes.len() as u64, differ as u64))
         };
         match socket.recv(take) {
@@ -281,6 +292,11 @@ pub(crate) trait Application {
     /// An ICMP error came to `host`, about a datagram that it sent.
     fn told(&mut self, _: &Ends<'_>, _: HostId, _: Why) {}
 
+    /// Of its `client` and its server the host that is `gone` stopped, and the program there with it: whether the other one goes on.
+    fn outlives(&mut self, _gone: HostId, _client: HostId) -> bool {
+        false
+    }
+
     /// When it wants to act next, whatever comes.
     fn wake(&self, now: Instant) -> Option<Instant>;
 
@@ -306,6 +322,8 @@ pub(crate) struct Flow {
     pub(crate) wake: Option<Instant>,
     /// Its programs were ended.
     pub(crate) over: bool,
+    /// The segments of its connection, where somebody wants to know.
+    pub(crate) segments: Option<Segments>,
 }
 
 impl Flow {
@@ -319,6 +337,7 @@ impl Flow {
         let first = before.map_or(PORTS.start, |before| before.own_ports.end);
         let first = if first + task.ports() > PORTS.end { PORTS.start } else { first };
         let own_ports = first..first + task.ports();
+        let segments = matches!(task, Task::Echo(_)).then(Segments::default);
         let application: Box<dyn Application + Send> = match task {
             Task::Transfer(transfer) => Box::new(transfer::Running::new(transfer, now)),
             Task::Stream(stream) => Box::new(stream::Running::new(stream, now)),
@@ -326,9 +345,11 @@ impl Flow {
             Task::Probes(probes) => Box::new(probes::Running::new(probes, now)),
             Task::Datagrams(datagrams) => Box::new(datagrams::Running::new(datagrams, now)),
             Task::PingPong(messages) => Box::new(pingpong::Running::new(messages, now)),
+            Task::Echo(echo) => Box::new(echo::Running::new(echo)),
             Task::Names(names) => Box::new(names::Running::new(names, now)),
         };
-        Self { client, server, name, port, own_ports, talk: None, application, wake: None, over: false }
+        let (talk, wake, over) = (None, None, false);
+        Self { client, server, name, port, own_ports, talk, application, wake, over, segments }
     }
 
     /// Whether a datagram that came to `host` is for one of its applications.

@@ -2,7 +2,7 @@
 
 use ntm_protocol::time::{Duration, Instant};
 
-use super::{Application, End, Ends, Outcome, drain, feed, over};
+use super::{Application, End, Ends, Outcome, byte, drain, feed, over};
 
 /// The length of the request, in bytes.
 const REQUEST: u64 = 100;
@@ -67,11 +67,11 @@ impl Running {
 
     fn serve(&mut self, ends: &mut Ends<'_>, server: End) -> bool {
         let socket = server.socket(ends);
-        let heard = drain(socket, self.heard).0;
+        let heard = drain(socket, self.heard, byte).0;
         self.heard += heard;
         let mut acted = heard > 0;
         if self.heard >= REQUEST && socket.may_send() {
-            let given = feed(socket, self.answered, self.page.size - self.answered);
+            let given = feed(socket, self.answered, self.page.size - self.answered, byte);
             self.answered += given;
             acted |= given > 0;
             if self.answered == self.page.size {
@@ -105,11 +105,11 @@ impl Application for Running {
         let mut acted = self.serve(ends, listening);
         let socket = own.socket(ends);
         if socket.may_send() && self.asked < REQUEST {
-            let given = feed(socket, self.asked, REQUEST - self.asked);
+            let given = feed(socket, self.asked, REQUEST - self.asked, byte);
             self.asked += given;
             acted |= given > 0;
         }
-        let (taken, wrong) = drain(socket, self.out.bytes);
+        let (taken, wrong) = drain(socket, self.out.bytes, byte);
         self.out.bytes += taken;
         self.out.wrong += wrong;
         acted |= taken > 0;

@@ -2,7 +2,7 @@
 
 use ntm_protocol::time::{Duration, Instant};
 
-use super::{Application, End, Ends, NAME, Outcome, drain, feed, over};
+use super::{Application, End, Ends, NAME, Outcome, byte, drain, feed, over};
 
 /// How long the connection, and each answer, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -84,10 +84,11 @@ impl Running {
     /// The server sends every whole message back.
     fn serve(&mut self, ends: &mut Ends<'_>, server: End) -> bool {
         let socket = server.socket(ends);
-        let heard = drain(socket, self.heard).0;
+        let heard = drain(socket, self.heard, byte).0;
         self.heard += heard;
         let whole = self.heard / self.messages.size * self.messages.size;
-        let given = if socket.may_send() { feed(socket, self.answered, whole - self.answered) } else { 0 };
+        let given =
+            if socket.may_send() { feed(socket, self.answered, whole - self.answered, byte) } else { 0 };
         self.answered += given;
         heard + given > 0
     }
@@ -96,7 +97,7 @@ impl Running {
     fn call(&mut self, ends: &mut Ends<'_>, client: End) -> bool {
         let (now, size) = (ends.now, self.messages.size);
         let socket = client.socket(ends);
-        let (taken, wrong) = drain(socket, self.got);
+        let (taken, wrong) = drain(socket, self.got, byte);
         self.got += taken;
         if wrong > 0 {
             return self.end(ends, Some("an answer was not the message"));
@@ -115,7 +116,7 @@ impl Running {
             self.since = now;
         }
         let socket = client.socket(ends);
-        let given = feed(socket, self.sent, self.messages_sent * size - self.sent);
+        let given = feed(socket, self.sent, self.messages_sent * size - self.sent, byte);
         self.sent += given;
         acted |= given > 0;
         acted

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ntm_protocol::time::{Duration, Instant};
 
 use super::iperf3::{CONTROL, GRACE, PACE, Stretches, paced};
-use super::{Application, End, Ends, Outcome, drain, feed, over};
+use super::{Application, End, Ends, Outcome, byte, drain, feed, over};
 
 /// What to transfer.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -150,7 +150,7 @@ impl Running {
             return true;
         }
         let sent = self.progress[at].sent;
-        let given = feed(socket, sent, self.allowance(since, now).saturating_sub(sent));
+        let given = feed(socket, sent, self.allowance(since, now).saturating_sub(sent), byte);
         self.progress[at].sent += given;
         given > 0
     }
@@ -158,7 +158,7 @@ impl Running {
     fn receive(&mut self, ends: &mut Ends<'_>, at: usize, receiver: End) -> bool {
         let (now, Some(since)) = (ends.now, self.flows[1]) else { return false };
         let socket = receiver.socket(ends);
-        let (taken, wrong) = drain(socket, self.progress[at].got);
+        let (taken, wrong) = drain(socket, self.progress[at].got, byte);
         self.progress[at].got += taken;
         self.out.wrong += wrong;
         let closes = !socket.may_recv() && socket.may_send();

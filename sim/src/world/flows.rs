@@ -6,7 +6,7 @@ use rand_core::Rng;
 use super::World;
 use super::run::Event;
 use crate::HostId;
-use crate::flow::{By, Ends, Flow, FlowId, Outcome, Task};
+use crate::flow::{By, Ends, Flow, FlowId, Outcome, Segments, Task};
 use crate::host::{Outgoing, Output, Part};
 use crate::packet::{Packet, Protocol};
 use crate::pieces::ETHERNET;
@@ -58,6 +58,21 @@ impl World {
     /// The flow's applications are gone, as when their programs are killed.
     pub fn end_flow(&mut self, id: FlowId) {
         self.flows[id.0].over = true;
+    }
+
+    /// The segments of a flow's connection, where every byte of it is known ([`Task::Echo`]).
+    pub fn segments(&self, id: FlowId) -> Option<&Segments> {
+        self.flows[id.0].segments.as_ref()
+    }
+
+    /// The programs of a host are gone, and its TCP with them, as where the machine itself stops.
+    pub fn end_applications(&mut self, id: HostId) {
+        for flow in self.flows.iter_mut().filter(|flow| flow.client == id || flow.server == id) {
+            flow.over |= !flow.application.outlives(id, flow.client);
+        }
+        if self.stacks.remove(&id).is_some() {
+            self.equip(id);
+        }
     }
 
     /// The address that an application of a host has.
@@ -150,6 +165,28 @@ impl World {
         self.settle(host, output);
     }
 
+    fn note_sent(&mut self, host: HostId, packet: &Packet) {
+        let (from, to, now) = (packet.source.port(), packet.destination.port(), self.now);
+        for flow in &mut self.flows {
+            let by_client = flow.client == host && flow.own_ports.contains(&from) && flow.port == to;
+            let by_server = flow.server == host && flow.port == from;
+            if let Some(segments) = flow.segments.as_mut().filter(|_| by_client || by_server) {
+                segments.leaves(by_client, packet, now);
+            }
+        }
+    }
+
+    fn note_came(&mut self, host: HostId, packet: &Packet) {
+        let (to, now) = (packet.destination.port(), self.now);
+        for flow in &mut self.flows {
+            let (to_server, to_client) = (flow.port == to, flow.own_ports.contains(&to));
+            let end = if to_server { flow.server } else { flow.client };
+            if let Some(segments) = flow.segments.as_mut().filter(|_| to_server || to_client) {
+                segments.comes(to_server, host != end, packet, now);
+            }
+        }
+    }
+
     /// The TCP of a host does what is due, and so do the flows that see it.
     pub(super) fn poll_stack(&mut self, host: HostId) {
         let now = self.now;
@@ -157,6 +194,7 @@ impl World {
             let Some(stack) = self.stacks.get_mut(&host) else { return };
             let (sent, changed) = stack.poll(now);
             for packet in sent {
+                self.note_sent(host, &packet);
                 self.leave(host, By::Application, packet);
             }
             let of_host = |flow: &Flow| flow.client == host || flow.server == host;
@@ -168,8 +206,14 @@ impl World {
                 .map(|(id, _)| FlowId(id))
                 .collect();
             // All of them, whatever the first one does.
-            let acted = changed && flows.into_iter().fold(false, |acted, id| self.act_once(id) | acted);
-            if !acted {
+            let acted: Vec<FlowId> = flows.into_iter().filter(|id| changed && self.act_once(*id)).collect();
+            // What they did may be for the other host to send.
+            for id in &acted {
+                let flow = &self.flows[id.0];
+                let other = if flow.client == host { flow.server } else { flow.client };
+                self.poll_stack(other);
+            }
+            if acted.is_empty() {
                 break;
             }
         }
@@ -203,6 +247,7 @@ impl World {
     /// Takes a packet that is for an application of a flow; gives back one that is not.
     pub(super) fn deliver_to_flow(&mut self, host: HostId, datagram: Packet) -> Option<Packet> {
         if datagram.protocol == Protocol::Tcp {
+            self.note_came(host, &datagram);
             if let Some(stack) = self.stacks.get_mut(&host) {
                 stack.receive(&datagram);
                 self.poll_stack(host);

@@ -278,6 +278,9 @@ impl World {
             let (t, observations) = (self.now, output.observations.into_iter());
             trace.extend(observations.map(|(_, what)| Observation { t, node: host.name.clone(), what }));
         }
+        if output.readdressed {
+            self.readdress_stack(id);
+        }
         for outgoing in output.sent {
             self.send(id, outgoing);
         }

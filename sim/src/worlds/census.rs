@@ -10,6 +10,7 @@ use ntm_protocol::wire::Kind;
 use super::model::{is_crowded, vips};
 use super::play::{Crashed, Played};
 use super::script::{Act, CALM, Peer, Place, Script, Who};
+use super::streams;
 
 /// Two things happen at once if no more than this is between them.
 const AT_ONCE: Duration = Duration::from_millis(150);
@@ -52,6 +53,17 @@ pub const EVENTS: &[&str] = &[
     "a name was refused after the faults",
     "a datagram came twice",
     "two clocks came apart by more than a millisecond",
+    "a TCP connection carried bytes over a move",
+    "a TCP connection carried bytes through an RS-N",
+    "a TCP connection carried bytes over a move through an RS-N",
+    "a TCP connection carried bytes over a crash of its DC",
+    "a TCP connection carried bytes over a crash of a relay",
+    "a TCP connection went on after the faults",
+    "a TCP connection was reset, for its RS-N was gone",
+    "a TCP connection was reset, for its server had crashed",
+    "a TCP connection never stood",
+    "a TCP segment was sent again",
+    "a TCP segment came twice out of the network",
 ];
 
 /// How often each of [`EVENTS`] occurred.
@@ -69,6 +81,9 @@ impl Census {
         census.add("a NAT turned a datagram back (hairpin)", played.world.hairpins());
         let again: u32 = played.said.iter().map(|said| played.world.heard(said.talk).again).sum();
         census.add("a datagram came twice", u64::from(again));
+        for (event, count) in streams::occurred(script, played) {
+            census.add(event, count);
+        }
         let refused = played
             .asked
             .iter()

@@ -7,20 +7,21 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::script::{Act, CALM, Entry, Peer, Place, Resident, Script, Spot, Who};
+use super::streams;
 use crate::clock::Clock;
 use crate::impair::Impairment;
 
 /// What is random, of one seed.
-struct Dice(ChaCha12Rng);
+pub(super) struct Dice(ChaCha12Rng);
 
 impl Dice {
     /// A number below `n`.
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         (self.0.next_u64() % n.max(1) as u64) as usize
     }
 
     /// Whether it comes to pass, `percent` times in a hundred.
-    fn chance(&mut self, percent: usize) -> bool {
+    pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
@@ -29,13 +30,21 @@ impl Dice {
     }
 
     /// A time from `from` to `to`, in milliseconds.
-    fn between(&mut self, from: u64, to: u64) -> Duration {
+    pub(super) fn between(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.0.next_u64() % (to - from))
     }
 }
 
 /// The world of `seed`. The same on every machine.
 pub fn generate(seed: u64) -> Script {
+    let mut script = of_datagrams(seed);
+    // Drawn from another stream: but for connections the world is what it would be without.
+    streams::draw(&mut Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x57ea_3c0d)), &mut script);
+    script
+}
+
+/// The same without TCP: whatever else happens is what it was before there was any.
+pub fn of_datagrams(seed: u64) -> Script {
     // The world draws from a stream of its own: what happens in it does not follow from what it is.
     let mut dice = Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x5eed_0fa5_c819));
     let coordinators = 1 + dice.below(2);
@@ -115,7 +124,7 @@ fn place(dice: &mut Dice, sites: usize) -> Place {
     if dice.chance(25) { Place::Public { other } } else { Place::Behind { site: dice.below(sites), other } }
 }
 
-fn peer(dice: &mut Dice, script: &Script, from: usize) -> Peer {
+pub(super) fn peer(dice: &mut Dice, script: &Script, from: usize) -> Peer {
     if dice.chance(40) {
         return Peer::General(dice.below(script.generals));
     }

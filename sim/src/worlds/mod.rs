@@ -16,6 +16,7 @@ mod model;
 pub mod play;
 pub mod script;
 mod shrink;
+mod streams;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,10 +25,11 @@ use ntm_protocol::time::Instant;
 use census::Census;
 use script::Script;
 
-pub use generate::generate;
+pub use generate::{generate, of_datagrams};
 pub use many::many;
 pub use model::judge;
 pub use shrink::shrink;
+pub use streams::Begun;
 
 /// Seeds whose worlds once failed, each with what was wrong: they are tried first.
 pub const ONCE_FAILED: &[(u64, &str)] = &[
@@ -118,6 +120,10 @@ pub enum Rule {
     RelayKept,
     /// A direct way is used only when it is proved (T4.1.2-b).
     Proved,
+    /// Every byte of a TCP connection comes once, in its place, and to its own application.
+    Stream,
+    /// A TCP connection lives for as long as both ends, their VIPs and its RS-N do (T4.1.4-b, T4.2.5-b).
+    Reset,
     /// After the faults everybody is registered.
     Registered,
     /// After the faults who asks is answered.

@@ -13,19 +13,22 @@ use ntm_protocol::wire::{Kind, NodeKind, RelayMode, Shown};
 
 use super::play::{Played, Said};
 use super::script::{CALM, LENGTH, Peer, REFUSED, SETTLED, Script, Spot, Who};
+use super::streams;
 use super::{Fault, Rule};
 
 /// Judges a world at its end: the first rule that was broken, those of safety first.
 pub fn judge(script: &Script, played: &Played) -> Result<(), Fault> {
     Safety::new(script, played).judge()?;
     conversations(script, played)?;
+    streams::safety(script, played)?;
     registrations(script, played)?;
     refusals(script, played)?;
     flows(script, played)?;
-    routes(script, played)
+    routes(script, played)?;
+    streams::liveness(script, played)
 }
 
-fn fault(rule: Rule, at: Instant, what: String) -> Fault {
+pub(super) fn fault(rule: Rule, at: Instant, what: String) -> Fault {
     Fault { rule, at, what }
 }
 
@@ -364,7 +367,8 @@ fn routes(script: &Script, played: &Played) -> Result<(), Fault> {
             let what = |why: &str| format!("mn{from} to {to}: {why}: {stand:#?}");
             let (route, remotes) = expected(script, *from, *to);
             // An attempt that one end gave up may have succeeded at the other, and is mended beside the next.
-            if stand.is_empty() || stand.len() > 2 {
+            let most = 2.max(1 + given_up(played, *from, *to));
+            if stand.is_empty() || stand.len() > most {
                 return Err(fault(
                     Rule::Route,
                     end,
@@ -385,6 +389,19 @@ fn routes(script: &Script, played: &Played) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// How often applications of two ends were told that there is no way between them.
+fn given_up(played: &Played, from: usize, to: Peer) -> usize {
+    let Peer::Terminal(to) = to else { return 0 };
+    let failed = |asks: usize, asked: usize| {
+        let asks = played.world.name(played.terminals[asks]);
+        let asked = played.world.fqdn(played.terminals[asked]);
+        let told = played.world.trace().iter().filter(|it| it.node == asks);
+        told.filter(|it| matches!(&it.what, What::Answer { name, error: Some(_), .. } if name == asked))
+            .count()
+    };
+    failed(from, to) + failed(to, from)
 }
 
 /// The way from a terminal to a peer in the end, and the addresses where packets may go: the oracle of route optimisation (T3.1-d, T4.1.2-b).

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ntm_protocol::time::{Duration, Instant};
 
 use super::script::{AFRESH, Act, CALM, LENGTH, Peer, Place, Script, Spot, Who, general_address};
+use super::streams::Begun;
 use crate::impair::Impairment;
 use crate::{HostId, INTERNET, Interface, Link, NetworkId, TalkId, World};
 
@@ -70,6 +71,8 @@ pub struct Played {
     pub said: Vec<Said>,
     /// Every question that was asked again and again since the faults, from whom and for whom.
     pub asked: Vec<(TalkId, usize, Peer)>,
+    /// Every TCP connection, in the order in which they began.
+    pub streams: Vec<Begun>,
     /// Every crash.
     pub crashes: Vec<Crashed>,
     /// Every move.
@@ -141,7 +144,10 @@ pub fn play(script: &Script) -> Played {
                 again.clear();
                 played.calm(script);
             }
-            Step::Afresh => played.afresh(script),
+            Step::Afresh => {
+                played.afresh(script);
+                played.streams_afresh(script);
+            }
             Step::Ask => played.ask(script),
         }
     }
@@ -206,6 +212,7 @@ impl Played {
             generals,
             said: Vec::new(),
             asked: Vec::new(),
+            streams: Vec::new(),
             crashes: Vec::new(),
             moves: Vec::new(),
             sites,
@@ -293,6 +300,7 @@ impl Played {
     fn act(&mut self, act: &Act) {
         match *act {
             Act::Talk { from, to, period } => self.talk(from, to, period, false),
+            Act::Stream { from, to, period } => self.stream(from, to, period, false),
             Act::HangUp { n } => {
                 if let Some(said) = self.said.get_mut(n) {
                     said.over = true;
@@ -345,6 +353,9 @@ impl Played {
             self.world.lose_disk(host);
         }
         // Its applications are gone with it.
+        if matches!(who, Who::Terminal(_)) {
+            self.world.end_applications(host);
+        }
         for said in self.said.iter_mut().filter(|said| Who::Terminal(said.from) == who) {
             said.over = true;
             self.world.hang_up(said.talk);

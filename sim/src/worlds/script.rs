@@ -120,6 +120,15 @@ pub enum Act {
         /// Which.
         n: usize,
     },
+    /// An application connects to a peer by TCP, and says something every `period`.
+    Stream {
+        /// On which terminal.
+        from: usize,
+        /// To whom.
+        to: Peer,
+        /// Between two messages.
+        period: Duration,
+    },
     /// A terminal moves.
     Move {
         /// Who.
@@ -301,6 +310,9 @@ impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Talk { from, to, period } => write!(f, "mn{from} talks to {to}, every {period:?}"),
+            Self::Stream { from, to, period } => {
+                write!(f, "mn{from} connects to {to}, and says something every {period:?}")
+            }
             Self::HangUp { n } => write!(f, "conversation {n} ends"),
             Self::Move { terminal, to } => write!(f, "mn{terminal} moves to {to}"),
             Self::Crash { who, down, disk, writing } => {

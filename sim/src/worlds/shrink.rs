@@ -64,7 +64,7 @@ fn simpler(script: &Script) -> Vec<Script> {
     });
     with(&|it| {
         let last = Peer::General(it.generals - 1);
-        let used = it.pairs().iter().any(|(_, to)| *to == last);
+        let used = it.pairs().iter().chain(&it.connected()).any(|(_, to)| *to == last);
         it.generals -= usize::from(it.generals > 1 && !used);
     });
     with(&|it| {
@@ -119,7 +119,9 @@ fn mentions(act: &Act, node: Who, spot: Spot) -> bool {
 /// Takes a terminal out that nothing in the timeline is about; those behind it move up.
 fn without_terminal(script: &mut Script, gone: usize) {
     let used = script.timeline.iter().any(|entry| match entry.act {
-        Act::Talk { from, to, .. } => from == gone || to == Peer::Terminal(gone),
+        Act::Talk { from, to, .. } | Act::Stream { from, to, .. } => {
+            from == gone || to == Peer::Terminal(gone)
+        }
         Act::Move { terminal, .. } => terminal == gone,
         act => mentions(&act, Who::Terminal(gone), Spot::Terminal(gone)),
     });
@@ -136,7 +138,7 @@ fn without_terminal(script: &mut Script, gone: usize) {
     }
     for entry in &mut script.timeline {
         match &mut entry.act {
-            Act::Talk { from, to, .. } => {
+            Act::Talk { from, to, .. } | Act::Stream { from, to, .. } => {
                 up(from);
                 if let Peer::Terminal(to) = to {
                     up(to);

@@ -1,0 +1,279 @@
+//! TCP connections of random worlds: slow streams ([`Echo`]), begun under the faults and after them, and what must be true of them.
+
+use std::collections::BTreeSet;
+
+use ntm_protocol::addr::PathId;
+use ntm_protocol::observe::{Observation, RouteName, What};
+use ntm_protocol::time::{Duration, Instant};
+use ntm_protocol::wire::{Kind, Shown};
+
+use super::generate::{Dice, peer};
+use super::model::{fault, is_promised};
+use super::play::Played;
+use super::script::{Act, CALM, Entry, LENGTH, Peer, SETTLED, Script, Who};
+use super::{Fault, Rule};
+use crate::HostId;
+use crate::flow::{Echo, Echoed, FlowId, Outcome, Segments, Task};
+
+/// The server's port of the first connection; the others follow.
+const FIRST_PORT: u16 = 7000;
+/// How many bytes a client gives at a time.
+const SIZE: u64 = 32;
+
+/// A connection of the script.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    /// Which.
+    pub flow: FlowId,
+    /// Whose.
+    pub from: usize,
+    /// With whom.
+    pub to: Peer,
+    /// When its client asked for the name.
+    pub at: Instant,
+    /// Whether that was after the faults.
+    pub afresh: bool,
+}
+
+/// In four worlds of ten there are connections.
+pub(super) fn draw(dice: &mut Dice, script: &mut Script) {
+    if dice.chance(60) {
+        return;
+    }
+    let last = CALM.as_millis() as u64 - 1_000;
+    for _ in 0..1 + dice.below(2) {
+        let from = dice.below(script.terminals.len());
+        let to = peer(dice, script, from);
+        let at = if dice.chance(60) { dice.between(500, 4_000) } else { dice.between(500, last) };
+        let act = Act::Stream { from, to, period: dice.between(200, 500) };
+        script.timeline.push(Entry { at, act });
+    }
+    script.timeline.sort_by_key(|entry| entry.at);
+}
+
+impl Script {
+    /// Everybody who has a connection to somebody, each pair once.
+    pub fn connected(&self) -> Vec<(usize, Peer)> {
+        let mut pairs: Vec<(usize, Peer)> = Vec::new();
+        for entry in &self.timeline {
+            if let Act::Stream { from, to, .. } = entry.act
+                && !pairs.contains(&(from, to))
+            {
+                pairs.push((from, to));
+            }
+        }
+        pairs
+    }
+}
+
+impl Played {
+    /// The host that `peer` is.
+    fn peer(&self, peer: Peer) -> HostId {
+        match peer {
+            Peer::Terminal(n) => self.terminals[n],
+            Peer::General(n) => self.generals[n],
+        }
+    }
+
+    /// A terminal's application connects to a peer.
+    pub(super) fn stream(&mut self, from: usize, to: Peer, period: Duration, afresh: bool) {
+        // On a terminal that does not run there is nobody to connect.
+        if self.world.at_terminal(self.terminals[from]).is_none() {
+            return;
+        }
+        let (number, server) = (self.streams.len(), self.peer(to));
+        let (name, port) = (self.world.fqdn(server).clone(), FIRST_PORT + number as u16);
+        let task = Task::Echo(Echo { key: number as u32, size: SIZE, period });
+        let flow = self.world.flow(self.terminals[from], server, &name, port, task);
+        self.streams.push(Begun { flow, from, to, at: self.world.now(), afresh });
+    }
+
+    /// Whoever had a connection makes another.
+    pub(super) fn streams_afresh(&mut self, script: &Script) {
+        for (from, to) in script.connected() {
+            let is_it = |begun: &Begun| begun.afresh && (begun.from, begun.to) == (from, to);
+            if !self.streams.iter().any(is_it) {
+                self.stream(from, to, Duration::from_millis(400), true);
+            }
+        }
+    }
+
+    /// What came of a connection, and its segments.
+    pub(super) fn streamed(&self, begun: &Begun) -> (Echoed, &Segments) {
+        match (self.world.outcome(begun.flow), self.world.segments(begun.flow)) {
+            (Outcome::Echoed(echoed), Some(segments)) => (echoed, segments),
+            (other, _) => unreachable!("a stream is no {other:?}"),
+        }
+    }
+}
+
+/// How a connection is called.
+fn whose(begun: &Begun) -> String {
+    let afresh = if begun.afresh { ", made after the faults" } else { "" };
+    format!("the connection of mn{} with {}{afresh}", begun.from, begun.to)
+}
+
+/// What no fault excuses: a byte that is not the next of its own connection, and a segment that comes to another host, or twice out of a tunnel; and
+/// what only some faults excuse: that a connection ends, or that a general node sees it come from elsewhere.
+pub(super) fn safety(script: &Script, played: &Played) -> Result<(), Fault> {
+    let end = played.world.now();
+    // Where records are lost a VIP may be somebody else's later.
+    let lost = (0..script.coordinators.len()).any(|n| script.loses_records_of(n));
+    for begun in &played.streams {
+        let (echoed, segments) = played.streamed(begun);
+        let whose = whose(begun);
+        if let Some(at) = echoed.wrong {
+            return Err(fault(Rule::Stream, at, format!("{whose}: bytes came that are not its next")));
+        }
+        if lost {
+            continue;
+        }
+        if segments.astray > 0 {
+            let what = format!("{whose}: {} segments came elsewhere", segments.astray);
+            return Err(fault(Rule::Astray, end, what));
+        }
+        // Between relay and general node it is plain TCP, which may come twice.
+        if segments.again > 0 && matches!(begun.to, Peer::Terminal(_)) {
+            return Err(fault(Rule::Twice, end, format!("{whose}: {} segments came twice", segments.again)));
+        }
+        if let Some(at) = echoed.reset
+            && !may_end(script, played, begun, at)
+        {
+            return Err(fault(Rule::Reset, at, format!("{whose} was reset")));
+        }
+        if let [_, (at, source), ..] = segments.sources[..]
+            && !may_end(script, played, begun, at)
+        {
+            return Err(fault(Rule::RelayKept, at, format!("{whose} comes from {source} now")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether anything has happened by `until` that a connection need not live through.
+fn may_end(script: &Script, played: &Played, begun: &Begun, until: Instant) -> bool {
+    let crashed =
+        |who: Who| played.crashes.iter().any(|it| it.who == who && (begun.at..=until).contains(&it.at));
+    let loses = |terminal: usize| script.loses_records_of(script.terminals[terminal].coordinator);
+    // Where nothing is lost, and relays and DCs stay up, no relay is gone.
+    let takes_relays = |entry: &Entry| match entry.act {
+        Act::Crash { who, .. } => !matches!(who, Who::Terminal(_)),
+        Act::Cut { .. } => true,
+        _ => false,
+    };
+    let possible = script.impairment.loss > 0.0 || script.timeline.iter().any(takes_relays);
+    ends(begun).iter().any(|n| crashed(Who::Terminal(*n)) || loses(*n))
+        || (possible && relay_went(played, begun, until).is_some())
+}
+
+/// When the relay that translates for a connection was gone, if it was.
+pub(super) fn relay_went(played: &Played, begun: &Begun, until: Instant) -> Option<Instant> {
+    let Peer::General(general) = begun.to else { return None };
+    let (client, general) = (played.terminals[begun.from], played.generals[general]);
+    let (client, general) = (played.world.name(client), played.world.fqdn(general).to_string());
+    let mut paths: BTreeSet<PathId> = BTreeSet::new();
+    for Observation { t, node, what } in played.world.trace().iter().filter(|seen| seen.t <= until) {
+        match what {
+            What::Received { message: Kind::RouteDirection, path: Some(path), fields, .. }
+                if node == client && fields.get("peer") == Some(&Shown::Text(general.clone())) =>
+            {
+                paths.insert(*path);
+            }
+            What::PathChanged { path, route: RouteName::None, reason, .. }
+                if *t >= begun.at
+                    && node == client
+                    && paths.contains(path)
+                    && reason.contains("no other can take its place") =>
+            {
+                return Some(*t);
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// In the end connections are made, and none of their segments is lost. A connection of before need not have had its turn again: TCP waits twice as long each
+/// time that it hears nothing.
+pub(super) fn liveness(script: &Script, played: &Played) -> Result<(), Fault> {
+    let end = Instant::ZERO + (LENGTH - Duration::from_secs(1));
+    for begun in played.streams.iter().filter(|begun| is_promised(script, begun.from, begun.to)) {
+        let (echoed, segments) = played.streamed(begun);
+        if begun.afresh {
+            let returned = echoed.messages.iter().filter(|message| message.returned.is_some()).count();
+            if returned == 0 {
+                let what = format!("{}: it carried nothing: {echoed:?}", whose(begun));
+                return Err(fault(Rule::Flows, played.world.now(), what));
+            }
+        } else if echoed.reset.is_some() || may_end(script, played, begun, end) {
+            continue;
+        }
+        let mut before = begun.at;
+        for segment in &segments.sent {
+            let pause = segment.sent.since(before);
+            before = segment.sent;
+            let judged = segment.sent >= Instant::ZERO + SETTLED && segment.sent < end;
+            // The first after a pause may find that its path has ended, as nobody used it.
+            if judged && segment.came.is_none() && pause < script.lifetime {
+                let what = format!("{}: a segment of {:?} is lost", whose(begun), segment.sent);
+                return Err(fault(Rule::Flows, played.world.now(), what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What occurred to connections, as [`EVENTS`](super::census::EVENTS) calls it, and how often.
+pub(super) fn occurred(script: &Script, played: &Played) -> Vec<(&'static str, u64)> {
+    let calm = Instant::ZERO + CALM;
+    let mut all = Vec::new();
+    for begun in &played.streams {
+        let (echoed, segments) = played.streamed(begun);
+        // It carried bytes before a moment, and others that were given after it.
+        let first = echoed.messages.iter().filter_map(|message| message.returned).min();
+        let last = echoed.messages.iter().filter(|message| message.returned.is_some()).map(|it| it.at).max();
+        let over = |at: Instant| first.zip(last).is_some_and(|(first, last)| first < at && at < last);
+        let ends: Vec<usize> = ends(begun);
+        let moves =
+            played.moves.iter().filter(|it| ends.contains(&it.terminal) && over(it.at)).count() as u64;
+        let over_crash = |is_it: &dyn Fn(Who) -> bool| {
+            played.crashes.iter().filter(|it| is_it(it.who) && over(it.at)).count() as u64
+        };
+        let of_dc = |who| ends.iter().any(|n| who == Who::Coordinator(script.terminals[*n].coordinator));
+        let through = matches!(begun.to, Peer::General(_));
+        let reset = |why: bool| u64::from(echoed.reset.is_some() && why);
+        let crashed = |at: Instant| match begun.to {
+            Peer::Terminal(n) => played.crashes.iter().any(|it| it.who == Who::Terminal(n) && it.at < at),
+            Peer::General(_) => false,
+        };
+        let gone = |at| relay_went(played, begun, at).is_some();
+        all.extend([
+            ("a TCP connection carried bytes over a move", moves),
+            ("a TCP connection carried bytes through an RS-N", u64::from(through && first.is_some())),
+            ("a TCP connection carried bytes over a move through an RS-N", if through { moves } else { 0 }),
+            ("a TCP connection carried bytes over a crash of its DC", over_crash(&of_dc)),
+            (
+                "a TCP connection carried bytes over a crash of a relay",
+                over_crash(&|who| matches!(who, Who::Relay(_))),
+            ),
+            ("a TCP connection went on after the faults", u64::from(over(calm))),
+            ("a TCP connection was reset, for its RS-N was gone", reset(echoed.reset.is_some_and(gone))),
+            (
+                "a TCP connection was reset, for its server had crashed",
+                reset(echoed.reset.is_some_and(crashed)),
+            ),
+            ("a TCP connection never stood", u64::from(echoed.connected.is_none())),
+            ("a TCP segment was sent again", segments.repeated()),
+            ("a TCP segment came twice out of the network", segments.again.into()),
+        ]);
+    }
+    all
+}
+
+/// The terminals that a connection is of.
+fn ends(begun: &Begun) -> Vec<usize> {
+    match begun.to {
+        Peer::Terminal(n) => vec![begun.from, n],
+        Peer::General(_) => vec![begun.from],
+    }
+}
