@@ -11,12 +11,15 @@
 mod order;
 mod subject;
 
+pub use order::Difference;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use ntm_protocol::addr::PathId;
 use ntm_protocol::observe::{Observation, TableChange, What};
+use ntm_protocol::time::Instant;
 use ntm_protocol::wire::{Fields, Kind};
 
 use crate::ladder::{lookup_name, mode_name, role_name, route_name};
@@ -32,6 +35,8 @@ struct Step {
     subject: Option<String>,
     /// Whether it is a message that answers another.
     answers: bool,
+    /// When it happened, or was sent first.
+    at: Instant,
     /// Which observation of the trace was its first sending, and which its first arrival; both are one for what happens within a node.
     sent: usize,
     came: Option<usize>,
@@ -109,7 +114,7 @@ pub fn normalise<'a>(
     let mut behind: BTreeMap<String, String> = BTreeMap::new();
     let mut subjects = Subjects::of(&trace);
     let mut asked: BTreeSet<(&String, String)> = BTreeSet::new();
-    for (at, Observation { node, what, .. }) in trace.into_iter().enumerate() {
+    for (at, Observation { t, node, what }) in trace.into_iter().enumerate() {
         let subject = subjects.next(node, what);
         match what {
             What::Sent { message, .. } | What::Received { message, .. } if is_periodic(*message) => {}
@@ -123,7 +128,7 @@ pub fn normalise<'a>(
                         let to = asker.cloned().unwrap_or_else(|| name(to.ip()));
                         let (from, text, answers) =
                             (node.clone(), message.name().to_owned(), answered.is_some());
-                        steps.push(Step { from, to, text, subject, answers, sent: at, came: None });
+                        steps.push(Step { from, to, text, subject, answers, at: *t, sent: at, came: None });
                         steps.len() - 1
                     }
                 };
@@ -158,7 +163,8 @@ pub fn normalise<'a>(
                     && (!asks || asked.insert((node, text.clone())))
                 {
                     let (from, to) = (node.clone(), node.clone());
-                    steps.push(Step { from, to, text, subject, answers: false, sent: at, came: Some(at) });
+                    let (answers, came) = (false, Some(at));
+                    steps.push(Step { from, to, text, subject, answers, at: *t, sent: at, came });
                 }
             }
         }
@@ -378,7 +384,7 @@ mod tests {
             crossing(1, 2).woven(),
             "a → b: TunnelRequest\nb → a: TunnelRequest\nb → a: TunnelResponse\n"
         );
-        assert_eq!(crossing(1, 2).differences(&crossing(2, 1), "one", "other"), Vec::<String>::new());
+        assert_eq!(crossing(1, 2).differences(&crossing(2, 1), "one", "other"), []);
     }
 
     /// Sent, and received a moment later, with what it said.
@@ -398,7 +404,7 @@ mod tests {
 
     fn differ(one: Vec<serde_json::Value>, other: Vec<serde_json::Value>) -> Vec<String> {
         let [one, other] = [one, other].map(|lines| normalise(&trace(&lines), name_of));
-        one.differences(&other, "one", "other")
+        one.differences(&other, "one", "other").into_iter().map(|difference| difference.text).collect()
     }
 
     /// T4.1.4-a: a path is directed anew behind the registration, and not before it.
@@ -525,6 +531,7 @@ mod tests {
         let query = json!({"t": 2, "node": "a", "what": "query", "name": "b.test"});
         let (one, other) = (trace(&[registered.clone(), query]), trace(&[registered]));
         let differences = normalise(&one, name_of).differences(&normalise(&other, name_of), "one", "other");
-        assert_eq!(differences, ["only in one: a: query b.test (a to b.test)"]);
+        let text = "only in one: a: query b.test (a to b.test)".to_owned();
+        assert_eq!(differences, [Difference { text, at: Some((true, Instant::from_nanos(2))) }]);
     }
 }

@@ -97,6 +97,6 @@ fn a_normalised_sequence_is_that_of_the_protocol_alone() {
     let sequence = run(46, 2);
     insta::assert_snapshot!(sequence.woven());
     for (seed, one_way) in [(47, 2), (46, 1), (48, 5)] {
-        assert_eq!(sequence.differences(&run(seed, one_way), "2 ms", "other"), Vec::<String>::new());
+        assert_eq!(sequence.differences(&run(seed, one_way), "2 ms", "other"), []);
     }
 }

@@ -197,7 +197,8 @@ fn prepared(
     }
     let rounds = usize::try_from(rounds).unwrap_or(usize::MAX);
     let order = interleaved(cells.len() / rounds.max(1), rounds);
-    Ok(Bench { matrix, cells, order, folder: PathBuf::new(), binaries: options.binaries.clone() })
+    let (folder, binaries, compares) = (PathBuf::new(), options.binaries.clone(), false);
+    Ok(Bench { matrix, cells, order, folder, binaries, compares })
 }
 
 /// What coturn's measurement needs on the PATH.

@@ -34,8 +34,11 @@ struct Cli {
 enum Command {
     /// Runs scenarios and prints the verdict
     ///
-    /// Several are run one after another, and what came of each is said at the end. The exit code is that of the worst. With `--engine both`, those that one of the two worlds refuses
-    /// are skipped, which is no difference, and of a file that is run in rounds each cell is run once and compared.
+    /// Several are run one after another, and what came of each is said at the end: those that a chosen world refuses are skipped with its reason, and of a file that is run in rounds each
+    /// cell is run once. The exit code is that of the worst; 2 if all were skipped.
+    ///
+    /// With `--engine both`, each is run in both worlds and compared: a difference ends it with 1, or with 5 where the machine disturbed the emulation; of several, what it disturbed is run
+    /// again.
     Run {
         /// Scenario files, or names of some in scenarios/
         #[arg(required = true)]
@@ -66,6 +69,8 @@ enum Command {
         progress: Progress,
     },
     /// Runs a scenario once for each cell of its [matrix], and prints the grid
+    ///
+    /// With `--engine both`, each cell is run in both worlds and compared, as by `run`; the exit code is 1 if any differs.
     Matrix {
         /// A scenario file with a [matrix], or the name of one in scenarios/
         file: PathBuf,

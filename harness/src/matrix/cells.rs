@@ -18,7 +18,8 @@ use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::judge::verdict::Judged;
 use crate::plan::Plan;
-use crate::run::{Job, Print, result};
+use crate::run::compare::Comparison;
+use crate::run::{Job, Print, both, result};
 use crate::scenario::matrix::{Cell, Matrix};
 use crate::scenario::model::Scenario;
 use crate::scenario::source::Source;
@@ -67,6 +68,18 @@ pub struct Outcome {
     pub failed: Vec<String>,
     /// Everything measured.
     pub quantities: BTreeMap<String, Json>,
+    /// What differs from the cell's run in the simulator, where both were to be run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) comparison: Option<Comparison>,
+}
+
+impl Outcome {
+    /// Whether it says nothing, because the machine disturbed it.
+    fn is_unsure(&self) -> bool {
+        let unsure = Some(Exit::Inconclusive);
+        Exit::of(self.exit) == Exit::Inconclusive
+            || self.comparison.as_ref().and_then(Comparison::exit) == unsure
+    }
 }
 
 /// The outcomes so far, by cell and world.
@@ -84,6 +97,8 @@ pub struct Bench {
     pub folder: PathBuf,
     /// Where the daemons' binaries are, if not beside the harness.
     pub binaries: Option<PathBuf>,
+    /// Whether each cell is compared in both worlds: it is simulated first.
+    pub compares: bool,
 }
 
 impl Bench {
@@ -170,10 +185,13 @@ impl Bench {
         }
         let outcome = match engine {
             Engine::Emulation if prepared.round.is_some() => {
-                undisturbed(|| self.emulate(prepared, stop), || stop.is_set())?
+                undisturbed(|| self.emulate(prepared, stop), Outcome::is_unsure, || stop.is_set())?
+            }
+            Engine::Emulation if self.compares => {
+                undisturbed(|| self.compared(prepared, stop), Outcome::is_unsure, || stop.is_set())?
             }
             Engine::Emulation => self.emulate(prepared, stop)?,
-            Engine::Simulation => self.simulate(prepared),
+            Engine::Simulation => self.simulate(prepared)?,
         };
         if outcome.exit != Exit::Interrupted as u8 {
             let text = serde_json::to_string_pretty(&outcome).map_err(Failure::during(file.display()))?;
@@ -182,19 +200,39 @@ impl Bench {
         Ok(outcome)
     }
 
-    fn simulate(&self, prepared: &Prepared) -> Outcome {
+    fn simulate(&self, prepared: &Prepared) -> Result<Outcome, Failure> {
         let (scenario, plan) = (prepared.scenario.clone(), prepared.plan.clone());
-        let (folder, binaries, started) = (self.folder_of(prepared), PathBuf::new(), clock::now());
+        let folder = self.folder_of(prepared).join(Engine::Simulation.word());
+        let (binaries, started) = (PathBuf::new(), clock::now());
         let (engine, print, quiet) = (Engine::Simulation, Print::Nothing, true);
         let job = Job { scenario, plan, folder, binaries, engine, started, key_log: false, print, quiet };
-        match simulation::run(&job.scenario, &job.plan) {
-            Ok((record, ending)) => {
-                let (report, exit) = result::report(&job, &record, ending);
-                let report = serde_json::to_value(&report).unwrap_or_default();
-                self.outcome(exit as u8, &report)
-            }
-            Err(failure) => broken(failure.exit as u8, failure.message),
+        let (record, ending) = match simulation::run(&job.scenario, &job.plan) {
+            Ok(run) => run,
+            Err(failure) => return Ok(broken(failure.exit as u8, failure.message)),
+        };
+        let (exit, report) = if self.compares {
+            fresh(&job.folder)?;
+            fs::create_dir(&job.folder).map_err(Failure::during(job.folder.display()))?;
+            let exit = result::conclude(&job, &record, ending, &[])?;
+            (exit, read(&job.folder.join("report.json")).unwrap_or_default())
+        } else {
+            let (report, exit) = result::report(&job, &record, ending);
+            (exit, serde_json::to_value(&report).unwrap_or_default())
+        };
+        Ok(self.outcome(exit as u8, &report))
+    }
+
+    /// Emulates a cell that was simulated, and compares the two.
+    fn compared(&self, prepared: &Prepared, stop: &Stop) -> Result<Outcome, Failure> {
+        let mut outcome = self.emulate(prepared, stop)?;
+        let [emulated, simulated] = [Engine::Emulation, Engine::Simulation]
+            .map(|engine| self.folder_of(prepared).join(engine.word()));
+        // One that came to no end has nothing to compare.
+        if [&emulated, &simulated].iter().all(|folder| folder.join("report.json").exists()) {
+            let (scenario, plan) = (&prepared.scenario, &prepared.plan);
+            outcome.comparison = Some(both::compare([&emulated, &simulated], scenario, plan)?);
         }
+        Ok(outcome)
     }
 
     /// A harness of its own for the cell: its world is entered by a process with one thread.
@@ -202,10 +240,7 @@ impl Bench {
         let own = std::env::current_exe().map_err(Failure::during("the harness does not find itself"))?;
         let cell = self.folder_of(prepared);
         let folder = cell.join(Engine::Emulation.word());
-        // What an interrupted matrix left of it is no outcome.
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(Failure::during(folder.display()))?;
-        }
+        fresh(&folder)?;
         let mut command = Command::new(own);
         command.arg("run").arg(cell.join("scenario.toml")).arg("--folder").arg(&folder);
         command.args(["--quiet", "--format", "json"]);
@@ -252,21 +287,23 @@ impl Bench {
         let shown = self.matrix.show.first().and_then(|show| quantities.get(show.get_ref()).cloned());
         let disturbed = !list(&report["disturbances"]).is_empty();
         let verdict = text(&report["verdict"]);
-        Outcome { verdict, exit, shown, expectations, disturbed, failed, quantities }
+        let comparison = None;
+        Outcome { verdict, exit, shown, expectations, disturbed, failed, quantities, comparison }
     }
 }
 
-/// A round that the machine disturbed is measured again, at most so often.
+/// What the machine disturbed is run again, at most so often.
 const REPEATS: usize = 2;
 
 /// What `run` comes to when nothing disturbs it, or at last.
-fn undisturbed(
-    mut run: impl FnMut() -> Result<Outcome, Failure>,
+pub(crate) fn undisturbed<T>(
+    mut run: impl FnMut() -> Result<T, Failure>,
+    is_disturbed: impl Fn(&T) -> bool,
     is_over: impl Fn() -> bool,
-) -> Result<Outcome, Failure> {
+) -> Result<T, Failure> {
     let mut outcome = run()?;
     for _ in 0..REPEATS {
-        if outcome.exit != Exit::Inconclusive as u8 || is_over() {
+        if !is_disturbed(&outcome) || is_over() {
             break;
         }
         outcome = run()?;
@@ -277,8 +314,14 @@ fn undisturbed(
 /// A cell that came to no verdict.
 fn broken(exit: u8, message: String) -> Outcome {
     let (verdict, expectations, quantities) = ("error".to_owned(), Vec::new(), BTreeMap::new());
-    let disturbed = false;
-    Outcome { verdict, exit, shown: None, expectations, disturbed, failed: vec![message], quantities }
+    let (shown, disturbed, failed, comparison) = (None, false, vec![message], None);
+    Outcome { verdict, exit, shown, expectations, disturbed, failed, quantities, comparison }
+}
+
+/// Makes room for a run: what an interrupted matrix left there is no outcome.
+fn fresh(folder: &Path) -> Result<(), Failure> {
+    let there = folder.exists().then(|| fs::remove_dir_all(folder)).transpose();
+    there.map(drop).map_err(Failure::during(folder.display()))
 }
 
 fn read(file: &Path) -> Option<Json> {
@@ -371,7 +414,7 @@ mod tests {
                 let exit = if runs > disturbed { Exit::Held } else { Exit::Inconclusive };
                 Ok(broken(exit as u8, String::new()))
             };
-            let outcome = undisturbed(run, || is_over).unwrap();
+            let outcome = undisturbed(run, Outcome::is_unsure, || is_over).unwrap();
             (outcome.exit, runs)
         };
         assert_eq!(after(0, false), (0, 1));

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::report::page;
 use crate::report::tables::aligned;
+use crate::run::compare::Comparison;
 use crate::scenario::matrix::Matrix;
 use crate::statistics::Summary;
 
@@ -47,12 +48,23 @@ impl Grid<'_> {
     }
 
     /// Whether the worlds show different values.
-    fn differs(&self, cell: usize) -> bool {
+    fn shows_differences(&self, cell: usize) -> bool {
         let shown: BTreeSet<String> = self
             .outcomes(cell)
             .map(|(_, outcome)| outcome.shown.as_ref().map_or_else(String::new, Json::to_string))
             .collect();
         shown.len() > 1
+    }
+
+    /// What of a cell was compared in the two worlds.
+    fn comparison(&self, cell: usize) -> Option<&Comparison> {
+        self.outcomes(cell).find_map(|(_, outcome)| outcome.comparison.as_ref())
+    }
+
+    /// Whether the worlds differ in a cell, in what is shown or otherwise.
+    fn differs(&self, cell: usize) -> bool {
+        self.shows_differences(cell)
+            || self.comparison(cell).is_some_and(|comparison| !comparison.differences.is_empty())
     }
 
     /// 0 if every cell held and the worlds agree, 1 if not; 5 if nothing speaks against that but cells that were disturbed. Any other code that
@@ -64,15 +76,19 @@ impl Grid<'_> {
         if let Some(code) = other {
             return Exit::of(code);
         }
-        let differs = (0..self.cells.len()).any(|cell| self.differs(cell));
-        if codes().any(|code| code == Exit::Failed as u8) || differs {
+        let compared = |exit: Exit| {
+            (0..self.cells.len()).any(|cell| self.comparison(cell).and_then(Comparison::exit) == Some(exit))
+        };
+        let shown = (0..self.cells.len()).any(|cell| self.shows_differences(cell));
+        if codes().any(|code| code == Exit::Failed as u8) || shown || compared(Exit::Failed) {
             return Exit::Failed;
         }
-        if codes().any(|code| code == unsure) { Exit::Inconclusive } else { Exit::Held }
+        let is_unsure = codes().any(|code| code == unsure) || compared(Exit::Inconclusive);
+        if is_unsure { Exit::Inconclusive } else { Exit::Held }
     }
 
-    /// What a cell shows: its value, or both where the worlds differ; the mean of its rounds; and `!` behind it where an expectation
-    /// failed.
+    /// What a cell shows: its value, or both where the worlds show others, and `≠` behind it where they differ otherwise; the mean of its rounds; and `!` behind it where an
+    /// expectation failed.
     fn text(&self, cell: usize) -> String {
         if self.matrix.rounds.is_some() {
             return self.mean(cell);
@@ -83,8 +99,9 @@ impl Grid<'_> {
             .collect();
         values.dedup();
         let failed = self.outcomes(cell).any(|(_, outcome)| outcome.exit != Exit::Held as u8);
+        let differs = if self.differs(cell) && !self.shows_differences(cell) { " ≠" } else { "" };
         let mark = if failed { " !" } else { "" };
-        if values.is_empty() { "–".to_owned() } else { values.join(" ≠ ") + mark }
+        if values.is_empty() { "–".to_owned() } else { values.join(" ≠ ") + differs + mark }
     }
 
     /// The mean of the rounds from the place `cell` on, and half the width of its interval.
@@ -152,7 +169,10 @@ impl Grid<'_> {
                 let _ =
                     writeln!(out, "{mark}  {id} in {}: {}", engine.word(), outcome.failed.join("\n        "));
             }
-            if self.differs(at) {
+            for difference in self.comparison(at).into_iter().flat_map(|comparison| &comparison.differences) {
+                let _ = writeln!(out, "DIFFERS {id}: {difference}");
+            }
+            if self.shows_differences(at) {
                 let shown = self.outcomes(at).map(|(engine, outcome)| {
                     let value = outcome.shown.as_ref().map_or_else(|| "nothing".to_owned(), plain);
                     format!("{} in {}", value, engine.word())
@@ -172,6 +192,12 @@ impl Grid<'_> {
                 engine.word(),
                 self.part.unwrap_or(self.cells.len())
             );
+        }
+        let compared = (0..self.cells.len()).filter_map(|cell| self.comparison(cell)).count();
+        if compared > 0 {
+            let differ = (0..self.cells.len()).filter(|cell| self.differs(*cell)).count();
+            let told = if differ == 0 { "no difference".to_owned() } else { format!("{differ} differ") };
+            let _ = writeln!(out, "{compared} cells compared in both worlds: {told}");
         }
         let _ = writeln!(out, "{}: {seconds:.1} s\nreport: {}/matrix.json", self.name, folder.display());
         out
@@ -355,7 +381,15 @@ axis = [
         let quantities = BTreeMap::from([("flow.f.lost".to_owned(), json!(shown))]);
         let expectations = Vec::new();
         let disturbed = exit == Exit::Inconclusive as u8;
-        Outcome { verdict, exit, shown: Some(json!(shown)), expectations, disturbed, failed, quantities }
+        let (shown, comparison) = (Some(json!(shown)), None);
+        Outcome { verdict, exit, shown, expectations, disturbed, failed, quantities, comparison }
+    }
+
+    /// An emulated cell that held, in which one message was not as in the simulator.
+    fn different(disturbed: bool) -> Outcome {
+        let differences = vec!["only in emulation: a → b: KeepAlive".to_owned()];
+        let comparison = Some(Comparison { differences, disturbed, ..Comparison::default() });
+        Outcome { comparison, ..outcome("0", 0) }
     }
 
     #[test]
@@ -383,6 +417,16 @@ axis = [
             )
         };
         assert_eq!(grid(&done).0, Exit::Held);
+        for (disturbed, exit) in [(true, Exit::Inconclusive), (false, Exit::Failed)] {
+            done.insert((1, Engine::Emulation), different(disturbed));
+            let (found, text) = grid(&done);
+            assert_eq!(found, exit, "no value differs, but a message");
+            assert!(
+                text.contains("| 0 ≠ ") && text.contains("1 cells compared in both worlds: 1 differ"),
+                "{text}"
+            );
+        }
+        done.insert((1, Engine::Emulation), outcome("0", 0));
         done.insert((2, Engine::Emulation), outcome("1", 0));
         assert_eq!(grid(&done).0, Exit::Failed, "the worlds differ");
         done.insert((4, Engine::Simulation), outcome("0", 1));

@@ -90,7 +90,8 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
         return Err(Failure::usage("rounds are run in one world at a time: choose an --engine"));
     }
     let (folder, binaries) = (PathBuf::new(), options.binaries.clone());
-    let mut bench = Bench { matrix, cells: Vec::new(), order: Vec::new(), folder, binaries };
+    let compares = options.engines == Engines::Both;
+    let mut bench = Bench { matrix, cells: Vec::new(), order: Vec::new(), folder, binaries, compares };
     let cells = bench.matrix.cells();
     for cell in &cells {
         let rounds = bench.matrix.rounds.map_or(vec![None], |rounds| (1..=rounds).map(Some).collect());
@@ -145,7 +146,8 @@ pub fn run(options: &Options, started: Instant) -> Result<Exit, Failure> {
     }
     let processors = thread::available_parallelism().map_or(2, usize::from);
     let mut done = Done::default();
-    for engine in engines {
+    // The quick one first, with which the other is compared.
+    for engine in engines.iter().rev() {
         let jobs = options.jobs.unwrap_or(match engine {
             // Rounds are there to measure, which nothing else should disturb.
             Engine::Emulation if bench.matrix.rounds.is_some() => 1,

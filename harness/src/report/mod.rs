@@ -92,6 +92,9 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// When time began, in nanoseconds of the trace's clock.
     pub start: u64,
+    /// When all flows and actions had come to their ends, in nanoseconds of the trace's clock; 0 over rounds.
+    #[serde(default)]
+    pub end: u64,
     /// Seconds from the harness's start to the report.
     pub seconds: f64,
     /// Where everything is.

@@ -4,17 +4,16 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use ntm_protocol::observe::Observation;
 use ntm_sim::sequence::{Sequence, normalise};
 use serde_json::json;
 
-use super::compare::Outcome;
+use super::compare::{Comparison, Outcome, Slowest};
 use super::{Job, Options, Print, emulation, folders, simulation};
 use crate::engine::{Engine, Engines};
 use crate::exit::{Exit, Failure};
-use crate::matrix::cells::Stop;
+use crate::matrix::cells::{Stop, undisturbed};
 use crate::plan::{Plan, address};
 use crate::scenario::model::Scenario;
 use crate::scenario::source::Source;
@@ -38,23 +37,28 @@ pub fn run(job: &Job, current: &mut state::Current) -> Result<Exit, Failure> {
         return Ok(exit);
     }
     let left = [read(&emulated.folder, &job.plan)?, read(&simulated.folder, &job.plan)?];
-    let differences = left[0].differences(&left[1], jitter(&job.scenario));
+    let comparison = left[0].compare(&left[1], Slowest::of(&job.scenario));
     let file = job.folder.join(DIFFERENCES);
-    let text = serde_json::to_string_pretty(&differences).map_err(Failure::during(file.display()))?;
+    let text = serde_json::to_string_pretty(&comparison).map_err(Failure::during(file.display()))?;
     fs::write(&file, text + "\n").map_err(Failure::during(file.display()))?;
     match job.print {
-        Print::Text if differences.is_empty() => stdout::line("emulation and simulation: no difference"),
-        Print::Text => {
-            differences.iter().for_each(|difference| stdout::line(format_args!("differs: {difference}")))
-        }
+        Print::Text => stdout::say(comparison.text()),
         Print::Json => {
             let [emulation, simulation] = left.map(|outcome| outcome.report);
-            let all = json!({ "emulation": emulation, "simulation": simulation, "differences": differences });
+            let mut all = json!(&comparison);
+            all["emulation"] = emulation;
+            all["simulation"] = simulation;
             stdout::json(&all);
         }
         Print::Nothing => {}
     }
-    Ok(worst(exits.into_iter().chain((!differences.is_empty()).then_some(Exit::Failed))))
+    Ok(worst(exits.into_iter().chain(comparison.exit())))
+}
+
+/// Compares what two runs of a scenario have left in their folders, the emulated and the simulated one.
+pub(crate) fn compare(folders: [&Path; 2], scenario: &Scenario, plan: &Plan) -> Result<Comparison, Failure> {
+    let [emulated, simulated] = folders;
+    Ok(read(emulated, plan)?.compare(&read(simulated, plan)?, Slowest::of(scenario)))
 }
 
 /// How several runs ended together: an error before a failure before what came to no verdict.
@@ -66,11 +70,6 @@ fn worst(exits: impl IntoIterator<Item = Exit>) -> Exit {
         _ => 3,
     };
     exits.into_iter().fold(Exit::Held, |worst, exit| if rank(&exit) > rank(&worst) { exit } else { worst })
-}
-
-/// The greatest jitter of a link, now and later.
-fn jitter(scenario: &Scenario) -> Duration {
-    scenario.shapes().flat_map(|link| [link.up.jitter, link.down.jitter]).max().unwrap_or_default()
 }
 
 fn read(folder: &Path, plan: &Plan) -> Result<Outcome, Failure> {
@@ -91,23 +90,29 @@ pub fn sequence(events: &str, plan: &Plan) -> Sequence {
 
 /// What came of a file, or of a cell of it.
 enum Came {
-    /// It was run.
-    Ran(Exit, Option<usize>),
-    /// One of the two worlds refuses it, for this reason.
+    /// It was run; in both worlds, what differs, if both came to an end.
+    Ran(Exit, Option<Comparison>),
+    /// A world refuses it, for this reason.
     Skipped(String),
+    /// All was over before.
+    NotRun,
 }
 
-/// Runs several files, and of a file that is run in rounds each cell once, and says at the end what came of each. In both worlds, what one of them refuses is skipped: there is
-/// nothing to compare. 2 if that is all of them. Each is run by a harness of its own: a world is entered by a process once.
+/// Runs several files, and of a file that is run in rounds each cell once, and says at the end what came of each. What a world refuses is skipped, and 2 if that is all of them.
+/// In both worlds, what came to no verdict because the machine disturbed it is run again, at most twice. Each is run by a harness of its own: a world is entered by a process once.
 pub fn several(options: &Options, files: &[PathBuf], once: bool) -> Result<Exit, Failure> {
     let mut all = Vec::new();
     for file in files {
         let source = find::open(file).map_err(Failure::usage)?;
-        all.extend(sources(&source, once, options.engines)?);
+        all.extend(sources(&source, once)?);
     }
     let stop = Stop::on_signals()?;
     let mut came: Vec<(String, Came)> = Vec::new();
     for (name, source) in all {
+        if stop.is_set() {
+            came.push((name, Came::NotRun));
+            continue;
+        }
         let say = |line: &str| {
             if options.print == Print::Text {
                 stdout::line(line);
@@ -115,19 +120,18 @@ pub fn several(options: &Options, files: &[PathBuf], once: bool) -> Result<Exit,
         };
         say(&format!("== {name}"));
         let scenario = scenario::check_cell(&source).map_err(Failure::usage)?;
-        let refused = match options.engines {
-            Engines::Both => refused(&source, &scenario),
-            Engines::Emulation | Engines::Simulation => None,
-        };
-        if let Some(why) = refused {
+        if let Some(why) = refused(options.engines, &source, &scenario) {
             say(&format!("skipped: {why}"));
             came.push((name, Came::Skipped(why)));
             continue;
         }
-        let (exit, differences) = by_itself(options, &source, &name, &stop)?;
-        came.push((name, Came::Ran(exit, differences)));
-        if stop.is_set() || exit == Exit::Interrupted {
-            break;
+        let in_both = options.engines == Engines::Both;
+        let is_disturbed = |ran: &(Exit, _)| in_both && ran.0 == Exit::Inconclusive;
+        let mut run = || by_itself(options, &source, &name, &stop);
+        let (exit, comparison) = undisturbed(&mut run, is_disturbed, || stop.is_set())?;
+        came.push((name, Came::Ran(exit, comparison)));
+        if exit == Exit::Interrupted {
+            stop.set();
         }
     }
     if options.print == Print::Text {
@@ -136,33 +140,37 @@ pub fn several(options: &Options, files: &[PathBuf], once: bool) -> Result<Exit,
     let ran = came.iter().filter_map(|(_, came)| match came {
         Came::Ran(exit, _) => Some(*exit),
         Came::Skipped(_) => None,
+        Came::NotRun => Some(Exit::Interrupted),
     });
     Ok(if ran.clone().next().is_none() { Exit::Usage } else { worst(ran) })
 }
 
-/// Which world refuses a scenario, and why first; nothing where both run it.
-fn refused(source: &Source, scenario: &Scenario) -> Option<String> {
+/// Which of the worlds that are asked for refuses a scenario, and why first; nothing where all run it. What this machine cannot hold is a matter of the comparison alone: without it, the
+/// run itself says so.
+fn refused(engines: Engines, source: &Source, scenario: &Scenario) -> Option<String> {
     let of = |engine: Engine, checked: Result<(), String>| {
         let why = checked.err()?;
         let first = why.lines().next().unwrap_or_default().trim_start_matches("error: ");
         Some(format!("not in {}: {first}", engine.word()))
     };
-    of(Engine::Simulation, simulation::apps::check(source, scenario))
-        .or_else(|| of(Engine::Emulation, scenario::check_emulation(source, scenario)))
-        .or_else(|| {
-            let plan = address::plan(scenario).ok()?;
-            let held = doctor::require_neighbours(&plan, doctor::neighbours_held());
-            of(Engine::Emulation, held.map_err(|failure| failure.message))
-        })
+    let by = |engine: &Engine| match engine {
+        Engine::Simulation => of(*engine, simulation::apps::check(source, scenario)),
+        Engine::Emulation => of(*engine, scenario::check_emulation(source, scenario)),
+    };
+    engines.all().iter().rev().find_map(by).or_else(|| {
+        let plan = address::plan(scenario).ok().filter(|_| engines == Engines::Both)?;
+        let held = doctor::require_neighbours(&plan, doctor::neighbours_held());
+        of(Engine::Emulation, held.map_err(|failure| failure.message))
+    })
 }
 
-/// Runs `source` by a harness of its own: how it ended, and in both worlds how many differences there are.
+/// Runs `source` by a harness of its own: how it ended, and in both worlds what differs.
 fn by_itself(
     options: &Options,
     source: &Source,
     name: &str,
     stop: &Stop,
-) -> Result<(Exit, Option<usize>), Failure> {
+) -> Result<(Exit, Option<Comparison>), Failure> {
     let own = std::env::current_exe().map_err(Failure::during("the harness does not find itself"))?;
     let free = folders(options.out.as_deref(), name)?.find(|folder| !folder.exists());
     let folder = free.ok_or_else(|| Failure::error(format!("no folder is left for `{name}`")))?;
@@ -199,23 +207,18 @@ fn by_itself(
         None => Exit::Error,
     };
     let told = fs::read_to_string(folder.join(DIFFERENCES)).ok();
-    let told = told.and_then(|text| serde_json::from_str::<Vec<String>>(&text).ok());
-    Ok((exit, told.map(|told| told.len())))
+    Ok((exit, told.and_then(|text| serde_json::from_str(&text).ok())))
 }
 
-/// The list of differences in a run's folder.
+/// What was compared and what differs, in a run's folder.
 const DIFFERENCES: &str = "differences.json";
 
 /// What is run of a file, with a name for each: the whole, or each cell of one that is run in rounds.
-fn sources(source: &Source, once: bool, engines: Engines) -> Result<Vec<(String, Source)>, Failure> {
+fn sources(source: &Source, once: bool) -> Result<Vec<(String, Source)>, Failure> {
     let scenario = scenario::check(source).map_err(Failure::usage)?;
     let whole = || (scenario.name.clone(), Source { name: source.name.clone(), text: source.text.clone() });
     match &scenario.matrix {
         Some(matrix) if matrix.rounds.is_some() && !once => {
-            if engines != Engines::Both {
-                let message = "is run in rounds: run it by itself, or choose --once";
-                return Err(Failure::usage(format!("{} {message}", source.name)));
-            }
             let cells = matrix.cells();
             let name = |id: &str| match cells.len() {
                 1 => scenario.name.clone(),
@@ -227,30 +230,34 @@ fn sources(source: &Source, once: bool, engines: Engines) -> Result<Vec<(String,
     }
 }
 
+/// A line for each, and how many of each kind there are.
 fn summary(came: &[(String, Came)]) -> String {
     let width = came.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = String::new();
     for (name, came) in came {
         let told = match came {
             Came::Skipped(why) => format!("skipped: {why}"),
+            Came::NotRun => "not run".to_owned(),
             Came::Ran(exit, None) => exit.word().to_owned(),
-            Came::Ran(exit, Some(0)) => format!("{}, no difference", exit.word()),
-            Came::Ran(exit, Some(1)) => format!("{}, 1 difference", exit.word()),
-            Came::Ran(exit, Some(count)) => format!("{}, {count} differences", exit.word()),
+            Came::Ran(exit, Some(comparison)) => format!("{}, {}", exit.word(), comparison.counted()),
         };
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{name:<width$}  {told}");
     }
-    let differences = came.iter().filter_map(|(_, came)| match came {
-        Came::Ran(_, differences) => *differences,
-        Came::Skipped(_) => None,
-    });
-    let compared = differences.clone().count();
+    let count = |is: fn(&Came) -> bool| came.iter().filter(|(_, came)| is(came)).count();
+    let differ = count(|came| matches!(came, Came::Ran(_, Some(found)) if !found.differences.is_empty()));
+    let counts = [
+        (count(|came| matches!(came, Came::Skipped(_))), "skipped"),
+        (count(|came| matches!(came, Came::Ran(_, None))), "came to no comparison"),
+        (count(|came| matches!(came, Came::NotRun)), "not run"),
+    ];
+    let compared = count(|came| matches!(came, Came::Ran(_, Some(_))));
+    // In one world there is nothing to compare.
     if compared > 0 {
-        let differ = differences.filter(|count| *count > 0).count();
         let told = if differ == 0 { "no difference".to_owned() } else { format!("{differ} differ") };
-        let skipped = came.iter().filter(|(_, came)| matches!(came, Came::Skipped(_))).count();
-        let _ = writeln!(out, "{compared} compared: {told}; {skipped} skipped");
+        let others = counts.iter().filter(|(count, _)| *count > 0);
+        let others: String = others.map(|(count, what)| format!("; {count} {what}")).collect();
+        let _ = writeln!(out, "{compared} compared: {told}{others}");
     }
     out
 }
@@ -261,15 +268,19 @@ mod tests {
 
     #[test]
     fn what_was_skipped_is_no_difference_and_errors_come_first() {
+        let ran = |exit: Exit, differences: &[&str], left_out: &[&str]| {
+            let [differences, left_out] =
+                [differences, left_out].map(|all| all.iter().map(|one| (*one).to_owned()).collect());
+            Came::Ran(exit, Some(Comparison { differences, left_out, ..Comparison::default() }))
+        };
         let came = [
-            ("a".to_owned(), Came::Ran(Exit::Held, Some(0))),
+            ("a".to_owned(), ran(Exit::Held, &[], &["only in emulation: x"])),
             ("longer".to_owned(), Came::Skipped("it has `exec`".to_owned())),
-            ("b".to_owned(), Came::Ran(Exit::Failed, Some(2))),
+            ("b".to_owned(), ran(Exit::Failed, &["y", "z"], &[])),
+            ("c".to_owned(), Came::Ran(Exit::TimedOut, None)),
+            ("d".to_owned(), Came::NotRun),
         ];
-        assert_eq!(
-            summary(&came),
-            "a       held, no difference\nlonger  skipped: it has `exec`\nb       failed, 2 differences\n2 compared: 1 differ; 1 skipped\n"
-        );
+        insta::assert_snapshot!(summary(&came));
         assert!(summary(&came[..2]).ends_with("1 compared: no difference; 1 skipped\n"));
         assert_eq!(summary(&came[1..2]), "longer  skipped: it has `exec`\n", "nothing was compared");
         assert_eq!(worst([Exit::Held, Exit::Inconclusive]), Exit::Inconclusive);

@@ -2,20 +2,30 @@
 //!
 //! Sequences by the order that both must keep ([`ntm_sim::sequence`]); the ways of paths; the headers at every hop of them; what each handover takes until its
 //! path stands; which expectations held.
+//!
+//! Where a run ends, what is under way is cut off. What one run alone has so late that the other may just have ended before it is left out ([`Comparison::left_out`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ntm_protocol::session::ATTEMPTS;
+use ntm_protocol::time::Instant;
 use ntm_sim::sequence::Sequence;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::engine::Engine;
+use crate::exit::Exit;
+use crate::scenario::model::{Scenario, Shape};
 
 /// What processes and kernels may take for a handover, beyond what its messages take on the links: the simulator's take no time.
 const PROCESSES: Duration = Duration::from_millis(30);
-/// A handover's messages cross the links of the one that moves about so often: for its registration, its direction and its tunnel, there and back, each over one link of its own
-/// and one of another node.
+/// A handover's messages, and those of a negotiation, cross the links of the one that moves or asks about so often: for its registration, its direction and its tunnel, there and back,
+/// each over one link of its own and one of another node.
 const CROSSINGS: u32 = 12;
+/// Who gives a request up has waited for so many round trips: for three at first, by the first measurement of one ([`Rtt`](ntm_protocol::session::Rtt)), and then twice as long each time.
+/// The last wait is the longest that there is, in either world.
+const GIVEN_UP: u32 = 3 * ((1 << (ATTEMPTS - 1)) - 1);
 /// Beyond so many standard deviations a sum of delays hardly ever lies.
 const DEVIATIONS: f64 = 4.0;
 
@@ -27,17 +37,123 @@ pub(super) struct Outcome {
     pub(super) sequence: Sequence,
 }
 
+/// The slowest link of a scenario, in either direction, now and later.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Slowest {
+    /// One way.
+    delay: Duration,
+    /// The standard deviation of that.
+    jitter: Duration,
+}
+
+impl Slowest {
+    pub(super) fn of(scenario: &Scenario) -> Self {
+        let greatest = |of: fn(&Shape) -> Duration| {
+            scenario.shapes().flat_map(|link| [of(&link.up), of(&link.down)]).max().unwrap_or_default()
+        };
+        Self { delay: greatest(|way| way.delay), jitter: greatest(|way| way.jitter) }
+    }
+
+    /// How far apart the two worlds' handovers may be.
+    fn apart(self) -> Duration {
+        PROCESSES + self.jitter.mul_f64(DEVIATIONS * f64::from(CROSSINGS).sqrt())
+    }
+
+    /// How far apart the two worlds' round trips may be: with their share of what processes take, over a link of each end's in both directions.
+    fn round_trips_apart(self) -> Duration {
+        PROCESSES / (CROSSINGS / 2) + self.jitter.mul_f64(DEVIATIONS * 4_f64.sqrt())
+    }
+
+    /// How long before its end a run may have cut off what the other has: as long as the messages of a handover or a negotiation are on their way, as far apart as the worlds may be at that, and
+    /// then as far as requests that nobody answers may be given up.
+    fn cut_off(self) -> Duration {
+        self.delay * CROSSINGS + self.apart() + self.round_trips_apart() * GIVEN_UP
+    }
+}
+
+/// What came of comparing two runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Comparison {
+    /// Each difference of the emulated run from the simulated one, in words.
+    pub(crate) differences: Vec<String>,
+    /// What one run alone has when the other may just have ended, likewise: it says nothing.
+    pub(crate) left_out: Vec<String>,
+    /// From when on that is so, in seconds of the scenario; nothing where the runs do not tell their ends.
+    pub(crate) until_s: Option<f64>,
+    /// Whether the machine disturbed the emulated run: what differs may be its doing.
+    pub(crate) disturbed: bool,
+}
+
+impl Comparison {
+    /// What it does to the exit code: nothing, where nothing differs.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        let exit = if self.disturbed { Exit::Inconclusive } else { Exit::Failed };
+        (!self.differences.is_empty()).then_some(exit)
+    }
+
+    /// Everything, a line each.
+    pub(super) fn text(&self) -> String {
+        let differences = self.differences.iter().map(|difference| format!("differs: {difference}\n"));
+        let none =
+            self.differences.is_empty().then(|| "emulation and simulation: no difference\n".to_owned());
+        let disturbed = self.exit() == Some(Exit::Inconclusive);
+        let disturbed = disturbed.then(|| "the machine disturbed the emulation: run it again\n".to_owned());
+        let until = self.until_s.unwrap_or_default();
+        let left_out = self.left_out.iter().map(|late| {
+            format!("left out, as all after {until:.3} s, where one of the runs may have ended: {late}\n")
+        });
+        differences.chain(none).chain(disturbed).chain(left_out).collect()
+    }
+
+    /// How much differs, in a few words.
+    pub(super) fn counted(&self) -> String {
+        let differences = match self.differences.len() {
+            0 => "no difference".to_owned(),
+            1 => "1 difference".to_owned(),
+            count => format!("{count} differences"),
+        };
+        match self.left_out.len() {
+            0 => differences,
+            count => format!("{differences}, {count} left out at the end"),
+        }
+    }
+}
+
 impl Outcome {
-    /// Each difference of this run, the emulated one, from the simulated one, in words. `jitter` is the greatest standard deviation of the delay of a link.
-    pub(super) fn differences(&self, other: &Self, jitter: Duration) -> Vec<String> {
+    /// Compares this run, the emulated one, with the simulated one.
+    pub(super) fn compare(&self, other: &Self, links: Slowest) -> Comparison {
         let words = [Engine::Emulation.word(), Engine::Simulation.word()];
-        let mut out = self.sequence.differences(&other.sequence, words[0], words[1]);
-        let reports = [&self.report, &other.report];
-        out.extend(routes(reports, words));
-        out.extend(transitions(reports, words));
-        out.extend(handovers(reports, words, jitter));
-        out.extend(expectations(reports, words));
+        let runs = [self, other];
+        let until = runs.map(Self::length).into_iter().min().flatten();
+        let until = until.map(|length| length.saturating_sub(links.cut_off()));
+        let until_s = until.map(|until| until.as_secs_f64());
+        let disturbed = !list(&self.report["disturbances"]).is_empty();
+        let mut out = Comparison { until_s, disturbed, ..Comparison::default() };
+        for difference in self.sequence.differences(&other.sequence, words[0], words[1]) {
+            // When it was, of what one of them alone has.
+            let at = difference.at.and_then(|(is_own, at)| runs[usize::from(!is_own)].since_start(at));
+            match at.filter(|at| until.is_some_and(|until| *at > until)) {
+                Some(at) => out.left_out.push(format!("{}, at {:.3} s", difference.text, at.as_secs_f64())),
+                None => out.differences.push(difference.text),
+            }
+        }
+        let reports = runs.map(|run| &run.report);
+        out.differences.extend(routes(reports, words));
+        out.differences.extend(transitions(reports, words));
+        out.differences.extend(handovers(reports, words, links.apart()));
+        out.differences.extend(expectations(reports, words));
         out
+    }
+
+    /// How long the scenario was, from the moment that its times count from.
+    fn length(&self) -> Option<Duration> {
+        self.since_start(Instant::from_nanos(self.report["end"].as_u64()?))
+    }
+
+    /// A moment, from there; nothing for one before it.
+    fn since_start(&self, at: Instant) -> Option<Duration> {
+        let start = self.report["start"].as_u64()?;
+        at.as_nanos().checked_sub(start).map(Duration::from_nanos)
     }
 }
 
@@ -99,7 +215,7 @@ fn hop(hop: &Json) -> String {
 }
 
 /// What each handover takes from the moment that the new address is seen until its path stands: the interruption that the protocol makes, without what a flow's own pauses add.
-fn handovers(reports: [&Json; 2], [own, others]: [&str; 2], jitter: Duration) -> Vec<String> {
+fn handovers(reports: [&Json; 2], [own, others]: [&str; 2], bound: Duration) -> Vec<String> {
     let took = |handover: &Json| -> Option<f64> {
         let end = |name: &str| {
             let stage = list(&handover["stages"]).iter().find(|stage| stage["name"] == name)?;
@@ -108,7 +224,7 @@ fn handovers(reports: [&Json; 2], [own, others]: [&str; 2], jitter: Duration) ->
         Some((end("tunnel")?.saturating_sub(end("address")?)) as f64 / 1e6)
     };
     let [here, there] = reports.map(|report| list(&report["handovers"]));
-    let bound = bound(jitter).as_secs_f64() * 1e3;
+    let bound = bound.as_secs_f64() * 1e3;
     let mut out = Vec::new();
     if here.len() != there.len() {
         out.push(format!("handovers: {own}: {}; {others}: {}", here.len(), there.len()));
@@ -148,11 +264,6 @@ fn is_disturbed(report: &Json, handover: &Json) -> bool {
     })
 }
 
-/// How far apart the two worlds' handovers may be.
-fn bound(jitter: Duration) -> Duration {
-    PROCESSES + jitter.mul_f64(DEVIATIONS * f64::from(CROSSINGS).sqrt())
-}
-
 /// Which expectations held, of those that both judged and nothing disturbed.
 fn expectations(reports: [&Json; 2], [own, others]: [&str; 2]) -> Vec<String> {
     let [here, there] = reports.map(|report| list(&report["expectations"]));
@@ -177,12 +288,17 @@ fn expectations(reports: [&Json; 2], [own, others]: [&str; 2]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ntm_protocol::addr::Fqdn;
+    use ntm_protocol::observe::{Observation, What};
+    use ntm_sim::sequence::normalise;
     use serde_json::json;
 
     fn differences(one: Json, other: Json) -> Vec<String> {
         let [one, other] = [one, other].map(|report| Outcome { report, sequence: Sequence::default() });
-        one.differences(&other, Duration::from_micros(500))
+        one.compare(&other, LINKS).differences
     }
+
+    const LINKS: Slowest = Slowest { delay: Duration::from_millis(5), jitter: Duration::from_micros(500) };
 
     fn handover(ms: u64) -> Json {
         let stage = |name: &str, end: u64| json!({ "name": name, "end": end * 1_000_000 });
@@ -209,6 +325,43 @@ mod tests {
         let never = json!({ "handovers": [{ "stages": [] }] });
         assert_eq!(differences(never, handover(14)).len(), 1);
         assert_eq!(differences(json!({ "handovers": [] }), handover(14)).len(), 1);
+    }
+
+    /// What is under way when a run ends is cut off: here 60 ms for its way, 36.9 ms for jitter and processes, and 837 ms for requests that nobody answers before that.
+    #[test]
+    fn what_happens_when_one_of_the_runs_has_ended_is_left_out() {
+        let run = |start_ms: u64, length_ms: u64, at_ms: &[u64]| {
+            let [start, end] = [start_ms, start_ms + length_ms].map(|ms| ms * 1_000_000);
+            let trace = at_ms.iter().map(|ms| Observation {
+                t: Instant::from_nanos(start + ms * 1_000_000),
+                node: "mn".into(),
+                what: What::Query { name: Fqdn::new(&format!("at-{ms}.test")).unwrap() },
+            });
+            let sequence = normalise(&trace.collect::<Vec<_>>(), |_| None);
+            Outcome { report: json!({ "start": start, "end": end }), sequence }
+        };
+        let both = |emulated: Outcome, simulated: Outcome| {
+            let compared = emulated.compare(&simulated, LINKS);
+            (compared.differences, compared.left_out, compared.until_s.map(|until| (until * 1e3).round()))
+        };
+        let early = "only in emulation: mn: query at-2000.test (mn to at-2000.test)".to_owned();
+        let late = "only in emulation: mn: query at-2950.test (mn to at-2950.test), at 2.950 s".to_owned();
+        assert_eq!(
+            both(run(70, 3200, &[2000, 2950]), run(3, 3000, &[])),
+            (vec![early.clone()], vec![late.clone()], Some(2066.0)),
+            "the simulated run ended first"
+        );
+        assert_eq!(
+            both(run(70, 3000, &[2000, 2950]), run(3, 3200, &[])),
+            (vec![early], vec![late], Some(2066.0)),
+            "the emulated run ended first"
+        );
+        assert_eq!(both(run(70, 3000, &[2950]), run(3, 3000, &[2950])), (vec![], vec![], Some(2066.0)));
+        let simulated = both(run(70, 3200, &[]), run(3, 3000, &[2950]));
+        assert_eq!(
+            simulated.1,
+            ["only in simulation: mn: query at-2950.test (mn to at-2950.test), at 2.950 s"]
+        );
     }
 
     /// T4.1.3-a, T4.2.3-a: another header anywhere is a difference; a way that one world alone could follow is none.

@@ -6,7 +6,7 @@
 
 pub mod both;
 mod captures;
-mod compare;
+pub(crate) mod compare;
 mod curves;
 mod links;
 mod load;
@@ -157,7 +157,9 @@ pub fn folders(out: Option<&Path>, name: &str) -> Result<impl Iterator<Item = Pa
     let project = || find::folder().and_then(|scenarios| Some(scenarios.parent()?.to_owned()));
     let base = out.map(Path::to_owned).unwrap_or_else(|| project().unwrap_or_default().join("reports/runs"));
     let base = absolute(&base)?;
-    fs::create_dir_all(&base).map_err(Failure::during(base.display()))?;
+    let hint =
+        |error| Failure::error(format!("{}: {error}: choose another folder with --out", base.display()));
+    fs::create_dir_all(&base).map_err(hint)?;
     let form = format_description!("[year][month][day]-[hour][minute][second]");
     let time =
         OffsetDateTime::now_utc().format(&form).map_err(Failure::during("the time cannot be written"))?;

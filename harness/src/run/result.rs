@@ -201,6 +201,7 @@ pub fn report(job: &Job, record: &Record, ending: Ending) -> (Report, Exit) {
         handovers,
         tables,
         start: record.start,
+        end: record.end,
         seconds: clock::now().since(job.started).as_secs_f64(),
         folder: job.folder.display().to_string(),
     };

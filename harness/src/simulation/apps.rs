@@ -122,9 +122,8 @@ pub fn doing(scenario: &Scenario, flow: &Flow) -> Result<Doing, Refusal> {
             })
         }
         FlowKind::Ftp { .. } | FlowKind::Sip { .. } | FlowKind::Exec { .. } => {
-            let message = format!("the simulation has no programs of the host, such as `{word}`");
-            let message = format!("{message}, which flow `{id}` is, and all others are");
-            return Err(Refusal::new(message));
+            let message = "all flows are programs of the host, which the simulation has not";
+            return Err(Refusal::new(format!("{message}: `{id}` is `{word}`")));
         }
     }))
 }
@@ -210,8 +209,11 @@ mod tests {
             assert!(of(run).is_ok(), "{run}");
         }
         for (refused, why) in [
-            ("ftp = { from = \"a\", to = \"b.test\", mode = \"passive\" }", "such as `ftp`"),
-            ("exec = { node = \"a\", command = [\"ip\"] }", "such as `exec`, which flow `f` is"),
+            (
+                "ftp = { from = \"a\", to = \"b.test\", mode = \"passive\" }",
+                "programs of the host, which the simulation has not: `f` is `ftp`",
+            ),
+            ("exec = { node = \"a\", command = [\"ip\"] }", "`f` is `exec`"),
             ("udp = { from = \"b\", to = \"c.test\" }", "`c`, which has only IPv6"),
             ("iperf3 = { from = \"a\", to = \"b.test\", duration = \"1s\" }", "nothing bounds"),
         ] {

@@ -6,7 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ntm_protocol::time::Instant;
+
 use super::{Pair, Sequence, Step};
+
+/// Something in which two sequences differ.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// It, in words.
+    pub text: String,
+    /// Of what one of them alone has: whether that is the first of them, and when it happened there.
+    pub at: Option<(bool, Instant)>,
+}
 
 /// A step by what it says, whether that is an answer, and what it is about; and how many of the same there were up to it.
 type Key<'a> = ((String, bool, Option<&'a str>), usize);
@@ -38,8 +49,9 @@ impl<'a> Part<'a> {
     }
 
     /// Those that `other` has not.
-    fn without(&self, other: &Self) -> impl Iterator<Item = &Key<'a>> {
-        self.keys.iter().filter(|key| other.place(key).is_none())
+    fn without(&self, other: &Self) -> impl Iterator<Item = (&'a Step, &Key<'a>)> {
+        let all = self.steps.iter().copied().zip(&self.keys);
+        all.filter(|(_, key)| other.place(key).is_none())
     }
 }
 
@@ -66,7 +78,7 @@ impl Step {
 
 impl Sequence {
     /// Where the sequences of two worlds, called `own` and `others`, differ: each line names the nodes.
-    pub fn differences(&self, other: &Self, own: &str, others: &str) -> Vec<String> {
+    pub fn differences(&self, other: &Self, own: &str, others: &str) -> Vec<Difference> {
         let none = Vec::new();
         let pairs: BTreeSet<&Pair> = self.parts.keys().chain(other.parts.keys()).collect();
         // With one path in the world, the order of everything counts.
@@ -74,18 +86,21 @@ impl Sequence {
         let mut out = Vec::new();
         for pair in pairs {
             let [here, there] = [self, other].map(|of| Part::new(of.parts.get(pair).unwrap_or(&none)));
-            let only = |key: &Key<'_>, world: &str| {
+            let only = |step: &Step, key: &Key<'_>, is_own: bool| {
                 let ((line, _, subject), number) = key;
+                let world = if is_own { own } else { others };
                 let about = subject.map(|subject| format!(" ({subject})")).unwrap_or_default();
                 let which = if *number > 1 { format!(", time {number}") } else { String::new() };
-                format!("only in {world}: {line}{about}{which}")
+                let text = format!("only in {world}: {line}{about}{which}");
+                Difference { text, at: Some((is_own, step.at)) }
             };
-            out.extend(here.without(&there).map(|key| only(key, own)));
-            out.extend(there.without(&here).map(|key| only(key, others)));
+            out.extend(here.without(&there).map(|(step, key)| only(step, key, true)));
+            out.extend(there.without(&here).map(|(step, key)| only(step, key, false)));
             if let Some((first, second)) = contradiction(&here, &there, several) {
-                out.push(format!(
+                let text = format!(
                     "in another order: {own}: {first} before {second}; {others}: the other way round"
-                ));
+                );
+                out.push(Difference { text, at: None });
             }
         }
         out
