@@ -71,7 +71,7 @@ fn the_grid_is_the_oracle_in_the_simulator() {
     assert_eq!(csv.lines().count(), 101);
 }
 
-/// T4.1.2-b: the same on real packets; in every cell the two worlds agree on ways, messages and headers, and all takes less than three minutes.
+/// T4.1.2-b: the same on real packets; in every cell the two worlds agree on ways, headers and verdicts, and all takes less than three minutes.
 #[test]
 fn the_grid_is_the_oracle_in_both_worlds() {
     let home = Home::new();

@@ -70,7 +70,8 @@ enum Command {
     },
     /// Runs a scenario once for each cell of its [matrix], and prints the grid
     ///
-    /// With `--engine both`, each cell is run in both worlds and compared, as by `run`; the exit code is 1 if any differs.
+    /// With `--engine both`, each cell is run in both worlds, and what it came to is compared: routes, headers at every hop, handovers, expectations. The exit code is 1 if any
+    /// differs.
     Matrix {
         /// A scenario file with a [matrix], or the name of one in scenarios/
         file: PathBuf,

@@ -68,7 +68,7 @@ pub struct Outcome {
     pub failed: Vec<String>,
     /// Everything measured.
     pub quantities: BTreeMap<String, Json>,
-    /// What differs from the cell's run in the simulator, where both were to be run.
+    /// What differs from what the cell's run in the simulator came to, where both were to be run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) comparison: Option<Comparison>,
 }
@@ -229,8 +229,7 @@ impl Bench {
             .map(|engine| self.folder_of(prepared).join(engine.word()));
         // One that came to no end has nothing to compare.
         if [&emulated, &simulated].iter().all(|folder| folder.join("report.json").exists()) {
-            let (scenario, plan) = (&prepared.scenario, &prepared.plan);
-            outcome.comparison = Some(both::compare([&emulated, &simulated], scenario, plan)?);
+            outcome.comparison = Some(both::compare([&emulated, &simulated], &prepared.scenario)?);
         }
         Ok(outcome)
     }

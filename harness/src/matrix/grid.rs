@@ -385,9 +385,9 @@ axis = [
         Outcome { verdict, exit, shown, expectations, disturbed, failed, quantities, comparison }
     }
 
-    /// An emulated cell that held, in which one message was not as in the simulator.
+    /// An emulated cell that held, in which one path was not as in the simulator.
     fn different(disturbed: bool) -> Outcome {
-        let differences = vec!["only in emulation: a → b: KeepAlive".to_owned()];
+        let differences = vec!["path.a.b.route: emulation: nothing; simulation: \"direct\"".to_owned()];
         let comparison = Some(Comparison { differences, disturbed, ..Comparison::default() });
         Outcome { comparison, ..outcome("0", 0) }
     }
@@ -420,7 +420,7 @@ axis = [
         for (disturbed, exit) in [(true, Exit::Inconclusive), (false, Exit::Failed)] {
             done.insert((1, Engine::Emulation), different(disturbed));
             let (found, text) = grid(&done);
-            assert_eq!(found, exit, "no value differs, but a message");
+            assert_eq!(found, exit, "what is shown does not differ, but a path");
             assert!(
                 text.contains("| 0 ≠ ") && text.contains("1 cells compared in both worlds: 1 differ"),
                 "{text}"

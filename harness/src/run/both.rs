@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use ntm_protocol::observe::Observation;
 use ntm_sim::sequence::{Sequence, normalise};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::compare::{Comparison, Outcome, Slowest};
 use super::{Job, Options, Print, emulation, folders, simulation};
@@ -55,10 +55,12 @@ pub fn run(job: &Job, current: &mut state::Current) -> Result<Exit, Failure> {
     Ok(worst(exits.into_iter().chain(comparison.exit())))
 }
 
-/// Compares what two runs of a scenario have left in their folders, the emulated and the simulated one.
-pub(crate) fn compare(folders: [&Path; 2], scenario: &Scenario, plan: &Plan) -> Result<Comparison, Failure> {
-    let [emulated, simulated] = folders;
-    Ok(read(emulated, plan)?.compare(&read(simulated, plan)?, Slowest::of(scenario)))
+/// Compares what two runs of a grid's cell came to, by their folders, the emulated and the simulated one: all but the messages. Nothing in a grid keeps two ends apart whose requests open
+/// their NATs, and then it is the moment that decides which of them are let in.
+pub(crate) fn compare(folders: [&Path; 2], scenario: &Scenario) -> Result<Comparison, Failure> {
+    let of = |folder| Ok::<_, Failure>(Outcome { report: report(folder)?, sequence: Sequence::default() });
+    let [emulated, simulated] = folders.map(of);
+    Ok(emulated?.compare(&simulated?, Slowest::of(scenario)))
 }
 
 /// How several runs ended together: an error before a failure before what came to no verdict.
@@ -73,12 +75,18 @@ fn worst(exits: impl IntoIterator<Item = Exit>) -> Exit {
 }
 
 fn read(folder: &Path, plan: &Plan) -> Result<Outcome, Failure> {
-    let text = |name: &str| {
-        let file = folder.join(name);
-        fs::read_to_string(&file).map_err(Failure::during(file.display()))
-    };
-    let report = serde_json::from_str(&text("report.json")?).map_err(Failure::during("report.json"))?;
-    Ok(Outcome { report, sequence: sequence(&text("events.jsonl")?, plan) })
+    let events = text(&folder.join("events.jsonl"))?;
+    Ok(Outcome { report: report(folder)?, sequence: sequence(&events, plan) })
+}
+
+/// A run's `report.json`.
+fn report(folder: &Path) -> Result<Json, Failure> {
+    let file = folder.join("report.json");
+    serde_json::from_str(&text(&file)?).map_err(Failure::during(file.display()))
+}
+
+fn text(file: &Path) -> Result<String, Failure> {
+    fs::read_to_string(file).map_err(Failure::during(file.display()))
 }
 
 /// The normalised sequence of a run's `events.jsonl`. What the harness itself noted is no part of it.
@@ -247,6 +255,16 @@ fn summary(came: &[(String, Came)]) -> String {
     let count = |is: fn(&Came) -> bool| came.iter().filter(|(_, came)| is(came)).count();
     let differ = count(|came| matches!(came, Came::Ran(_, Some(found)) if !found.differences.is_empty()));
     let counts = [
+        (
+            count(
+                |came| matches!(came, Came::Ran(Exit::Failed, Some(found)) if found.differences.is_empty()),
+            ),
+            "failed what is expected",
+        ),
+        (
+            count(|came| matches!(came, Came::Ran(Exit::Inconclusive, _))),
+            "inconclusive, for the machine disturbed it",
+        ),
         (count(|came| matches!(came, Came::Skipped(_))), "skipped"),
         (count(|came| matches!(came, Came::Ran(_, None))), "came to no comparison"),
         (count(|came| matches!(came, Came::NotRun)), "not run"),
@@ -279,6 +297,8 @@ mod tests {
             ("b".to_owned(), ran(Exit::Failed, &["y", "z"], &[])),
             ("c".to_owned(), Came::Ran(Exit::TimedOut, None)),
             ("d".to_owned(), Came::NotRun),
+            ("e".to_owned(), ran(Exit::Inconclusive, &[], &[])),
+            ("f".to_owned(), ran(Exit::Failed, &[], &[])),
         ];
         insta::assert_snapshot!(summary(&came));
         assert!(summary(&came[..2]).ends_with("1 compared: no difference; 1 skipped\n"));
