@@ -70,7 +70,7 @@ pub struct Scenario {
     pub seed_place: Option<Range<usize>>,
     /// `[matrix]`
     pub matrix: Option<Matrix>,
-    /// The nodes by the names that they answer to, made by [`Scenario::name_nodes`].
+    /// The nodes by the names that they answer to.
     pub names: BTreeMap<Fqdn, String>,
 }
 
