@@ -72,6 +72,11 @@ fn a_connection_that_is_reset_too_soon_is_found() {
     assert_found(Mutant::ResetTooSoon, &[Rule::Reset]);
 }
 
+#[test]
+fn a_general_node_at_an_address_to_which_no_relay_leads_is_found() {
+    assert_found(Mutant::GeneralByIpv4, &[Rule::Answered]);
+}
+
 /// The same worlds find nothing where nothing is put back.
 #[test]
 fn without_a_mutant_nothing_is_found() {

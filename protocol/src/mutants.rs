@@ -18,6 +18,8 @@ pub enum Mutant {
     DirectUnproved,
     /// Who sends while there is no path is told that the connection has ended, as if its relay were gone for good (T4.2.5-b).
     ResetTooSoon,
+    /// A general node is at its IPv4 address if it has one, whether or not a relay leads there from where the terminal is (T3.1-d).
+    GeneralByIpv4,
 }
 
 thread_local! {
@@ -26,13 +28,14 @@ thread_local! {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ReplayWindow,
         Self::KeepAliveTimer,
         Self::RelayChosenAnew,
         Self::VipGivenTwice,
         Self::DirectUnproved,
         Self::ResetTooSoon,
+        Self::GeneralByIpv4,
     ];
 
     /// Whether this thread has it.

@@ -11,8 +11,11 @@ use crate::session::{Expired, Mail, Pending, Rtt, Session};
 use crate::time::{Duration, Instant};
 use crate::wire::{
     Addresses, ErrorCode, Header, KeepAlive, List, MAX_RELAYS, Message, NodeKind, Reason, Refusal,
-    RegistrationRequest, RegistrationResponse, RelayRtt,
+    RegistrationRequest, RegistrationResponse, RelayRtt, RequestId,
 };
+
+/// Every so many Keep-alives a node asks at the preferred address of a DC that was silent there, and serves it elsewhere meanwhile.
+const TRIED_AGAIN: u32 = 4;
 
 /// What became of the registration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +26,7 @@ pub enum Outcome {
     Relays,
     /// The address that the DC sees is another one now: the NAT's mapping moved.
     Moved,
-    /// The DC does not answer; registration goes on by itself.
+    /// The DC does not answer, or answers where it is to be spoken to again; registration goes on by itself.
     Lost,
 }
 
@@ -36,6 +39,8 @@ pub struct Registrar {
     coordinator: Option<SocketAddr>,
     /// How often the DC did not answer at one of its addresses since the node's own changed: each time another is tried.
     unanswered: usize,
+    /// How many Keep-alives were sent.
+    kept_alive: u32,
     /// The conversation with the DC; other requests travel in it, too.
     pub session: Session,
     /// The round-trip time to the DC.
@@ -84,6 +89,7 @@ impl Registrar {
             coordinators: config.coordinator_addresses,
             coordinator: None,
             unanswered: 0,
+            kept_alive: 0,
             rtt: Rtt::default(),
             addresses: Addresses::default(),
             first_sequence: config.first_sequence.max(1),
@@ -124,8 +130,7 @@ impl Registrar {
         self.granted = None;
         self.next_keep_alive = None;
         self.pending = Pending::default();
-        let families: Families = self.addresses.iter().collect();
-        let usable = families.usable(self.coordinators.iter().copied());
+        let usable = self.usable();
         self.coordinator = usable.get(self.unanswered % usable.len().max(1)).copied();
         if self.coordinator.is_none() {
             return;
@@ -138,12 +143,32 @@ impl Registrar {
             rtts: self.rtts.clone(),
             vips: None,
         };
-        self.ask(request.request, request.into(), now, mail);
+        self.ask(request.request, request.into(), self.coordinator, now, mail);
     }
 
-    fn ask(&mut self, id: crate::wire::RequestId, message: Message, now: Instant, mail: &mut Mail) {
+    /// Where the DC can be spoken to, the preferred first.
+    fn usable(&self) -> Vec<SocketAddr> {
+        let families: Families = self.addresses.iter().collect();
+        families.usable(self.coordinators.iter().copied())
+    }
+
+    /// The preferred of these, where another is in use.
+    fn unused(&self) -> Option<SocketAddr> {
+        self.usable().first().copied().filter(|preferred| self.coordinator != Some(*preferred))
+    }
+
+    fn ask(
+        &mut self,
+        id: RequestId,
+        message: Message,
+        to: Option<SocketAddr>,
+        now: Instant,
+        mail: &mut Mail,
+    ) {
         self.session.mark();
-        self.tell(&message, 1, now, mail);
+        if let Some(to) = to {
+            mail.send(&mut self.session, to, &message, 1, now);
+        }
         self.pending.sent(id, message, now, self.rtt.timeout());
     }
 
@@ -215,6 +240,12 @@ impl Registrar {
                 if self.measure(answer.request, now).is_none() {
                     return Ok((None, None));
                 }
+                // Only there does the DC see what NATs show, which others need to reach this node.
+                if self.unused() == Some(from) {
+                    self.unanswered = 0;
+                    self.register(self.addresses.clone(), now, mail);
+                    return Ok((Some(Outcome::Lost), None));
+                }
                 let Some(granted) = &mut self.granted else { return Ok((None, None)) };
                 let moved = std::mem::replace(&mut granted.seen, answer.seen) != answer.seen;
                 if !answer.relays.is_empty() {
@@ -245,7 +276,11 @@ impl Registrar {
             self.next_keep_alive = None;
         }
         let message = KeepAlive { request: mail.request_id(), load: self.load, rtts };
-        self.ask(message.request, message.into(), now, mail);
+        self.kept_alive = self.kept_alive.wrapping_add(1);
+        let is_due = self.kept_alive.is_multiple_of(TRIED_AGAIN);
+        // A repetition goes where the DC answers.
+        let to = self.unused().filter(|_| is_due).or(self.coordinator);
+        self.ask(message.request, message.into(), to, now, mail);
     }
 
     /// Tells the DC the RTTs to relays, in a Keep-alive at once, and in later registrations.
@@ -254,7 +289,7 @@ impl Registrar {
         self.keep_alive(rtts, now, mail);
     }
 
-    fn measure(&mut self, id: crate::wire::RequestId, now: Instant) -> Option<Message> {
+    fn measure(&mut self, id: RequestId, now: Instant) -> Option<Message> {
         let (message, sample) = self.pending.answered(id, now)?;
         if let Some(sample) = sample {
             self.rtt.measured(sample);

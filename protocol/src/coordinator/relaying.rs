@@ -38,10 +38,11 @@ impl Coordinator {
         // A DC that lost its records gives it the VIP again that its terminals know it by, unless a relay knows that better.
         let wanted = negotiation.request.renewal.as_ref().filter(|_| negotiation.conflicts < 2);
         let wanted = wanted.map(|renewal| renewal.peer_vip);
-        let relays = self.registry.relays.iter().filter_map(|relay| self.registry.nodes.get(relay));
-        let addresses = &negotiation.addresses;
-        let Some(real) = route::reachable(addresses, relays.map(|node| node.families())) else {
-            let reason = match addresses[..] {
+        let families = |node: &NodeId| self.registry.nodes.get(node).map(|node| node.families());
+        let own = families(&negotiation.requester).unwrap_or_default();
+        let relays = self.registry.relays.iter().filter_map(families);
+        let Some(real) = route::reachable(&negotiation.addresses, own, relays) else {
+            let reason = match negotiation.addresses[..] {
                 [] => "the name has no address",
                 _ => "the name has only IPv6 addresses, and no relay has IPv6",
             };

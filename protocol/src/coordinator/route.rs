@@ -141,15 +141,29 @@ pub fn score(rtts: &[Option<u32>], load: u16) -> u64 {
     rtt + rtt * u64::from(load) / 1000
 }
 
-/// The address of a general node that one of the relays can reach, whose families are `relays`: IPv4 first.
-pub fn reachable(addresses: &[IpAddr], relays: impl Iterator<Item = Families>) -> Option<IpAddr> {
+/// The address of a general node by which one of the relays, whose families are `relays`, can stand between it and a terminal of `families`;
+/// else one that a relay can reach at all. IPv4 first.
+pub fn reachable(
+    addresses: &[IpAddr],
+    families: Families,
+    relays: impl Iterator<Item = Families>,
+) -> Option<IpAddr> {
     let relays: Vec<Families> = relays.collect();
-    let reached = |address: &IpAddr| {
+    let rank = |address: &IpAddr| {
         let family = Family::of(*address);
+        let side = [*address].into_iter().collect();
+        let served = relays.iter().any(|relay| serves(*relay, &[families, side]));
+        #[cfg(feature = "mutants")]
+        let served = served || crate::mutants::Mutant::GeneralByIpv4.is_here();
         // While no relay is registered IPv4 still is an address, and the lack of a relay the error.
-        family == Family::V4 || relays.iter().any(|relay| relay.has(family))
+        let reached = family == Family::V4 || relays.iter().any(|relay| relay.has(family));
+        reached.then_some((!served, family, *address))
     };
-    addresses.iter().copied().filter(reached).min_by_key(|address| Family::of(*address))
+    addresses
+        .iter()
+        .filter_map(rank)
+        .min_by_key(|(unserved, family, _)| (*unserved, *family))
+        .map(|(.., address)| address)
 }
 
 /// Whether a relay of `relay` can serve a path whose sides, each an end or a general node, have these families.
@@ -240,10 +254,15 @@ mod tests {
         let relay = |text: &str| [at(text)].into_iter().collect::<Families>();
         let (v4, v6) = (at("192.0.2.1"), at("2001:db8::1"));
         let (old, new) = (relay("203.0.113.5"), relay("2001:db8::5"));
-        assert_eq!(reachable(&[v6, v4], [new].into_iter()), Some(v4));
-        assert_eq!(reachable(&[v6], [old, new].into_iter()), Some(v6));
-        assert_eq!(reachable(&[v6], [old].into_iter()), None);
-        assert_eq!(reachable(&[v4], [].into_iter()), Some(v4));
+        let both: Families = [v4, v6].into_iter().collect();
+        assert_eq!(reachable(&[v6, v4], both, [old, new].into_iter()), Some(v4));
+        assert_eq!(reachable(&[v6], both, [old, new].into_iter()), Some(v6));
+        assert_eq!(reachable(&[v6], both, [old].into_iter()), None);
+        assert_eq!(reachable(&[v4], both, [].into_iter()), Some(v4));
+        // Of a general node that has both, the address to which a relay leads from where the terminal is.
+        assert_eq!(reachable(&[v4, v6], both, [new].into_iter()), Some(v6));
+        assert_eq!(reachable(&[v4, v6], new, [old, new].into_iter()), Some(v6));
+        assert_eq!(reachable(&[v4, v6], old, [new].into_iter()), Some(v4), "none does");
     }
 
     /// T4-a, T7-a.

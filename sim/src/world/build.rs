@@ -1,5 +1,7 @@
 //! Who is in the world, and where.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use ntm_nat::Behaviour;
 use ntm_protocol::addr::{Fqdn, VipRange};
 use ntm_protocol::coordinator::lookup::DC_RECORD;
@@ -11,13 +13,17 @@ use crate::host::{Attached, Host, Interface, Part};
 use crate::link::Link;
 use crate::network::{INTERNET, NetworkId};
 
+/// Where servers of zones are that no DC has.
+const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
+const SERVER_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xd5, 0, 0, 0, 0, 0x53);
+
 /// The interfaces of a host with `addresses` on the public network.
-fn public(addresses: &[&str], link: Link) -> Vec<Interface> {
-    let interface = |address: &&str| {
+fn public(addresses: &[impl AsRef<str>], link: Link) -> Vec<Interface> {
+    let interface = |address: &str| {
         let address = address.parse().expect("an IP address");
         Interface { network: INTERNET, address, link }
     };
-    addresses.iter().map(interface).collect()
+    addresses.iter().map(|address| interface(address.as_ref())).collect()
 }
 
 impl World {
@@ -40,7 +46,7 @@ impl World {
         for above in std::iter::successors(zone.parent(), Fqdn::parent) {
             let data = self.dns.zone(&above);
             if data.servers.is_empty() {
-                data.servers = vec![(fqdn_of(&format!("ns.{above}")), vec![[192, 0, 2, 53].into()])];
+                data.servers = vec![(fqdn_of(&format!("ns.{above}")), vec![SERVER.into(), SERVER_6.into()])];
             }
         }
     }
@@ -75,7 +81,7 @@ impl World {
         name: &str,
         zone: &str,
         vips: &str,
-        addresses: &[&str],
+        addresses: &[impl AsRef<str>],
         link: Link,
     ) -> HostId {
         let (zone, interfaces) = (fqdn_of(zone), public(addresses, link));
@@ -117,7 +123,13 @@ impl World {
     }
 
     /// The same, with several addresses.
-    pub fn relay_at(&mut self, name: &str, dcs: &[HostId], addresses: &[&str], link: Link) -> HostId {
+    pub fn relay_at(
+        &mut self,
+        name: &str,
+        dcs: &[HostId],
+        addresses: &[impl AsRef<str>],
+        link: Link,
+    ) -> HostId {
         let fqdn = fqdn_of(&format!("{name}.{}", self.zone_of(dcs[0])));
         self.add_relay(name, fqdn, dcs, &public(addresses, link))
     }
@@ -146,13 +158,23 @@ impl World {
 
     /// A general node, whose names are `names`.
     pub fn general(&mut self, name: &str, names: &[&str], at: Interface) -> HostId {
+        self.general_at(name, names, &[at])
+    }
+
+    /// The same at several interfaces, the preferred first.
+    pub fn general_at(&mut self, name: &str, names: &[&str], at: &[Interface]) -> HostId {
         for name in names {
             let fqdn = fqdn_of(name);
             self.delegate(&fqdn);
             let zone = fqdn.parent().unwrap_or_else(|| fqdn.clone());
-            self.dns.zone(&zone).names.entry(fqdn).or_default().push(at.address);
+            self.dns
+                .zone(&zone)
+                .names
+                .entry(fqdn)
+                .or_default()
+                .extend(at.iter().map(|interface| interface.address));
         }
-        self.add_general(name, fqdn_of(names[0]), &[at])
+        self.add_general(name, fqdn_of(names[0]), at)
     }
 
     /// A NAT of `behaviour` at `external` of the network `outside`, and the network behind it.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ntm_protocol::addr::{Fqdn, Vip};
-use ntm_protocol::coordinator::lookup::{LookupId, LookupResult};
+use ntm_protocol::coordinator::lookup::{Lookup, LookupFailure, LookupId, LookupResult};
 use ntm_protocol::coordinator::store::{Write, WriteId, WriteOutcome};
 use ntm_protocol::observe::Observation;
 use ntm_protocol::terminal::{QueryId, Terminal};
@@ -14,7 +14,7 @@ use super::{Recorded, World};
 use crate::HostId;
 use crate::capture::Point;
 use crate::flow::FlowId;
-use crate::host::{Attached, Machine, Outgoing, Output};
+use crate::host::{Attached, Host, Machine, Outgoing, Output};
 use crate::link::Way;
 use crate::network::{Neighbour, NetworkId, Next, RouterId};
 use crate::packet::{Packet, Protocol};
@@ -285,9 +285,19 @@ impl World {
             self.send(id, outgoing);
         }
         for (lookup_id, lookup) in output.lookups {
-            let alive =
-                |at| self.hosts.iter().all(|host| host.is_running() || !host.addresses().contains(&at));
-            let (takes, result) = self.dns.answer(&lookup, alive);
+            let own = &self.hosts[id.0].interfaces;
+            let speaks_to = |at: &IpAddr| own.iter().any(|own| own.address.is_ipv4() == at.is_ipv4());
+            let alive = |at| {
+                let runs = |host: &Host| host.is_running() || !host.addresses().contains(&at);
+                speaks_to(&at) && self.hosts.iter().all(runs)
+            };
+            let (takes, result) = match &lookup {
+                // No way leads there, which whoever asks knows at once.
+                Lookup::Record { server, .. } if !speaks_to(server) => {
+                    (Duration::ZERO, Err(LookupFailure::Timeout))
+                }
+                _ => self.dns.answer(&lookup, alive),
+            };
             self.queue.push(self.now + takes, Event::Lookup(Box::new((id, boot, lookup_id, result))));
         }
         for (write_id, write) in output.writes {

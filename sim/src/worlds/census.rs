@@ -1,13 +1,15 @@
 //! How often each rare event occurred: a search that meets none of them has searched nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use ntm_protocol::observe::{Observation, RouteName, What};
 use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::Kind;
 
-use super::model::{is_crowded, vips};
+use super::families::{Has, Member};
+use super::model::{expected, is_crowded, vips};
 use super::play::{Crashed, Played};
 use super::script::{Act, CALM, Peer, Place, Script, Who};
 use super::streams;
@@ -64,6 +66,14 @@ pub const EVENTS: &[&str] = &[
     "a TCP connection never stood",
     "a TCP segment was sent again",
     "a TCP segment came twice out of the network",
+    "a path ran over IPv6",
+    "a terminal moved from IPv4 to IPv6",
+    "a terminal moved from IPv6 to IPv4",
+    "two ends had no family in common: a relay joined them",
+    "two ends had no family in common, and no relay joined them",
+    "an RS-N reached a general node by IPv6",
+    "a site without NAT was reached directly by IPv6",
+    "a DC was spoken to in IPv6 by a terminal that has IPv4",
 ];
 
 /// How often each of [`EVENTS`] occurred.
@@ -78,6 +88,7 @@ impl Census {
         census.count_crashes(&played.crashes);
         census.count_moves(script, played);
         census.count_trace(played.world.trace());
+        census.count_families(script, played);
         census.add("a NAT turned a datagram back (hairpin)", played.world.hairpins());
         let again: u32 = played.said.iter().map(|said| played.world.heard(said.talk).again).sum();
         census.add("a datagram came twice", u64::from(again));
@@ -198,6 +209,64 @@ impl Census {
                 self.add("both ends of a conversation moved at once", u64::from(both));
             }
         }
+    }
+
+    fn count_families(&mut self, script: &Script, played: &Played) {
+        let families = &script.families;
+        if !families.are_mixed() {
+            return;
+        }
+        for moved in &played.moves {
+            let ends = [moved.from, moved.to].map(|place| families.at(place, moved.terminal));
+            self.add("a terminal moved from IPv4 to IPv6", u64::from(ends == [Some(Has::V4), Some(Has::V6)]));
+            self.add("a terminal moved from IPv6 to IPv4", u64::from(ends == [Some(Has::V6), Some(Has::V4)]));
+        }
+        let terminals = 0..script.terminals.len();
+        let sites: BTreeSet<IpAddr> = terminals
+            .flat_map(|n| {
+                let places = (0..script.sites.len())
+                    .flat_map(|site| [false, true].map(|other| Place::Behind { site, other }));
+                places.flat_map(move |place| families.addresses_at(place, n))
+            })
+            .collect();
+        let mut has_v4: BTreeMap<&String, bool> = BTreeMap::new();
+        for Observation { node, what, .. } in played.world.trace() {
+            match what {
+                What::PathChanged { route, remote: Some(remote), .. } if remote.is_ipv6() => {
+                    self.add("a path ran over IPv6", 1);
+                    let direct = *route == RouteName::Direct && sites.contains(&remote.ip());
+                    self.add("a site without NAT was reached directly by IPv6", u64::from(direct));
+                }
+                What::Addresses { addresses } => {
+                    has_v4.insert(node, addresses.iter().any(IpAddr::is_ipv4));
+                }
+                What::Registered { seen, .. } if seen.is_ipv6() => {
+                    let resident = played.terminals.iter().zip(&script.terminals);
+                    let mut dcs = resident
+                        .filter(|(host, _)| played.world.name(**host) == node)
+                        .map(|(_, resident)| families.of(Member::Coordinator(resident.coordinator)));
+                    let silent = has_v4.get(node) == Some(&true) && dcs.any(Has::v4);
+                    self.add("a DC was spoken to in IPv6 by a terminal that has IPv4", u64::from(silent));
+                }
+                _ => {}
+            }
+        }
+        for (from, to) in script.pairs() {
+            let Peer::Terminal(to) = to else { continue };
+            let ends = [from, to].map(|n| families.at(script.last_place(n), n));
+            if let [Some(a), Some(b)] = ends
+                && !a.shares(b)
+            {
+                let event = match expected(script, from, Peer::Terminal(to)) {
+                    Some(_) => "two ends had no family in common: a relay joined them",
+                    None => "two ends had no family in common, and no relay joined them",
+                };
+                self.add(event, 1);
+            }
+        }
+        let heard = played.generals.iter().flat_map(|host| played.world.sources_heard(*host));
+        let by_v6 = heard.filter(|from| from.is_ipv6()).count();
+        self.add("an RS-N reached a general node by IPv6", by_v6 as u64);
     }
 
     fn count_trace(&mut self, trace: &[Observation]) {

@@ -6,6 +6,7 @@ use ntm_protocol::time::Duration;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 
+use super::families::{self, Families};
 use super::script::{Act, CALM, Entry, Peer, Place, Resident, Script, Spot, Who};
 use super::streams;
 use crate::clock::Clock;
@@ -25,7 +26,7 @@ impl Dice {
         self.below(100) < percent
     }
 
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 
@@ -34,6 +35,9 @@ impl Dice {
         Duration::from_millis(from + self.0.next_u64() % (to - from))
     }
 }
+
+/// Of all streams of families one that changes no world of [`ONCE_FAILED`](super::ONCE_FAILED) that is older than they are.
+const FAMILIES: u64 = 0xfa00_08b9;
 
 /// The world of `seed`. The same on every machine.
 pub fn generate(seed: u64) -> Script {
@@ -65,6 +69,7 @@ pub fn of_datagrams(seed: u64) -> Script {
         generals: dice.pick(&[1, 1, 2, 3]),
         insistent: false,
         clocks: Vec::new(),
+        families: Families::default(),
         timeline: Vec::new(),
     };
     for _ in 0..terminals {
@@ -76,6 +81,7 @@ pub fn of_datagrams(seed: u64) -> Script {
     // Drawn from another stream: what came before stays as it is.
     clocks(&mut Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x0c10_c750)), &mut script);
     script.insistent = Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x1a51_57e4)).chance(50);
+    families::draw(&mut Dice(ChaCha12Rng::seed_from_u64(seed ^ FAMILIES)), &mut script);
     script
 }
 

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod census;
+pub mod families;
 mod generate;
 mod many;
 mod model;
@@ -95,6 +96,21 @@ pub const ONCE_FAILED: &[(u64, &str)] = &[
     (
         34201,
         "a DC directed a path by a request that it had given up, and the ends stayed in two epochs, each answered by the relay",
+    ),
+    (
+        352,
+        "a general node of both families was asked for at its IPv4 address, to which no relay led from the terminal",
+    ),
+    (
+        1744,
+        "a terminal whose DC was silent in IPv4 spoke to it in IPv6 ever after, and a peer found no direct way to it",
+    ),
+    (2069, "the same, and there was no relay"),
+    (600, "the model took NATs to be passed through without a relay that serves both ends"),
+    (9815, "the model took a direct path for gone that had lived through a move"),
+    (
+        14404,
+        "the model knew no third path, which an end that had crashed asked for beside the two that its peer had kept",
     ),
 ];
 

@@ -1,7 +1,7 @@
 //! The reference model: what must be true of a world, and of its end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ntm_nat::direct_possible;
 use ntm_protocol::addr::{Fqdn, NTM_PORT, PathId, Vip};
@@ -9,10 +9,11 @@ use ntm_protocol::observe::{Observation, RouteName, TableChange, What};
 use ntm_protocol::relay::table::is_astray;
 use ntm_protocol::terminal::{PathStatus, Terminal};
 use ntm_protocol::time::{Duration, Instant};
-use ntm_protocol::wire::{Kind, NodeKind, RelayMode, Shown};
+use ntm_protocol::wire::{DnsError, Kind, NodeKind, RelayMode, Shown};
 
+use super::families::{Has, Member, Nats, serves, way};
 use super::play::{Played, Said};
-use super::script::{CALM, LENGTH, Peer, REFUSED, SETTLED, Script, Spot, Who};
+use super::script::{CALM, LENGTH, Peer, Place, REFUSED, SETTLED, Script, Spot, Who};
 use super::streams;
 use super::{Fault, Rule};
 
@@ -25,6 +26,7 @@ pub fn judge(script: &Script, played: &Played) -> Result<(), Fault> {
     refusals(script, played)?;
     flows(script, played)?;
     routes(script, played)?;
+    wayless(script, played)?;
     streams::liveness(script, played)
 }
 
@@ -41,8 +43,11 @@ struct Safety<'a> {
     /// Whose each VIP is, and when its DC said so.
     owner: BTreeMap<Vip, &'a Fqdn>,
     vip: BTreeMap<&'a Fqdn, Vip>,
-    /// The VIP that a DC's terminals are told for each general node.
-    told: BTreeMap<(usize, &'a Fqdn), Vip>,
+    /// The VIPs that a DC's terminals are told for each general node: one for each of its addresses.
+    told: BTreeMap<(usize, &'a Fqdn), Vec<Vip>>,
+    /// How many addresses general nodes have.
+    general: BTreeMap<&'a Fqdn, usize>,
+    relays: BTreeSet<IpAddr>,
     translators: BTreeMap<PathId, &'a str>,
     /// Paths through an RS-N that their terminals have taken.
     taken: BTreeSet<PathId>,
@@ -70,9 +75,15 @@ impl<'a> Safety<'a> {
         let of_dcs = played.coordinators.iter().enumerate().map(|(n, host)| (played.world.name(*host), n));
         let terminals = played.terminals.iter().zip(&script.terminals);
         let of_terminals = terminals.map(|(host, resident)| (played.world.name(*host), resident.coordinator));
+        let generals = played.generals.iter().enumerate();
+        let general =
+            generals.map(|(n, host)| (played.world.fqdn(*host), script.families.of_general(n).len()));
+        let relays = (0..script.relays).flat_map(|n| script.families.addresses(Spot::Relay(n)));
         Self {
             script,
             played,
+            general: general.collect(),
+            relays: relays.collect(),
             zones: of_dcs.chain(of_terminals).collect(),
             owner: BTreeMap::new(),
             vip: BTreeMap::new(),
@@ -108,7 +119,7 @@ impl<'a> Safety<'a> {
     }
 
     fn is_relay(&self, at: SocketAddr) -> bool {
-        (0..self.script.relays).any(|n| Spot::Relay(n).address() == at.ip())
+        self.relays.contains(&at.ip())
     }
 
     fn take(&mut self, Observation { node, what, .. }: &'a Observation) -> Result<(), (Rule, String)> {
@@ -131,12 +142,16 @@ impl<'a> Safety<'a> {
             }
             What::Answer { name, vip: Some(vip), .. } => {
                 let Some(zone) = zone else { return Ok(()) };
-                let is_general = self.played.generals.iter().any(|g| self.played.world.fqdn(*g) == name);
-                let known = if is_general {
+                let addresses = self.general.get(name).copied();
+                let known = if let Some(addresses) = addresses {
                     if self.script.loses_records_of(zone) {
                         return Ok(());
                     }
-                    Some(*self.told.entry((zone, name)).or_insert(*vip))
+                    let told = self.told.entry((zone, name)).or_default();
+                    if told.len() < addresses && !told.contains(vip) {
+                        told.push(*vip);
+                    }
+                    told.iter().copied().find(|told| told == vip).or(told.first().copied())
                 } else {
                     let its_zone = (0..self.script.coordinators.len())
                         .find(|n| name.as_str().ends_with(&format!(".d{n}.test")));
@@ -151,10 +166,9 @@ impl<'a> Safety<'a> {
                         format!("the answer for {name} is {vip} instead of {known:?}"),
                     ));
                 }
-                let other = self
-                    .told
-                    .iter()
-                    .find(|((of, other), told)| is_general && *of == zone && *other != name && *told == vip);
+                let other = self.told.iter().find(|((of, other), told)| {
+                    addresses.is_some() && *of == zone && *other != name && told.contains(vip)
+                });
                 if let Some(((_, other), _)) = other {
                     return Err((Rule::VipUnique, format!("{vip} is {name}'s and {other}'s")));
                 }
@@ -216,10 +230,7 @@ fn conversations(script: &Script, played: &Played) -> Result<(), Fault> {
     }
     for said in &played.said {
         let talk = played.world.heard(said.talk);
-        let peer = match said.to {
-            Peer::Terminal(n) => played.terminals[n],
-            Peer::General(n) => played.generals[n],
-        };
+        let peer = played.peer(said.to);
         let whose = format!("mn{} with {}", said.from, said.to);
         if let Some(other) = talk.reached.iter().find(|host| **host != peer) {
             let other = played.world.name(*other);
@@ -286,6 +297,11 @@ fn registrations(script: &Script, played: &Played) -> Result<(), Fault> {
     Ok(())
 }
 
+/// How many VIPs general nodes need of a DC: one for each address.
+pub(super) fn addresses_of_generals(script: &Script) -> usize {
+    (0..script.generals).map(|n| script.families.of_general(n).len()).sum()
+}
+
 /// Whether the model promises that `from` reaches `to` in the end.
 pub(super) fn is_promised(script: &Script, from: usize, to: Peer) -> bool {
     // Who has no VIP has no paths; and a relay that takes one path may have another.
@@ -296,8 +312,9 @@ pub(super) fn is_promised(script: &Script, from: usize, to: Peer) -> bool {
         && !full
         && match to {
             Peer::Terminal(n) => !crowded(n),
-            Peer::General(_) => script.generals <= general_vips,
+            Peer::General(_) => addresses_of_generals(script) <= general_vips,
         }
+        && expected(script, from, to).is_some()
 }
 
 /// Some time after the faults no name is refused any more, and whoever asks is answered.
@@ -340,8 +357,15 @@ fn flows(script: &Script, played: &Played) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether the address that an application was told is worth anything: not one of before its DC, or its peer's, lost its records.
-fn is_current(script: &Script, _: &Played, said: &Said) -> bool {
+/// Whether the address that an application was told is worth anything: not one of before its DC, or its peer's, lost its records; nor of
+/// a general node at one of its addresses, where none but the other can be had from where the terminal is now.
+fn is_current(script: &Script, played: &Played, said: &Said) -> bool {
+    let told = |said: &Said| played.world.heard(said.talk).address();
+    let of_both = matches!(said.to, Peer::General(n) if script.families.of(Member::General(n)) == Has::Both);
+    let mut later = played.said.iter().filter(|it| it.afresh && (it.from, it.to) == (said.from, said.to));
+    if of_both && later.any(|later| told(later).is_some_and(|vip| Some(vip) != told(said))) {
+        return false;
+    }
     let lost = |terminal: usize| script.loses_records_of(script.terminals[terminal].coordinator);
     let peers = matches!(said.to, Peer::Terminal(n) if lost(n));
     said.afresh || !(lost(said.from) || peers)
@@ -356,18 +380,18 @@ fn routes(script: &Script, played: &Played) -> Result<(), Fault> {
             Peer::General(_) => &[(said.from, said.to)],
         };
         for (from, to) in ends {
-            let peer = match to {
-                Peer::Terminal(n) => played.terminals[*n],
-                Peer::General(n) => played.generals[*n],
-            };
+            let peer = played.peer(*to);
             let paths = terminal(played, *from).map(Terminal::paths).unwrap_or_default();
             let name = played.world.fqdn(peer);
             let stand: Vec<&PathStatus> =
                 paths.iter().filter(|path| path.peer == *name && path.remote.is_some()).collect();
             let what = |why: &str| format!("mn{from} to {to}: {why}: {stand:#?}");
-            let (route, remotes) = expected(script, *from, *to);
-            // An attempt that one end gave up may have succeeded at the other, and is mended beside the next.
-            let most = 2.max(1 + given_up(played, *from, *to));
+            let Some((route, remotes)) = expected(script, *from, *to) else { continue };
+            // An attempt that one end gave up may have succeeded at the other, and is mended beside the next; so is what an end forgot as it crashed.
+            let ends = [Peer::Terminal(*from), *to];
+            let crashed = |who: Who| matches!(who, Who::Terminal(n) if ends.contains(&Peer::Terminal(n)));
+            let forgot = played.crashes.iter().filter(|crash| crashed(crash.who)).count();
+            let most = 2.max(1 + given_up(played, *from, *to)) + forgot;
             if stand.is_empty() || stand.len() > most {
                 return Err(fault(
                     Rule::Route,
@@ -404,20 +428,86 @@ fn given_up(played: &Played, from: usize, to: Peer) -> usize {
     failed(from, to) + failed(to, from)
 }
 
-/// The way from a terminal to a peer in the end, and the addresses where packets may go: the oracle of route optimisation (T3.1-d, T4.1.2-b).
-fn expected(script: &Script, from: usize, to: Peer) -> (RouteName, BTreeSet<std::net::IpAddr>) {
-    let relays = || (0..script.relays).map(|n| Spot::Relay(n).address()).collect();
-    let Peer::Terminal(peer) = to else { return (RouteName::Translated, relays()) };
-    let (own, its) = (script.last_place(from), script.last_place(peer));
-    let direct = match (own.site(), its.site()) {
-        (Some(a), Some(b)) => a == b || direct_possible(script.sites[a], script.sites[b]),
-        _ => true,
-    };
-    if !direct {
-        return (RouteName::Switched, relays());
+/// Where families leave no way to a peer its name is answered with an error in the end, and no path to it stands (T3.1-d).
+fn wayless(script: &Script, played: &Played) -> Result<(), Fault> {
+    let end = played.world.now();
+    let last = |from, to| played.said.iter().rfind(|said| said.afresh && (said.from, said.to) == (from, to));
+    for (from, to) in script.pairs() {
+        if expected(script, from, to).is_some() || may_stay(script, from, to) {
+            continue;
+        }
+        let Some(said) = last(from, to) else { continue };
+        let talk = played.world.heard(said.talk);
+        if !matches!(talk.answer, Some((_, Err(DnsError::ServFail | DnsError::NoData)))) {
+            let what = format!("mn{from} has no way to {to}, and was told {:?}", talk.answer);
+            return Err(fault(Rule::Answered, end, what));
+        }
+        let name = played.world.fqdn(played.peer(to));
+        let paths = terminal(played, from).map(Terminal::paths).unwrap_or_default();
+        if let Some(path) = paths.iter().find(|path| path.peer == *name && path.remote.is_some()) {
+            return Err(fault(
+                Rule::Route,
+                end,
+                format!("mn{from} has no way to {to}, and one stands: {path:#?}"),
+            ));
+        }
     }
+    Ok(())
+}
+
+/// Whether a direct path may have lived through a move behind NATs that none could be made through without a relay: they let it pass, and nobody
+/// has to be asked where it stands.
+fn may_stay(script: &Script, from: usize, to: Peer) -> bool {
+    let Peer::Terminal(peer) = to else { return false };
+    let [own, its] = [from, peer].map(|n| script.last_place(n));
+    let has_v4 = |place, n| script.families.at(place, n).is_some_and(Has::v4);
+    nats(script, own, its) == Nats::Passable && has_v4(own, from) && has_v4(its, peer)
+}
+
+/// The way from a terminal to a peer in the end, and the addresses where packets may go: the oracle of route optimisation (T3.1-d, T4.1.2-b).
+/// None where families leave no way.
+pub(super) fn expected(script: &Script, from: usize, to: Peer) -> Option<(RouteName, BTreeSet<IpAddr>)> {
+    let (families, own) = (&script.families, script.last_place(from));
+    let own_has = families.at(own, from)?;
+    let through = |route, sides: [Has; 2]| {
+        let relays = (0..script.relays).filter(|n| serves(families.of(Member::Relay(*n)), sides));
+        let addresses = relays.flat_map(|n| families.addresses(Spot::Relay(n)));
+        let remotes: BTreeSet<IpAddr> = addresses.filter(|at| has_family(own_has, *at)).collect();
+        (!remotes.is_empty()).then_some((route, remotes))
+    };
+    let peer = match to {
+        Peer::General(n) => {
+            return through(RouteName::Translated, [own_has, families.of(Member::General(n))]);
+        }
+        Peer::Terminal(peer) => peer,
+    };
+    let its = script.last_place(peer);
+    let its_has = families.at(its, peer)?;
+    let nats = nats(script, own, its);
+    let relays: Vec<Has> = (0..script.relays).map(|n| families.of(Member::Relay(n))).collect();
+    if way([own_has, its_has], nats, &relays)? == RouteName::Switched {
+        return through(RouteName::Switched, [own_has, its_has]);
+    }
+    let shared = |at: &IpAddr| has_family(own_has, *at) && has_family(its_has, *at);
     // Behind one NAT that turns datagrams back its own address leads there, too.
-    let shown = its.site().map(|site| Spot::Site(site).address());
-    let inside = its.address(peer).filter(|_| own.site() == its.site() || its.site().is_none());
-    (RouteName::Direct, shown.into_iter().chain(inside).collect())
+    let shown = its.site().map(|site| Spot::Site(site).address()).filter(shared);
+    let is_open = own.site() == its.site() || its.site().is_none();
+    let inside = families.addresses_at(its, peer).into_iter().filter(|at| at.is_ipv6() || is_open);
+    let all: BTreeSet<IpAddr> = shown.into_iter().chain(inside).filter(shared).collect();
+    // Where NATs are asked for nothing in IPv6 they are asked for nothing in IPv4.
+    let natless = all.iter().any(IpAddr::is_ipv6) && (own.site().is_some() || its.site().is_some());
+    Some((RouteName::Direct, all.into_iter().filter(|at| !natless || at.is_ipv6()).collect()))
+}
+
+/// What NATs stand between two places.
+fn nats(script: &Script, own: Place, its: Place) -> Nats {
+    match (own.site(), its.site()) {
+        (Some(a), Some(b)) if a != b && direct_possible(script.sites[a], script.sites[b]) => Nats::Passable,
+        (Some(a), Some(b)) if a != b => Nats::Closed,
+        _ => Nats::Open,
+    }
+}
+
+fn has_family(has: Has, at: IpAddr) -> bool {
+    if at.is_ipv4() { has.v4() } else { has.v6() }
 }

@@ -1,10 +1,12 @@
 //! Plays a [`Script`]: its world is built, and what is to happen happens.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ntm_protocol::time::{Duration, Instant};
 
-use super::script::{AFRESH, Act, CALM, LENGTH, Peer, Place, Script, Spot, Who, general_address};
+use super::families::Families;
+use super::script::{AFRESH, Act, CALM, LENGTH, Peer, Place, Script, Spot, Who};
 use super::streams::Begun;
 use crate::impair::Impairment;
 use crate::{HostId, INTERNET, Interface, Link, NetworkId, TalkId, World};
@@ -79,6 +81,7 @@ pub struct Played {
     pub moves: Vec<Moved>,
     sites: Vec<NetworkId>,
     places: Vec<Place>,
+    families: Families,
     link: Link,
     /// The cuts in force, and until when.
     cuts: Vec<(Spot, Spot, bool, Instant)>,
@@ -170,19 +173,20 @@ impl Played {
             .enumerate()
             .map(|(n, prefix)| {
                 let (zone, vips) = (format!("d{n}.test"), format!("198.{}.0.0/{prefix}", 18 + n));
-                let address = Spot::Coordinator(n).address().to_string();
-                world.coordinator(&format!("dc{n}"), &zone, &vips, &address, link)
+                let addresses = texts(script.families.addresses(Spot::Coordinator(n)));
+                world.coordinator_at(&format!("dc{n}"), &zone, &vips, &addresses, link)
             })
             .collect();
         let relays = (0..script.relays)
             .map(|n| {
-                world.relay(&format!("rs{n}"), &coordinators, &Spot::Relay(n).address().to_string(), link)
+                let addresses = texts(script.families.addresses(Spot::Relay(n)));
+                world.relay_at(&format!("rs{n}"), &coordinators, &addresses, link)
             })
             .collect();
         let generals = (0..script.generals)
             .map(|n| {
-                let at = Interface { network: INTERNET, address: general_address(n), link };
-                world.general(&format!("gn{n}"), &[&format!("www{n}.example.test")], at)
+                let at = interfaces(INTERNET, script.families.of_general(n), link);
+                world.general_at(&format!("gn{n}"), &[&format!("www{n}.example.test")], &at)
             })
             .collect();
         let sites: Vec<NetworkId> = script
@@ -200,7 +204,8 @@ impl Played {
             .iter()
             .enumerate()
             .map(|(n, resident)| {
-                let at: Vec<Interface> = interface(resident.at, n, &sites, link).into_iter().collect();
+                let addresses = script.families.addresses_at(resident.at, n);
+                let at = interfaces(network(resident.at, &sites), addresses, link);
                 world.terminal_at(&format!("mn{n}"), coordinators[resident.coordinator], &at)
             })
             .collect();
@@ -217,6 +222,7 @@ impl Played {
             moves: Vec::new(),
             sites,
             places,
+            families: script.families.clone(),
             link,
             cuts: Vec::new(),
         };
@@ -234,6 +240,14 @@ impl Played {
             Who::Coordinator(n) => self.coordinators[n],
             Who::Relay(n) => self.relays[n],
             Who::Terminal(n) => self.terminals[n],
+        }
+    }
+
+    /// The host that `peer` is.
+    pub fn peer(&self, peer: Peer) -> HostId {
+        match peer {
+            Peer::Terminal(n) => self.terminals[n],
+            Peer::General(n) => self.generals[n],
         }
     }
 
@@ -321,17 +335,15 @@ impl Played {
         if !self.is_running(Who::Terminal(from)) {
             return;
         }
-        let peer = match to {
-            Peer::Terminal(n) => self.terminals[n],
-            Peer::General(n) => self.generals[n],
-        };
+        let peer = self.peer(to);
         let talk = self.world.talk(self.terminals[from], peer, period);
         self.said.push(Said { talk, from, to, afresh, over: false });
     }
 
     fn move_to(&mut self, terminal: usize, to: Place) {
         let from = std::mem::replace(&mut self.places[terminal], to);
-        let at: Vec<Interface> = interface(to, terminal, &self.sites, self.link).into_iter().collect();
+        let addresses = self.families.addresses_at(to, terminal);
+        let at = interfaces(network(to, &self.sites), addresses, self.link);
         self.world.move_to(self.terminals[terminal], &at);
         self.moves.push(Moved { terminal, at: self.world.now(), from, to });
     }
@@ -368,10 +380,11 @@ impl Played {
         self.cuts.retain(|(.., until)| *until > now);
         self.world.mend();
         for (from, to, one_way, _) in &self.cuts {
-            let (from, to) = (from.address(), to.address());
-            self.world.cut_one_way(from, to);
-            if !one_way {
-                self.world.cut_one_way(to, from);
+            for (from, to) in self.families.cut_off(*from, *to, self.terminals.len()) {
+                self.world.cut_one_way(from, to);
+                if !one_way {
+                    self.world.cut_one_way(to, from);
+                }
             }
         }
     }
@@ -401,11 +414,7 @@ impl Played {
             let before = self.asked.iter().rfind(|(_, f, t)| (*f, *t) == (from, to));
             let refused = |answer: Option<(Instant, Result<_, _>)>| matches!(answer, Some((_, Err(_))));
             if before.is_none_or(|(talk, ..)| refused(self.world.heard(*talk).answer)) {
-                let peer = match to {
-                    Peer::Terminal(n) => self.terminals[n],
-                    Peer::General(n) => self.generals[n],
-                };
-                let name = self.world.fqdn(peer).clone();
+                let name = self.world.fqdn(self.peer(to)).clone();
                 let talk = self.world.ask(self.terminals[from], name.as_str());
                 self.asked.push((talk, from, to));
             }
@@ -428,7 +437,14 @@ impl Played {
     }
 }
 
-fn interface(place: Place, terminal: usize, sites: &[NetworkId], link: Link) -> Option<Interface> {
-    let network = place.site().map_or(INTERNET, |site| sites[site]);
-    Some(Interface { network, address: place.address(terminal)?, link })
+fn network(place: Place, sites: &[NetworkId]) -> NetworkId {
+    place.site().map_or(INTERNET, |site| sites[site])
+}
+
+fn interfaces(network: NetworkId, addresses: Vec<IpAddr>, link: Link) -> Vec<Interface> {
+    addresses.into_iter().map(|address| Interface { network, address, link }).collect()
+}
+
+fn texts(addresses: Vec<IpAddr>) -> Vec<String> {
+    addresses.iter().map(IpAddr::to_string).collect()
 }

@@ -9,6 +9,7 @@ use ntm_protocol::session::LONGEST;
 use ntm_protocol::terminal::Handover;
 use ntm_protocol::time::Duration;
 
+use super::families::Families;
 use crate::clock::Clock;
 use crate::impair::Impairment;
 
@@ -60,6 +61,8 @@ pub struct Script {
     pub insistent: bool,
     /// Clocks that are not the world's.
     pub clocks: Vec<(Who, Clock)>,
+    /// Who has IPv6.
+    pub families: Families,
     /// What happens, in the order of time.
     pub timeline: Vec<Entry>,
 }
@@ -194,7 +197,7 @@ pub enum Spot {
 }
 
 impl Spot {
-    /// Its public address.
+    /// Its public address in IPv4.
     pub fn address(self) -> IpAddr {
         match self {
             Self::Coordinator(n) => public(3, n),
@@ -205,7 +208,7 @@ impl Spot {
     }
 }
 
-/// The address of general node `n`.
+/// The address of general node `n` in IPv4.
 pub fn general_address(n: usize) -> IpAddr {
     public(60, n)
 }
@@ -215,7 +218,7 @@ fn public(first: u8, n: usize) -> IpAddr {
 }
 
 impl Place {
-    /// The address that terminal `n` has there.
+    /// The address that terminal `n` has there in IPv4.
     pub fn address(self, n: usize) -> Option<IpAddr> {
         let n = n as u8;
         match self {
@@ -358,6 +361,7 @@ impl fmt::Display for Script {
         for (who, Clock { offset, drift }) in &self.clocks {
             writeln!(f, "the clock of {who} shows {offset:?} at first, and gains {drift} ppm")?;
         }
+        write!(f, "{}", self.families)?;
         self.timeline.iter().try_for_each(|Entry { at, act }| writeln!(f, "{at:>12?} {act}"))
     }
 }

@@ -3,6 +3,7 @@
 
 use ntm_protocol::time::Duration;
 
+use super::families::Families;
 use super::script::{Act, Peer, Place, Script, Spot, Who};
 
 /// The smallest world found for which `fails` holds, from `script`, for which it does. Pure where `fails` is.
@@ -47,7 +48,8 @@ fn simpler(script: &Script) -> Vec<Script> {
     let mut with = |change: &dyn Fn(&mut Script)| {
         let mut other = script.clone();
         change(&mut other);
-        if other != *script {
+        Families::keep_those_of(&mut other);
+        if other != *script && other.families.let_all_register(&other) {
             all.push(other);
         }
     };
@@ -89,6 +91,9 @@ fn simpler(script: &Script) -> Vec<Script> {
         }
     });
     with(&|it| it.clocks.clear());
+    for families in script.families.simpler() {
+        with(&|it| it.families = families.clone());
+    }
     with(&|it| it.insistent = false);
     with(&|it| it.impairment.loss = 0.0);
     with(&|it| it.impairment.duplicate = 0.0);
@@ -129,6 +134,7 @@ fn without_terminal(script: &mut Script, gone: usize) {
         return;
     }
     script.terminals.remove(gone);
+    script.families.without_terminal(gone);
     let up = |n: &mut usize| *n -= usize::from(*n > gone);
     script.clocks.retain(|(who, _)| *who != Who::Terminal(gone));
     for (who, _) in &mut script.clocks {
