@@ -12,7 +12,6 @@ use super::model::{fault, is_promised};
 use super::play::Played;
 use super::script::{Act, CALM, Entry, LENGTH, Peer, SETTLED, Script, Who};
 use super::{Fault, Rule};
-use crate::HostId;
 use crate::flow::{Echo, Echoed, FlowId, Outcome, Segments, Task};
 
 /// The server's port of the first connection; the others follow.
@@ -67,14 +66,6 @@ impl Script {
 }
 
 impl Played {
-    /// The host that `peer` is.
-    fn peer(&self, peer: Peer) -> HostId {
-        match peer {
-            Peer::Terminal(n) => self.terminals[n],
-            Peer::General(n) => self.generals[n],
-        }
-    }
-
     /// A terminal's application connects to a peer.
     pub(super) fn stream(&mut self, from: usize, to: Peer, period: Duration, afresh: bool) {
         // On a terminal that does not run there is nobody to connect.
@@ -155,13 +146,15 @@ fn may_end(script: &Script, played: &Played, begun: &Begun, until: Instant) -> b
     let crashed =
         |who: Who| played.crashes.iter().any(|it| it.who == who && (begun.at..=until).contains(&it.at));
     let loses = |terminal: usize| script.loses_records_of(script.terminals[terminal].coordinator);
-    // Where nothing is lost, and relays and DCs stay up, no relay is gone.
+    // Where nothing is lost, relays and DCs stay up, and whoever moves reaches them in the family that he had, no relay is gone.
     let takes_relays = |entry: &Entry| match entry.act {
         Act::Crash { who, .. } => !matches!(who, Who::Terminal(_)),
         Act::Cut { .. } => true,
         _ => false,
     };
-    let possible = script.impairment.loss > 0.0 || script.timeline.iter().any(takes_relays);
+    let possible = script.impairment.loss > 0.0
+        || script.families.are_mixed()
+        || script.timeline.iter().any(takes_relays);
     ends(begun).iter().any(|n| crashed(Who::Terminal(*n)) || loses(*n))
         || (possible && relay_went(played, begun, until).is_some())
 }
