@@ -167,6 +167,32 @@ fn a_dc_that_is_silent_in_one_family_is_asked_in_the_other() {
     assert!(lab.flows(talk));
 }
 
+/// Who knows no address where the peer could be asked waits to be asked, and no longer than it would ask: the DC was spoken to in IPv6 alone, so that
+/// it does not know where the peer's NAT shows it, and the peer does not hear its direction.
+#[test]
+fn who_is_not_asked_and_cannot_ask_gives_up() {
+    let mut lab = Lab::new(Has::Both, Has::Both);
+    let home = lab.nat(100);
+    let mn = lab.terminal("mn", &at(Has::V4, INTERNET, 10));
+    let cn = lab.terminal("cn", &at(Has::Both, home, 11));
+    lab.world.cut([203, 0, 113, 3].into(), [203, 0, 113, 100].into());
+    lab.world.start_all();
+    let registered = |world: &World| world.at_terminal(cn).unwrap().is_registered();
+    assert!(lab.world.wait(secs(30), registered));
+    let [dc, peer] = [3, 11].map(|n| format!("2001:db8::{n}").parse().expect("an address"));
+    lab.world.cut_one_way(dc, peer);
+    let talk = lab.world.talk(mn, cn, PERIOD);
+    lab.world.run_for(secs(1));
+    assert_eq!(lab.world.heard(talk).answer, None);
+    let directed = lab.world.trace().iter().filter(|it| matches!(it.what, What::Directed { .. })).count();
+    assert_eq!(directed, 1, "a path, of which the peer has not heard");
+    lab.world.run_for(secs(20));
+    assert!(matches!(lab.world.heard(talk).answer, Some((_, Err(_)))), "{:?}", lab.world.heard(talk).answer);
+    lab.world.mend();
+    let talk = lab.world.talk(mn, cn, PERIOD);
+    assert!(lab.flows(talk));
+}
+
 /// A handover between a network that has only IPv4 and one that has only IPv6, and back: the flow with a terminal, and those with general
 /// nodes, whose relay stays (T4.2.5-b), live on.
 #[test]

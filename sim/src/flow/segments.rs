@@ -18,6 +18,10 @@ pub struct Segment {
     pub sent: Instant,
     /// When it came to the other end.
     pub came: Option<Instant>,
+    /// Whether its sender was told that it is too long for its way (RFC 1191): what it carries goes again in shorter ones.
+    pub too_long: bool,
+    /// As an IP packet, in bytes.
+    length: usize,
     /// Of what it says.
     digest: u64,
 }
@@ -53,8 +57,15 @@ impl Segments {
     pub(crate) fn leaves(&mut self, by_client: bool, packet: &Packet, now: Instant) {
         if !is_reset(&packet.payload) {
             let digest = digest(&packet.payload);
-            self.sent.push(Segment { by_client, sent: now, came: None, digest });
+            let (came, too_long, length) = (None, false, packet.length());
+            self.sent.push(Segment { by_client, sent: now, came, too_long, length, digest });
         }
+    }
+
+    /// An end was told that packets of more than `mtu` bytes do not pass.
+    pub(crate) fn narrows(&mut self, by_client: bool, mtu: u16) {
+        let under_way = self.sent.iter_mut().filter(|it| it.by_client == by_client && it.came.is_none());
+        under_way.for_each(|it| it.too_long |= it.length > mtu.into());
     }
 
     /// A segment of the client's, or of the server's, came to a host: to the other end, unless it is `astray`.
@@ -109,10 +120,16 @@ mod tests {
         assert_eq!(segments.again, 1, "it was sent twice");
         segments.comes(false, false, &two, now);
         assert_eq!(segments.again, 2, "of the other direction");
+        segments.leaves(false, &two, now);
+        let told = [(false, 43), (true, 42), (false, 42)].map(|(by_client, mtu)| {
+            segments.narrows(by_client, mtu);
+            segments.sent.iter().filter(|segment| segment.too_long).count()
+        });
+        assert_eq!(told, [0, 0, 1], "43 bytes, of the server's");
         segments.comes(true, true, &two, now);
         assert_eq!((segments.again, segments.astray), (2, 1));
         // A reset is no segment of the stream.
         segments.comes(true, false, &segment(7000, 0x14, b""), now);
-        assert_eq!((segments.again, segments.sent.len()), (2, 3));
+        assert_eq!((segments.again, segments.sent.len()), (2, 4));
     }
 }

@@ -165,14 +165,20 @@ impl World {
         self.settle(host, output);
     }
 
+    /// What is known of the segments that a host's TCP sends from a port; and whether it is the client's.
+    fn segments_from(&mut self, host: HostId, port: u16) -> impl Iterator<Item = (bool, &mut Segments)> {
+        self.flows.iter_mut().filter_map(move |flow| {
+            let by_client = flow.client == host && flow.own_ports.contains(&port);
+            let by_server = flow.server == host && flow.port == port;
+            let segments = flow.segments.as_mut().filter(|_| by_client || by_server)?;
+            Some((by_client, segments))
+        })
+    }
+
     fn note_sent(&mut self, host: HostId, packet: &Packet) {
-        let (from, to, now) = (packet.source.port(), packet.destination.port(), self.now);
-        for flow in &mut self.flows {
-            let by_client = flow.client == host && flow.own_ports.contains(&from) && flow.port == to;
-            let by_server = flow.server == host && flow.port == from;
-            if let Some(segments) = flow.segments.as_mut().filter(|_| by_client || by_server) {
-                segments.leaves(by_client, packet, now);
-            }
+        let now = self.now;
+        for (by_client, segments) in self.segments_from(host, packet.source.port()) {
+            segments.leaves(by_client, packet, now);
         }
     }
 
@@ -271,6 +277,9 @@ impl World {
             self.mtus.insert((host, quoted.destination.ip()), mtu);
             if let Some(stack) = self.stacks.get_mut(&host) {
                 stack.narrow(mtu, self.rng.next_u64(), self.now);
+            }
+            for (by_client, segments) in self.segments_from(host, quoted.source.port()) {
+                segments.narrows(by_client, mtu);
             }
         }
         let port = quoted.source.port();

@@ -207,7 +207,8 @@ pub(super) fn liveness(script: &Script, played: &Played) -> Result<(), Fault> {
             before = segment.sent;
             let judged = segment.sent >= Instant::ZERO + SETTLED && segment.sent < end;
             // The first after a pause may find that its path has ended, as nobody used it.
-            if judged && segment.came.is_none() && pause < script.lifetime {
+            let is_lost = segment.came.is_none() && !segment.too_long;
+            if judged && is_lost && pause < script.lifetime {
                 let what = format!("{}: a segment of {:?} is lost", whose(begun), segment.sent);
                 return Err(fault(Rule::Flows, played.world.now(), what));
             }

@@ -6,7 +6,7 @@ use super::Path;
 use super::Signal;
 use super::direct::Direct;
 use crate::observe::What;
-use crate::session::Mail;
+use crate::session::{LONGEST, Mail};
 use crate::time::Instant;
 use crate::wire::{
     Header, Kind, Message, PathKeepAlive, PathKeepAliveAnswer, Reason, Refusal, RequestId, TunnelRequest,
@@ -61,9 +61,13 @@ impl Path {
         self.pending.sent(request, Ask::LegTunnel(message), now, self.pace.wait);
     }
 
-    /// Asks the peer wherever it may be, to prove the direct way.
+    /// Asks the peer wherever it may be, to prove the direct way; where no relay serves and nobody knows where that is, the peer has to ask, for as
+    /// long as this end would.
     pub(super) fn try_direct(&mut self, now: Instant, mail: &mut Mail) {
         let addresses = self.direct.as_mut().map(Direct::try_all).unwrap_or_default();
+        if addresses.is_empty() && self.leg.is_none() {
+            self.awaited_until = Some(now + LONGEST);
+        }
         self.ask_peer(&addresses, now, mail);
     }
 
@@ -128,7 +132,7 @@ impl Path {
 
     /// The peer's request came through, from `from`: our own will, too, if its NAT lets answers in there.
     pub(super) fn asked_by_peer(&mut self, from: SocketAddr, now: Instant, mail: &mut Mail) {
-        self.start_at = None;
+        (self.start_at, self.awaited_until) = (None, None);
         let relayed = self.leg.is_some();
         let Some(direct) = self.direct.as_mut().filter(|direct| direct.proved().is_none()) else { return };
         direct.heard(from);

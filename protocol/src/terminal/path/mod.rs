@@ -115,6 +115,8 @@ pub(super) struct Path {
     pace: Pace,
     /// When this end, which does not start, asks all the same.
     start_at: Option<Instant>,
+    /// Until when the peer may ask for the tunnel, where this end knows no address to ask at and no relay serves: then the path has failed.
+    awaited_until: Option<Instant>,
     signals: VecDeque<Signal>,
 }
 
@@ -150,6 +152,7 @@ impl Path {
             next_keep_alive: None,
             pace,
             start_at: None,
+            awaited_until: None,
             signals: VecDeque::new(),
         }
     }
@@ -244,7 +247,7 @@ impl Path {
         self.first = first_sequence(&mut mail.rng);
         self.pending = Pending::default();
         self.next_keep_alive = None;
-        self.start_at = None;
+        (self.start_at, self.awaited_until) = (None, None);
         // The peer may be faster: what it sends under the new keys is opened from now on.
         let keys = DataKeys::new(&self.data_key, path, epoch, suite, role.other());
         self.signals.push_back(Signal::Data(DataUpdate::Receive {
@@ -361,7 +364,13 @@ impl Path {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let again = self.direct.as_ref().and_then(Direct::again);
-        earliest([self.pending.poll_timeout(), self.next_keep_alive, self.start_at, again])
+        earliest([
+            self.pending.poll_timeout(),
+            self.next_keep_alive,
+            self.start_at,
+            self.awaited_until,
+            again,
+        ])
     }
 
     /// Repeats what is unanswered, holds the tunnels open, and draws the consequences of silence.
@@ -372,6 +381,11 @@ impl Path {
         }
         if self.direct.as_ref().and_then(Direct::again).is_some_and(|at| at <= now) {
             self.try_direct(now, mail);
+        }
+        if self.awaited_until.is_some_and(|until| until <= now) {
+            self.awaited_until = None;
+            self.direct_failed(now);
+            self.choose("the peer did not ask", now, mail);
         }
         if self.next_keep_alive.is_some_and(|at| at <= now) {
             self.next_keep_alive = Some(now + self.pace.keep_alive);
