@@ -112,6 +112,18 @@ pub const ONCE_FAILED: &[(u64, &str)] = &[
         14404,
         "the model knew no third path, which an end that had crashed asked for beside the two that its peer had kept",
     ),
+    (
+        19658,
+        "an end that knew no address of its peer, which had not heard the direction, waited for ever to be asked",
+    ),
+    (
+        16054,
+        "the model did not know that a path that had ended is another's where the DC does not give it back",
+    ),
+    (
+        19810,
+        "the model did not know that a relay that had crashed knows a connection again as its terminal speaks",
+    ),
 ];
 
 /// Seeds whose worlds still fail, each with what is wrong: known, and not mended yet. One that holds has to leave the list.

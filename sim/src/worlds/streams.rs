@@ -159,18 +159,32 @@ fn may_end(script: &Script, played: &Played, begun: &Begun, until: Instant) -> b
         || (possible && relay_went(played, begun, until).is_some())
 }
 
-/// When the relay that translates for a connection was gone, if it was.
+/// When the relay that translates for a connection was gone, if it was: for a path that stood its terminal says so; one that had ended, as nobody used
+/// it for its lifetime, it asks for again, and has another where the DC does not give it back.
 pub(super) fn relay_went(played: &Played, begun: &Begun, until: Instant) -> Option<Instant> {
     let Peer::General(general) = begun.to else { return None };
     let (client, general) = (played.terminals[begun.from], played.generals[general]);
     let (client, general) = (played.world.name(client), played.world.fqdn(general).to_string());
     let mut paths: BTreeSet<PathId> = BTreeSet::new();
+    let mut asked: Vec<&Shown> = Vec::new();
     for Observation { t, node, what } in played.world.trace().iter().filter(|seen| seen.t <= until) {
         match what {
             What::Received { message: Kind::RouteDirection, path: Some(path), fields, .. }
                 if node == client && fields.get("peer") == Some(&Shown::Text(general.clone())) =>
             {
                 paths.insert(*path);
+            }
+            What::Sent { message: Kind::DirectionRequest, path: Some(path), fields, .. }
+                if node == client && paths.contains(path) =>
+            {
+                asked.extend(fields.get("request"));
+            }
+            What::Received { message: Kind::DirectionRefusal, fields, .. }
+                if *t >= begun.at
+                    && node == client
+                    && fields.get("request").is_some_and(|request| asked.contains(&request)) =>
+            {
+                return Some(*t);
             }
             What::PathChanged { path, route: RouteName::None, reason, .. }
                 if *t >= begun.at
@@ -201,6 +215,13 @@ pub(super) fn liveness(script: &Script, played: &Played) -> Result<(), Fault> {
         } else if echoed.reset.is_some() || may_end(script, played, begun, end) {
             continue;
         }
+        // A relay that has crashed knows connections again as terminals speak: until then it has nobody for what general nodes send.
+        let crashes = played.crashes.iter().filter(|crash| matches!(crash.who, Who::Relay(_)));
+        let crashed = crashes.map(|crash| crash.at).max().filter(|_| matches!(begun.to, Peer::General(_)));
+        let is_known = |at: Instant| {
+            let mut came = segments.sent.iter().filter(|it| it.by_client).filter_map(|it| it.came);
+            crashed.is_none_or(|crashed| came.any(|came| crashed < came && came <= at))
+        };
         let mut before = begun.at;
         for segment in &segments.sent {
             let pause = segment.sent.since(before);
@@ -208,7 +229,8 @@ pub(super) fn liveness(script: &Script, played: &Played) -> Result<(), Fault> {
             let judged = segment.sent >= Instant::ZERO + SETTLED && segment.sent < end;
             // The first after a pause may find that its path has ended, as nobody used it.
             let is_lost = segment.came.is_none() && !segment.too_long;
-            if judged && is_lost && pause < script.lifetime {
+            let has_way = segment.by_client || is_known(segment.sent);
+            if judged && is_lost && has_way && pause < script.lifetime {
                 let what = format!("{}: a segment of {:?} is lost", whose(begun), segment.sent);
                 return Err(fault(Rule::Flows, played.world.now(), what));
             }
