@@ -74,7 +74,7 @@ fn a_connection_that_is_reset_too_soon_is_found() {
 
 #[test]
 fn a_general_node_at_an_address_to_which_no_relay_leads_is_found() {
-    assert_found(Mutant::GeneralByIpv4, &[Rule::Answered]);
+    assert_found(Mutant::GeneralByIpv4, &[Rule::Answered, Rule::Flows]);
 }
 
 /// The same worlds find nothing where nothing is put back.
