@@ -10,7 +10,7 @@ use crate::addr::{Fqdn, NodeId, PathId};
 use crate::data::DataUpdate;
 use crate::observe::{RouteName, What};
 use crate::time::Instant;
-use crate::wire::{DnsError, Reason, Refusal, RequestId, RouteDirection, RouteResponse};
+use crate::wire::{DnsError, Reason, Refusal, RelayMode, RequestId, Route, RouteDirection, RouteResponse};
 
 impl Terminal {
     /// A Route Direction came: the answer to a request of this terminal, or the DC's word that a peer calls (T3.2.3-a).
@@ -41,6 +41,12 @@ impl Terminal {
         {
             let response = RouteResponse { request, accepted: false }.into();
             self.mail.send(&mut self.registrar.session, from, &response, 1, now);
+            return Ok(());
+        }
+        // The name was asked for while another path to it came to stand, through another relay: that one goes on (T4.2.5-b).
+        if let Some(kept) = self.translated_elsewhere(&direction) {
+            self.serve_by(kept, now);
+            self.recalled(now);
             return Ok(());
         }
         let pace = self.pace();
@@ -81,6 +87,19 @@ impl Terminal {
             self.handle_datagram(from, &datagram, now);
         }
         Ok(())
+    }
+
+    /// The path that stands to the general node that `direction` leads a new path to, if another relay than that one's translates for it.
+    fn translated_elsewhere(&self, direction: &RouteDirection) -> Option<PathId> {
+        let Route::Relayed { relay, mode: RelayMode::Translate, .. } = &direction.route else { return None };
+        let is_it = |path: &&Path| {
+            path.id != direction.path
+                && path.peer_vip == direction.peer_vip
+                && path.is_called(&direction.peer)
+                && path.stands()
+                && path.translator().is_some_and(|node| node != *relay)
+        };
+        self.paths.values().find(is_it).map(|path| path.id)
     }
 
     /// Takes in a new path. A relay translates one path for each pair of terminal and general node, so it ended the one before: a second

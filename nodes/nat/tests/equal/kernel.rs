@@ -1,10 +1,12 @@
 //! A router's real packets, and sockets of the hosts.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use ntm_nat::Protocol;
 use socket2::{Domain, Socket, Type};
 
@@ -68,7 +70,12 @@ impl<'a> Kernel<'a> {
                 let socket = tcp_socket(self.world, from);
                 socket.set_nonblocking(true).expect("an option");
                 // It goes on in the background.
-                let _ = socket.connect(&to.into());
+                let begun = socket.connect(&to.into());
+                let goes_on = |error: &io::Error| error.raw_os_error() == Some(Errno::EINPROGRESS as i32);
+                assert!(
+                    begun.as_ref().err().is_none_or(goes_on),
+                    "{from:?} cannot connect to {to}: {begun:?}"
+                );
                 Some(socket)
             }
             _ => {
@@ -102,8 +109,9 @@ impl<'a> Kernel<'a> {
             }
             assert!(
                 Instant::now() < end,
-                "a packet has neither come nor been refused: {}",
-                self.router.status()
+                "a packet has neither come nor been refused: {}, {:?}",
+                self.router.status(),
+                connecting.map(|socket| socket.take_error())
             );
             thread::sleep(GLANCE);
         }

@@ -290,7 +290,12 @@ impl Path {
 
     /// Whether a relay translates addresses for it.
     pub(super) fn is_translated(&self) -> bool {
-        self.leg.as_ref().is_some_and(|leg| leg.mode == RelayMode::Translate)
+        self.translator().is_some()
+    }
+
+    /// The relay that translates addresses for it.
+    pub(super) fn translator(&self) -> Option<NodeId> {
+        self.leg.as_ref().filter(|leg| leg.mode == RelayMode::Translate).map(|leg| leg.node)
     }
 
     /// Takes over the names of a path that this one replaces.
@@ -346,13 +351,12 @@ impl Path {
 
     /// What a Direction Request says of this path.
     pub(super) fn renewal(&self) -> Renewal {
-        let keep_relay = self.leg.as_ref().filter(|leg| leg.mode == RelayMode::Translate).map(|leg| leg.node);
         Renewal {
             path: self.id,
             role: self.role,
             epoch: Epoch::new(self.epoch),
             peer_vip: self.peer_vip,
-            keep_relay,
+            keep_relay: self.translator(),
         }
     }
 
