@@ -153,7 +153,7 @@ impl Registrar {
     }
 
     /// The preferred of these, where another is in use.
-    fn unused(&self) -> Option<SocketAddr> {
+    fn better(&self) -> Option<SocketAddr> {
         self.usable().first().copied().filter(|preferred| self.coordinator != Some(*preferred))
     }
 
@@ -241,7 +241,7 @@ impl Registrar {
                     return Ok((None, None));
                 }
                 // Only there does the DC see what NATs show, which others need to reach this node.
-                if self.unused() == Some(from) {
+                if self.better() == Some(from) {
                     self.unanswered = 0;
                     self.register(self.addresses.clone(), now, mail);
                     return Ok((Some(Outcome::Lost), None));
@@ -279,7 +279,7 @@ impl Registrar {
         self.kept_alive = self.kept_alive.wrapping_add(1);
         let is_due = self.kept_alive.is_multiple_of(TRIED_AGAIN);
         // A repetition goes where the DC answers.
-        let to = self.unused().filter(|_| is_due).or(self.coordinator);
+        let to = self.better().filter(|_| is_due).or(self.coordinator);
         self.ask(message.request, message.into(), to, now, mail);
     }
 

@@ -50,21 +50,6 @@ pub(super) fn draw(dice: &mut Dice, script: &mut Script) {
     script.timeline.sort_by_key(|entry| entry.at);
 }
 
-impl Script {
-    /// Everybody who has a connection to somebody, each pair once.
-    pub fn connected(&self) -> Vec<(usize, Peer)> {
-        let mut pairs: Vec<(usize, Peer)> = Vec::new();
-        for entry in &self.timeline {
-            if let Act::Stream { from, to, .. } = entry.act
-                && !pairs.contains(&(from, to))
-            {
-                pairs.push((from, to));
-            }
-        }
-        pairs
-    }
-}
-
 impl Played {
     /// A terminal's application connects to a peer.
     pub(super) fn stream(&mut self, from: usize, to: Peer, period: Duration, afresh: bool) {
