@@ -183,8 +183,6 @@ pub(crate) fn timestamp(message: &libc::msghdr) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-
     use super::*;
     use crate::clock::wall;
     use crate::world::space::with_loopback;
@@ -203,16 +201,13 @@ mod tests {
 
     #[test]
     fn packets_are_read_in_batches_with_the_kernels_time() {
-        let loopback = nix::net::if_::if_nametoindex("lo").unwrap();
-        with_loopback(|| {
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        with_loopback(|loopback| {
             let (socket, mut batch) = (PacketSocket::open(0).unwrap(), Batch::new());
             assert!(read(&socket, &mut batch).is_empty(), "nothing waits");
-            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+            loopback.until_noted(|| read(&socket, &mut batch).into_iter().map(|(at, ..)| at).collect());
             let begin = wall();
-            for n in 0..40 {
-                sender.send_to(&[n; 1000], receiver.local_addr().unwrap()).unwrap();
-            }
+            (0..40).for_each(|n| loopback.pass(&[n; 1000]));
             let end = wall();
             // Each goes out and comes in.
             let (first, second) = (read(&socket, &mut batch), read(&socket, &mut batch));
@@ -220,16 +215,14 @@ mod tests {
             assert!(read(&socket, &mut batch).is_empty());
             for (n, (at, outgoing, interface, length, bytes)) in first.into_iter().chain(second).enumerate() {
                 assert!((begin..=end).contains(&at), "{begin} {at} {end}");
-                assert_eq!((outgoing, interface, length), (n % 2 == 0, loopback, 14 + 20 + 8 + 1000));
+                assert_eq!((outgoing, interface, length), (n % 2 == 0, lo, 14 + 20 + 8 + 1000));
                 assert_eq!(bytes.len(), 64, "as many as were asked for");
                 assert_eq!(bytes[42..], [n as u8 / 2; 22]);
             }
             assert_eq!(socket.dropped().unwrap(), 0);
 
             setsockopt(&socket.fd, sockopt::RcvBuf, &1).unwrap();
-            for _ in 0..40 {
-                sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
-            }
+            (0..40).for_each(|_| loopback.pass(&[0; 1000]));
             let read = read(&socket, &mut batch).len();
             assert_eq!((read + socket.dropped().unwrap() as usize, socket.dropped().unwrap()), (80, 0));
             assert!(read < 80);
@@ -238,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_not_there_cannot_be_opened() {
-        with_loopback(|| {
+        with_loopback(|_| {
             let error = PacketSocket::open(4711).err().and_then(|error| error.raw_os_error());
             assert_eq!(error, Some(libc::ENODEV));
         });

@@ -179,9 +179,6 @@ fn packet_option<T: Copy>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Res
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-    use std::time::Duration;
-
     use nix::poll::{PollFd, PollFlags, poll};
 
     use super::super::frame::NOTE;
@@ -204,20 +201,12 @@ mod tests {
     /// The loopback interface gives back what is sent by it: a frame that is read and sent comes once more.
     #[test]
     fn frames_come_whole_and_go_as_they_came() {
-        with_loopback(|| {
+        with_loopback(|loopback| {
             let (end, mut slots) = (End::open("lo").unwrap(), Slots::new());
             assert!(read(&end, &mut slots).is_empty(), "nothing waits");
-            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let to = receiver.local_addr().unwrap();
-            receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            // Packet sockets see a datagram before its receiver does; that it was sent does not tell that it came.
-            let pass = |n| {
-                assert_eq!(sender.send_to(&[n; 2000], to).unwrap(), 2000);
-                assert_eq!(receiver.recv(&mut [0; 2001]).unwrap(), 2000);
-            };
+            loopback.until_noted(|| read(&end, &mut slots).into_iter().map(|(at, _)| at).collect());
             let begin = wall();
-            (0..BATCH as u8 + 8).for_each(pass);
+            (0..BATCH as u8 + 8).for_each(|n| loopback.pass(&[n; 2000]));
             let whole = begin..=wall();
             let (first, second) = (read(&end, &mut slots), read(&end, &mut slots));
             assert_eq!((first.len(), second.len()), (BATCH, 8), "what goes out is left out");
@@ -253,7 +242,7 @@ mod tests {
 
             while !read(&end, &mut slots).is_empty() {}
             setsockopt(&end.fd, sockopt::RcvBuf, &1).unwrap();
-            (0..BATCH).for_each(|_| pass(0));
+            (0..BATCH).for_each(|_| loopback.pass(&[0; 2000]));
             let came = read(&end, &mut slots).len() as u64;
             assert!(came < BATCH as u64);
             assert_eq!((came + end.unread().unwrap(), end.unread().unwrap()), (BATCH as u64, 0));
@@ -262,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_refused() {
-        with_loopback(|| {
+        with_loopback(|_| {
             let end = End::open("lo").unwrap();
             let short = Frame {
                 at: now(),

@@ -175,7 +175,7 @@ fn mounts(name: &str, names: &Names) -> io::Result<File> {
 
 /// For tests of sockets: runs `work` on a thread in a network namespace of its own, where nothing is but a loopback interface that is up.
 #[cfg(test)]
-pub(crate) fn with_loopback<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn with_loopback<T: Send>(work: impl FnOnce(&Loopback) -> T + Send) -> T {
     let inside = || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, as root");
         let up = std::process::Command::new("ip")
@@ -183,7 +183,51 @@ pub(crate) fn with_loopback<T: Send>(work: impl FnOnce() -> T + Send) -> T {
             .env("PATH", programs())
             .status();
         assert!(up.is_ok_and(|status| status.success()), "the loopback interface comes up");
-        work()
+        work(&Loopback::open())
     };
     thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Two ends whose datagrams pass the loopback interface.
+#[cfg(test)]
+pub(crate) struct Loopback {
+    sender: std::net::UdpSocket,
+    receiver: std::net::UdpSocket,
+}
+
+#[cfg(test)]
+impl Loopback {
+    /// How long a kernel may take for what it does in its own time.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+    fn open() -> Self {
+        let socket = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (sender, receiver) = (socket(), socket());
+        sender.connect(receiver.local_addr().unwrap()).unwrap();
+        receiver.set_read_timeout(Some(Self::PATIENCE)).unwrap();
+        Self { sender, receiver }
+    }
+
+    /// Has a datagram pass. Packet sockets have seen it then: they do before its receiver. That it was sent would not tell that it came.
+    pub(crate) fn pass(&self, payload: &[u8]) {
+        assert_eq!(self.sender.send(payload).unwrap(), payload.len());
+        let mut came = vec![0; payload.len() + 1];
+        assert_eq!(self.receiver.recv(&mut came).unwrap(), payload.len());
+    }
+
+    /// Returns when the kernel notes the times at which packets come, which `read` reads. It begins with that in its own time after the first
+    /// socket asked for it; a packet of before has the time at which it is read.
+    pub(crate) fn until_noted(&self, mut read: impl FnMut() -> Vec<u64>) {
+        let begin = std::time::Instant::now();
+        loop {
+            self.pass(&[0]);
+            let passed = crate::clock::wall();
+            let times = read();
+            assert!(!times.is_empty(), "what passed was read");
+            if times.iter().all(|at| *at <= passed) {
+                return;
+            }
+            assert!(begin.elapsed() < Self::PATIENCE, "the kernel notes no time: {passed} {times:?}");
+        }
+    }
 }
