@@ -358,7 +358,7 @@ fail  = "an answer is missing"
 fn a_runs_capture_is_opened_with_its_keys() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::new();
-    let run = home.run(&home.scenario("ping", PING), &["--keylog"]);
+    let run = home.undisturbed(&home.scenario("ping", PING), &["--keylog"]);
     assert_eq!(code(&run), 0, "{run:?}");
     let folder = home.only_run();
     let keys = folder.join("keys.txt");

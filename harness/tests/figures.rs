@@ -46,7 +46,7 @@ fn figures(name: &str, text: &str) -> [[String; 2]; 2] {
     let plan = address::plan(&check(&source).unwrap_or_else(|message| panic!("{message}"))).expect("a plan");
     ["emulation", "simulation"].map(|engine| {
         let home = Home::new();
-        let run = home.run(&home.scenario(name, text), &["--engine", engine]);
+        let run = home.undisturbed(&home.scenario(name, text), &["--engine", engine]);
         assert_eq!(code(&run), 0, "{engine}: {run:?}");
         let events = fs::read_to_string(home.only_run().join("events.jsonl")).expect("the events");
         let from = events.lines().position(|line| line.contains("\"what\":\"query\"")).expect("a query");

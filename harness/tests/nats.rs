@@ -66,7 +66,7 @@ fn every_nat_is_found_to_be_as_declared() {
     add("preset = 'address-restricted', timeouts = { udp = '400ms' }", "NAT.udp_timeout_s == 0.4");
 
     let home = Home::new();
-    let run = home.run(&home.scenario("nats", &text), &[]);
+    let run = home.undisturbed(&home.scenario("nats", &text), &[]);
     let said = String::from_utf8_lossy(&run.stdout);
     assert_eq!(code(&run), 0, "{said}");
 
@@ -99,7 +99,7 @@ fn a_bad_link_is_no_bad_nat() {
     let text =
         format!("{}{link}", HEAD.replace("flow.echo.lost == 0", "nat.n0.mapping == 'endpoint-independent'"));
     let home = Home::new();
-    let run = home.run(&home.scenario("bad", &text), &[]);
+    let run = home.undisturbed(&home.scenario("bad", &text), &[]);
     assert_eq!(code(&run), 0, "{run:?}");
     if let Ok(links) = fs::read_to_string(home.only_run().join("links.json")) {
         let links: serde_json::Value = serde_json::from_str(&links).unwrap();
@@ -113,7 +113,7 @@ fn a_bad_link_is_no_bad_nat() {
 fn what_cannot_be_probed_is_said() {
     let text = HEAD.to_owned() + "[router.n0]\nnat = { preset = 'symmetric', ports = '40000-40009' }\n";
     let home = Home::new();
-    let run = home.run(&home.scenario("small", &text), &[]);
+    let run = home.undisturbed(&home.scenario("small", &text), &[]);
     assert_eq!(code(&run), 0, "{run:?}");
     assert_eq!(home.report()["unmeasured"]["nat.n0.mapping"], "a probe needs 64 ports, and it has 10");
 }

@@ -48,7 +48,7 @@ fail = "the trace"
 #[test]
 fn what_is_measured_holds_and_a_run_adds_little_to_its_scenario() {
     let home = Home::new();
-    let run = home.run(&home.scenario("plain", &[PLAIN, HOLDS].concat()), &[]);
+    let run = home.undisturbed(&home.scenario("plain", &[PLAIN, HOLDS].concat()), &[]);
     assert_eq!(code(&run), 0, "{run:?}");
     let report = home.report();
     assert_eq!(report["verdict"], "held");
@@ -361,7 +361,7 @@ fail  = "a ping that is cut still says what it measured"
 #[test]
 fn flows_end_as_they_should_and_another_end_fails_the_run() {
     let home = Home::new();
-    let run = home.run(&home.scenario("ends", ENDS), &[]);
+    let run = home.undisturbed(&home.scenario("ends", ENDS), &[]);
     assert_eq!(code(&run), 0, "{}", String::from_utf8_lossy(&run.stdout));
     let expectations = home.report()["expectations"].as_array().expect("a list").len();
     assert_eq!(expectations, 10, "those of six flows, and four more");
@@ -479,7 +479,7 @@ fail = "not a hundred datagrams of 1000 bytes"
 #[test]
 fn flows_say_what_a_path_bears() {
     let home = Home::new();
-    let output = home.run(&home.scenario("benched", BENCHED), &["--quiet"]);
+    let output = home.undisturbed(&home.scenario("benched", BENCHED), &["--quiet"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let report = home.report();

@@ -47,7 +47,7 @@ fn scenario(name: &str) -> PathBuf {
 
 fn runs(home: Home, name: &str, file: &Path, more: &[&str]) -> (Home, Value) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let run = home.run(file, more);
+    let run = home.undisturbed(file, more);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert_eq!(code(&run), 0, "{name}\n{}\n{}", text(&run.stdout), text(&run.stderr));
     let report = home.report();

@@ -313,7 +313,7 @@ fail  = "the coordinator does not answer for its zone, and for no other"
 #[test]
 fn flows_of_every_kind_measure_the_same_in_both_worlds() {
     let home = Home::new();
-    let run = home.run(&home.scenario("flows", FLOWS), &["--engine", "both"]);
+    let run = home.undisturbed(&home.scenario("flows", FLOWS), &["--engine", "both"]);
     assert_eq!(code(&run), 0, "{}", text_of(&run));
     let of = |engine: &str| {
         let file = home.only_run().join(engine).join("report.json");

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ntm_nat::Dependence;
 use socket2::{Domain, Protocol, Socket, Type};
-use world::{Host, NAT, PATIENCE, Router, World, once_free, run, seen};
+use world::{Host, NAT, PATIENCE, Router, World, run, seen};
 
 const PRESETS: [&str; 4] = ["full-cone", "address-restricted", "port-restricted", "symmetric"];
 
@@ -268,7 +268,7 @@ fn socket(world: &World, host: Host, port: u16) -> Socket {
         socket.set_reuse_address(true).expect("an option");
         socket.set_reuse_port(true).expect("an option");
         socket.set_read_timeout(Some(PATIENCE)).expect("an option");
-        once_free(|| socket.bind(&host.at(port).into()));
+        socket.bind(&host.at(port).into()).expect("a port");
         socket
     })
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use ntm_nat::Protocol;
 use socket2::{Domain, Socket, Type};
 
-use crate::world::{Host, PATIENCE, Router, World, once_free};
+use crate::world::{Host, PATIENCE, Router, World};
 use crate::{End, Nat};
 
 pub(crate) struct Kernel<'a> {
@@ -89,7 +89,7 @@ impl<'a> Kernel<'a> {
             // A refusal is looked for first: what has arrived by then is there. But most packets arrive at once.
             let former = self.refused;
             if glances % 8 == 7 {
-                self.refused = (self.router.refused(), self.conflicts());
+                self.refused = self.router.refused();
             }
             glances += 1;
             if let Some(arrived) = self.arrived() {
@@ -115,10 +115,6 @@ impl<'a> Kernel<'a> {
             );
             thread::sleep(GLANCE);
         }
-    }
-
-    fn conflicts(&self) -> u64 {
-        self.router.status()["refusals"]["conflict"].as_u64().unwrap_or(0)
     }
 
     /// What has come to any socket.
@@ -149,7 +145,7 @@ fn tcp_socket(world: &World, (host, port): End) -> Socket {
         socket.set_reuse_address(true).expect("an option");
         socket.set_reuse_port(true).expect("an option");
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
-        once_free(|| socket.bind(&host.at(port).into()));
+        socket.bind(&host.at(port).into()).expect("a port");
         socket
     })
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -67,7 +68,11 @@ impl Host {
 }
 
 /// The namespaces, and a folder for files; all go when it is dropped.
+///
+/// One at a time: a process that another test started would hold copies of this one's sockets until it executes, and with them ports that
+/// were closed, and connections that were given up.
 pub(crate) struct World {
+    _alone: MutexGuard<'static, ()>,
     /// What all names of this world begin with.
     prefix: String,
     made: Vec<String>,
@@ -78,6 +83,8 @@ impl World {
     /// Builds it. Panics with what this machine lacks.
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         for program in ["ip", "nft", "ping"] {
             let found = Command::new(program).arg("-V").output();
             assert!(
@@ -86,7 +93,8 @@ impl World {
             );
         }
         let prefix = format!("natt{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut world = Self { prefix, made: Vec::new(), folder: tempfile::tempdir().expect("a folder") };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut world = Self { _alone: alone, prefix, made: Vec::new(), folder };
         for name in ["r", "s"].into_iter().chain(Host::ALL.map(Host::name)) {
             let namespace = world.namespace(name);
             run(Command::new("ip").args(["netns", "add", &namespace]));
@@ -145,7 +153,7 @@ impl World {
     /// A UDP socket of `host` on `port`.
     pub(crate) fn udp(&self, host: Host, port: u16) -> UdpSocket {
         self.within(host, move || {
-            let socket = once_free(|| UdpSocket::bind(host.at(port)));
+            let socket = UdpSocket::bind(host.at(port)).expect("a socket");
             socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             socket
         })
@@ -231,11 +239,12 @@ impl Router {
         answer.get("ok").unwrap_or_else(|| panic!("{command} was refused: {line}")).clone()
     }
 
-    /// How many packets it has refused.
-    pub(crate) fn refused(&self) -> u64 {
+    /// How many packets it has refused, and how many of them because two hosts were given one port.
+    pub(crate) fn refused(&self) -> (u64, u64) {
         let status = self.status();
         let counts = status["refusals"].as_object().expect("refusals");
-        counts.values().map(|count| count.as_u64().expect("a count")).sum()
+        let count = |value: &Value| value.as_u64().expect("a count");
+        (counts.values().map(count).sum(), counts.get("conflict").map_or(0, count))
     }
 
     /// The records of its trace.
@@ -266,7 +275,7 @@ impl Router {
     /// Does `send`, which makes one packet, and says whether it arrives at `to`: from where, or `None` once the router has counted it
     /// as refused. Neither is ever guessed from silence.
     pub(crate) fn arrival(&self, to: &UdpSocket, send: impl FnOnce()) -> Option<SocketAddr> {
-        let refused = self.refused();
+        let (refused, _) = self.refused();
         send();
         to.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
         let end = Instant::now() + PATIENCE;
@@ -278,7 +287,7 @@ impl Router {
                 }
                 Err(error) => panic!("{error}"),
             }
-            if self.refused() > refused {
+            if self.refused().0 > refused {
                 break None;
             }
             assert!(Instant::now() < end, "a packet has neither come nor been refused: {}", self.status());
@@ -302,20 +311,6 @@ pub(crate) fn seen(from: &UdpSocket, at: &UdpSocket) -> SocketAddr {
     from.send_to(b"probe", at.local_addr().expect("an address")).expect("sent");
     let mut bytes = [0; 64];
     uninterrupted(|| at.recv_from(&mut bytes)).expect("a datagram that must pass").1
-}
-
-/// Does `bind` until the port is free: a process that another test is starting holds a copy of a closed socket until it executes.
-pub(crate) fn once_free<T>(mut bind: impl FnMut() -> io::Result<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match bind() {
-            Ok(bound) => return bound,
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
-                thread::sleep(Duration::from_millis(1));
-            }
-            Err(error) => panic!("a socket cannot be bound: {error}"),
-        }
-    }
 }
 
 /// Does `receive` again when a signal came between: a receive with a timeout is not restarted by itself.
