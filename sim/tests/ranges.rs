@@ -5,15 +5,22 @@ mod common;
 use common::{link, public, secs};
 use ntm_protocol::observe::What;
 use ntm_protocol::wire::DnsError;
+use ntm_sim::worlds::families::Has;
 use ntm_sim::{HostId, World};
 
 /// Two DCs with these ranges, which know each other's names and keys alone, and a terminal of each.
 fn two(first: &str, second: &str) -> (World, [HostId; 2], [HostId; 2]) {
+    two_of([Has::V4; 2], first, second)
+}
+
+/// The same, with addresses of these families.
+fn two_of(has: [Has; 2], first: &str, second: &str) -> (World, [HostId; 2], [HostId; 2]) {
     let mut world = World::new(1);
     world.settings.ranges_known = false;
+    let at = |n: usize| has[n].of(format!("203.0.113.{}", 3 + n), format!("2001:db8::{}", 3 + n));
     let dcs = [
-        world.coordinator("dc-a", "a.ntm.test", first, "203.0.113.3", link()),
-        world.coordinator("dc-b", "b.ntm.test", second, "203.0.113.4", link()),
+        world.coordinator_at("dc-a", "a.ntm.test", first, &at(0), link()),
+        world.coordinator_at("dc-b", "b.ntm.test", second, &at(1), link()),
     ];
     let terminals = [world.terminal("mn", dcs[0], public(10)), world.terminal("cn", dcs[1], public(11))];
     (world, dcs, terminals)
@@ -68,6 +75,20 @@ fn dcs_with_ranges_of_their_own_join_at_once_and_hand_out_soon() {
     let talk = world.talk(terminals[0], terminals[1], common::PERIOD);
     world.run_for(secs(1));
     assert!(world.heard(talk).returned() > 30);
+}
+
+/// T3.1-d: whichever families they have, two that can reach each other say their ranges.
+#[test]
+fn dcs_find_each_other_in_a_family_that_both_have() {
+    for has in Has::ALL.into_iter().flat_map(|first| Has::ALL.map(|second| [first, second])) {
+        let (mut world, dcs, _) = two_of(has, "198.18.0.0/16", "198.18.0.0/16");
+        world.start(dcs[0]);
+        world.run_for(secs(15));
+        world.start(dcs[1]);
+        world.run_for(secs(15));
+        let knows = overlap(&world, dcs[1]).is_some_and(|(.., at_start)| at_start);
+        assert_eq!(knows, has[0].shares(has[1]), "{has:?}");
+    }
 }
 
 /// Two that were cut off from each other come to know it later, when a terminal of one asks for a terminal of the other: the one that asks

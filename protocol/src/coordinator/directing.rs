@@ -108,14 +108,14 @@ impl Coordinator {
 
     /// The answer to a look-up.
     pub fn handle_lookup(&mut self, id: LookupId, result: LookupResult, now: Instant) {
-        let Some((errand, lookup)) = self.lookups.remove(&id) else { return };
+        let Some((errand, asked)) = self.lookups.remove(&id) else { return };
         if self.mail.journal.is_read() {
-            let (lookup, name) = (lookup.kind(), lookup.name().clone());
+            let (lookup, name) = (asked.kind(), asked.name().clone());
             self.mail.journal.note(now, What::Answered { lookup, name, answer: shown(&result) });
         }
         let negotiation = match errand {
             Errand::Negotiation(negotiation) => negotiation,
-            Errand::Neighbour(node) => return self.neighbour_found(node, result, now),
+            Errand::Neighbour(node) => return self.neighbour_found(node, asked, result, now),
         };
         let Some(known) = self.under_way(negotiation) else { return };
         match (&mut known.stage, result) {

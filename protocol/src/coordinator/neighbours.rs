@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::addr::{Fqdn, NTM_PORT, NodeId, VipRange};
+use crate::family::{Families, Family};
 use crate::time::Instant;
 use crate::wire::{DnsError, NodeKind, Reason, Refusal};
 
-use super::lookup::{Lookup, LookupAnswer, LookupResult};
+use super::lookup::{Lookup, LookupAnswer, LookupFailure, LookupResult};
 use super::negotiation::{Errand, NegotiationId, Purpose, Stage};
 use super::{Coordinator, Node};
 
@@ -83,8 +84,10 @@ impl Coordinator {
             .collect();
         self.neighbours.waiting = unknown.keys().copied().collect();
         self.neighbours.until = (!unknown.is_empty()).then(|| now + self.patience);
+        let own: Families = self.addresses.iter().collect();
+        let lookup = if own.has(Family::V4) { Lookup::A } else { Lookup::Aaaa };
         for (id, fqdn) in unknown {
-            self.look_up(Errand::Neighbour(id), Lookup::A(fqdn), now);
+            self.look_up(Errand::Neighbour(id), lookup(fqdn), now);
         }
     }
 
@@ -93,16 +96,22 @@ impl Coordinator {
         self.neighbours.overlap.as_ref()
     }
 
-    /// Where another DC is, for [`start`](Self::start).
-    pub(super) fn neighbour_found(&mut self, id: NodeId, result: LookupResult, now: Instant) {
-        let address = match result {
+    /// Where another DC is, for [`start`](Self::start): at its address of the first family in which both have one.
+    pub(super) fn neighbour_found(&mut self, id: NodeId, asked: Lookup, result: LookupResult, now: Instant) {
+        let address = match &result {
             Ok(LookupAnswer::Addresses(addresses)) => addresses.first().copied(),
             _ => None,
         };
-        match (address, self.registry.nodes.get_mut(&id)) {
-            (Some(address), Some(node)) => {
+        let own: Families = self.addresses.iter().collect();
+        match (address, self.registry.nodes.get_mut(&id), asked) {
+            (Some(address), Some(node), _) => {
                 node.found_at.get_or_insert(SocketAddr::new(address, NTM_PORT));
                 self.join(id, now);
+            }
+            (None, Some(_), Lookup::A(fqdn))
+                if own.has(Family::V6) && result != Err(LookupFailure::NxDomain) =>
+            {
+                self.look_up(Errand::Neighbour(id), Lookup::Aaaa(fqdn), now);
             }
             _ => self.neighbours.done(id),
         }
