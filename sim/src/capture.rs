@@ -1,6 +1,7 @@
 //! What passed the interfaces of hosts, as a capture there would show it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ntm_protocol::time::Instant;
 
@@ -45,7 +46,7 @@ pub struct CapturedOutside {
     /// How many packets had passed interfaces of hosts before: what happens at one instant has an order, too.
     pub after: usize,
     /// The router's name.
-    pub router: String,
+    pub router: Arc<str>,
     /// Whether it left the router.
     pub outgoing: bool,
     /// As it was there.
@@ -75,8 +76,8 @@ impl World {
     pub(crate) fn capture_outside(&mut self, router: RouterId, outgoing: bool, packet: &Packet) {
         if let Some(captures) = &mut self.captures_outside {
             let (at, after) = (self.now, self.captures.as_ref().map_or(0, Vec::len));
-            let mtu = if outgoing { self.networks.limit(router, packet.source.ip()).0 } else { ETHERNET };
-            let (router, packet) = (self.networks.name(router).to_owned(), packet.clone());
+            let mtu = if outgoing { self.networks.limit(router) } else { ETHERNET };
+            let (router, packet) = (self.networks.name(router).clone(), packet.clone());
             captures.push(CapturedOutside { at, after, router, outgoing, packet, mtu });
         }
     }

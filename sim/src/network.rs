@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use ntm_nat::{Behaviour, Forward, ForwardError, Side, Translator};
@@ -69,7 +70,7 @@ pub(crate) enum Neighbour {
 }
 
 struct Router {
-    name: String,
+    name: Arc<str>,
     nat: Translator,
     inside: NetworkId,
     outside: NetworkId,
@@ -120,7 +121,7 @@ impl Networks {
         let nat = Translator::new(behaviour, external, &[], seed).expect("there are no forwards to be wrong");
         let uplink = Wire::new(uplink, seed);
         self.networks.push(Network { gateway: Some(id), ..Network::default() });
-        self.routers.push(Router { name: name.to_owned(), nat, inside, outside, uplink, mtu: ETHERNET });
+        self.routers.push(Router { name: name.into(), nat, inside, outside, uplink, mtu: ETHERNET });
         self.claim(outside, external, Owner::Router(id));
         (id, inside)
     }
@@ -279,15 +280,20 @@ impl Networks {
         self.routers[router.0].mtu = mtu;
     }
 
-    /// The longest packet that a router passes on, and the address by which it speaks.
-    pub(crate) fn limit(&self, router: RouterId, to: IpAddr) -> (u16, Option<IpAddr>) {
-        let Router { mtu, outside, .. } = self.routers[router.0];
+    /// The longest packet that a router passes on.
+    pub(crate) fn limit(&self, router: RouterId) -> u16 {
+        self.routers[router.0].mtu
+    }
+
+    /// The address by which a router speaks to `to`.
+    pub(crate) fn speaker(&self, router: RouterId, to: IpAddr) -> Option<IpAddr> {
+        let outside = self.routers[router.0].outside;
         let of_family = |address: &IpAddr| address.is_ipv4() == to.is_ipv4();
         let owned = |(address, owner): (&IpAddr, &Owner)| match owner {
             Owner::Router(owner) if *owner == router && of_family(address) => Some(*address),
             _ => None,
         };
-        (mtu, self.networks[outside.0].owners.iter().filter_map(owned).min())
+        self.networks[outside.0].owners.iter().filter_map(owned).min()
     }
 
     /// The longest packet that comes to hosts of `network`.
@@ -307,13 +313,13 @@ impl Networks {
     }
 
     /// A router's name.
-    pub(crate) fn name(&self, router: RouterId) -> &str {
+    pub(crate) fn name(&self, router: RouterId) -> &Arc<str> {
         &self.routers[router.0].name
     }
 
     /// The router called `name`.
     pub(crate) fn router_named(&self, name: &str) -> Option<RouterId> {
-        self.routers.iter().position(|router| router.name == name).map(RouterId)
+        self.routers.iter().position(|router| *router.name == *name).map(RouterId)
     }
 
     /// Where `datagram`, which is on `network`, goes next.
@@ -398,7 +404,7 @@ impl Networks {
         let owners = self.networks.iter().filter_map(|network| network.owners.get(&address));
         owners
             .filter_map(|owner| match owner {
-                Owner::Router(router) => Some(self.routers[router.0].name.as_str()),
+                Owner::Router(router) => Some(&*self.routers[router.0].name),
                 Owner::Host(..) => None,
             })
             .next()

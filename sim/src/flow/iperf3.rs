@@ -18,6 +18,16 @@ pub(super) fn paced(rate: u64, block: u64, since: Instant, now: Instant) -> u64 
     bytes / block + 1
 }
 
+/// When a sender that looks at `now`, and every [`PACE`] from then on, first sees that another block is within the rate. It need not look before: what its sockets
+/// do not take now they take when they have something to tell.
+pub(super) fn next(rate: u64, block: u64, since: Instant, now: Instant) -> Instant {
+    let bytes = u128::from(paced(rate, block, since, now)) * u128::from(block);
+    let nanos = (bytes * 8_000_000_000).div_ceil(u128::from(rate));
+    let waits = nanos.saturating_sub(now.since(since).as_nanos());
+    let looks = waits.div_ceil(PACE.as_nanos()).max(1);
+    now + PACE * u32::try_from(looks).unwrap_or(u32::MAX)
+}
+
 /// What a receiver got in each stretch of the time that is measured.
 pub(super) struct Stretches {
     omit: Duration,
@@ -56,5 +66,24 @@ impl Stretches {
             got.resize(self.whole(), 0);
         }
         got
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_looks_again_when_another_block_is_within_the_rate_and_not_before() {
+        let since = Instant::from_nanos(1_234_567);
+        for (rate, block) in [(256_000, 128 << 10), (8_000_000, 1000), (3_000_001, 1448), (1 << 40, 1)] {
+            for after in [0, 1, 999_999, 1_000_000, 5_000_001, 4_096_000_000] {
+                let now = since + Duration::from_nanos(after);
+                let given = paced(rate, block, since, now);
+                let mut looks = (1..).map(|looks| now + PACE * looks);
+                let first = looks.find(|look| paced(rate, block, since, *look) > given);
+                assert_eq!(Some(next(rate, block, since, now)), first, "{rate} {block} {after}");
+            }
+        }
     }
 }

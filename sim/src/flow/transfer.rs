@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ntm_protocol::time::{Duration, Instant};
 
-use super::iperf3::{CONTROL, GRACE, PACE, Stretches, paced};
+use super::iperf3::{CONTROL, GRACE, Stretches, next, paced};
 use super::{Application, End, Ends, Outcome, byte, drain, feed, over};
 
 /// What to transfer.
@@ -258,7 +258,7 @@ impl Application for Running {
         let end = since + self.whole();
         Some(match self.transfer.rate {
             _ if now >= end => limit,
-            Some(_) => end.min(now + PACE),
+            Some(rate) => end.min(next(rate, self.transfer.block, since, now)),
             None => end,
         })
     }

@@ -1,5 +1,7 @@
 //! Flows: applications with two ends, and the TCP of their hosts.
 
+use std::collections::BTreeSet;
+
 use ntm_protocol::addr::Fqdn;
 use rand_core::Rng;
 
@@ -25,12 +27,31 @@ impl World {
         }
         let asks = task.asks_first();
         let ends = (client, server, name.clone(), port);
-        self.flows.push(Flow::new(ends, task, self.flows.last(), self.now));
+        let flow = Flow::new(ends, task, self.flows.last(), self.now);
+        for host in BTreeSet::from([client, server]) {
+            self.flows_at.entry(host).or_default().push(id);
+        }
+        if flow.segments.is_some() {
+            for port in flow.own_ports.clone().chain([port]).collect::<BTreeSet<_>>() {
+                self.noted.entry(port).or_default().push(id);
+            }
+        }
+        self.flows.push(flow);
         if asks {
             self.ask_for(id);
         }
         self.act(id);
         id
+    }
+
+    /// The flows of which a host is an end, in their order.
+    fn flows_at(&self, host: HostId) -> impl Iterator<Item = FlowId> + use<'_> {
+        self.flows_at.get(&host).into_iter().flatten().copied()
+    }
+
+    /// The first flow of which `host` is an end and that is the one that is looked for.
+    pub(super) fn flow_of(&self, host: HostId, is_it: impl Fn(&Flow) -> bool) -> Option<FlowId> {
+        self.flows_at(host).find(|id| is_it(&self.flows[id.0]))
     }
 
     /// The flow's client asks for the name.
@@ -67,7 +88,8 @@ impl World {
 
     /// The programs of a host are gone, and its TCP with them, as where the machine itself stops.
     pub fn end_applications(&mut self, id: HostId) {
-        for flow in self.flows.iter_mut().filter(|flow| flow.client == id || flow.server == id) {
+        for flow in self.flows_at.get(&id).into_iter().flatten() {
+            let flow = &mut self.flows[flow.0];
             flow.over |= !flow.application.outlives(id, flow.client);
         }
         if self.stacks.remove(&id).is_some() {
@@ -165,32 +187,30 @@ impl World {
         self.settle(host, output);
     }
 
-    /// What is known of the segments that a host's TCP sends from a port; and whether it is the client's.
-    fn segments_from(&mut self, host: HostId, port: u16) -> impl Iterator<Item = (bool, &mut Segments)> {
-        self.flows.iter_mut().filter_map(move |flow| {
-            let by_client = flow.client == host && flow.own_ports.contains(&port);
-            let by_server = flow.server == host && flow.port == port;
-            let segments = flow.segments.as_mut().filter(|_| by_client || by_server)?;
-            Some((by_client, segments))
-        })
+    /// Notes something of the segments of each connection that has an end at `port`; whether that is the client's, and its host, are told.
+    fn note(&mut self, port: u16, note: impl Fn(&mut Segments, bool, HostId)) {
+        for id in self.noted.get(&port).into_iter().flatten() {
+            let flow = &mut self.flows[id.0];
+            let is_clients = flow.own_ports.contains(&port);
+            let end = if is_clients { flow.client } else { flow.server };
+            flow.segments.iter_mut().for_each(|segments| note(segments, is_clients, end));
+        }
     }
 
     fn note_sent(&mut self, host: HostId, packet: &Packet) {
         let now = self.now;
-        for (by_client, segments) in self.segments_from(host, packet.source.port()) {
-            segments.leaves(by_client, packet, now);
-        }
+        self.note(packet.source.port(), |segments, by_client, end| {
+            if host == end {
+                segments.leaves(by_client, packet, now);
+            }
+        });
     }
 
     fn note_came(&mut self, host: HostId, packet: &Packet) {
-        let (to, now) = (packet.destination.port(), self.now);
-        for flow in &mut self.flows {
-            let (to_server, to_client) = (flow.port == to, flow.own_ports.contains(&to));
-            let end = if to_server { flow.server } else { flow.client };
-            if let Some(segments) = flow.segments.as_mut().filter(|_| to_server || to_client) {
-                segments.comes(to_server, host != end, packet, now);
-            }
-        }
+        let now = self.now;
+        self.note(packet.destination.port(), |segments, to_client, end| {
+            segments.comes(!to_client, host != end, packet, now);
+        });
     }
 
     /// The TCP of a host does what is due, and so do the flows that see it.
@@ -203,16 +223,9 @@ impl World {
                 self.note_sent(host, &packet);
                 self.leave(host, By::Application, packet);
             }
-            let of_host = |flow: &Flow| flow.client == host || flow.server == host;
-            let flows: Vec<FlowId> = self
-                .flows
-                .iter()
-                .enumerate()
-                .filter(|(_, flow)| of_host(flow))
-                .map(|(id, _)| FlowId(id))
-                .collect();
+            let flows: Vec<FlowId> = self.flows_at(host).filter(|_| changed).collect();
             // All of them, whatever the first one does.
-            let acted: Vec<FlowId> = flows.into_iter().filter(|id| changed && self.act_once(*id)).collect();
+            let acted: Vec<FlowId> = flows.into_iter().filter(|id| self.act_once(*id)).collect();
             // What they did may be for the other host to send.
             for id in &acted {
                 let flow = &self.flows[id.0];
@@ -242,11 +255,14 @@ impl World {
         }
     }
 
+    /// The time of a flow has come, unless it has changed its mind. Flows of one client whose time is the same act in their order, whichever said so first.
     pub(super) fn wake_flow(&mut self, id: FlowId) {
-        let flow = &mut self.flows[id.0];
-        if flow.wake == Some(self.now) {
-            flow.wake = None;
-            self.act(id);
+        let (client, now) = (self.flows[id.0].client, self.now);
+        while let Some(FlowId(due)) =
+            self.flow_of(client, |flow| flow.client == client && flow.wake == Some(now))
+        {
+            self.flows[due].wake = None;
+            self.act(FlowId(due));
         }
     }
 
@@ -262,7 +278,7 @@ impl World {
         }
         let is_udp = datagram.protocol == Protocol::Udp;
         let takes = |flow: &Flow| is_udp && flow.takes(host, &datagram);
-        let Some(id) = self.flows.iter().position(takes).map(FlowId) else { return Some(datagram) };
+        let Some(id) = self.flow_of(host, takes) else { return Some(datagram) };
         self.with_ends(id, |flow, ends| {
             flow.application.take(ends, host, &datagram);
             false
@@ -278,9 +294,11 @@ impl World {
             if let Some(stack) = self.stacks.get_mut(&host) {
                 stack.narrow(mtu, self.rng.next_u64(), self.now);
             }
-            for (by_client, segments) in self.segments_from(host, quoted.source.port()) {
-                segments.narrows(by_client, mtu);
-            }
+            self.note(quoted.source.port(), |segments, by_client, end| {
+                if host == end {
+                    segments.narrows(by_client, mtu);
+                }
+            });
         }
         let port = quoted.source.port();
         if quoted.protocol == Protocol::Icmp && why == Why::Other {
@@ -298,7 +316,7 @@ impl World {
             let is_servers = flow.server == host && port == flow.port;
             quoted.protocol == Protocol::Udp && !flow.over && (is_clients || is_servers)
         };
-        if let Some(id) = self.flows.iter().position(is_about).map(FlowId) {
+        if let Some(id) = self.flow_of(host, is_about) {
             self.with_ends(id, |flow, ends| {
                 flow.application.told(ends, host, why);
                 false

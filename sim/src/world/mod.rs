@@ -24,7 +24,7 @@ use crate::HostId;
 use crate::capture::{Captured, CapturedOutside};
 use crate::clock::Clock;
 use crate::dns::Dns;
-use crate::flow::Flow;
+use crate::flow::{Flow, FlowId};
 use crate::host::{Attached, Host, Interface, Machine, Output};
 use crate::impair::Impairment;
 use crate::link::Link;
@@ -132,6 +132,10 @@ pub struct World {
     hosts: Vec<Host>,
     talks: Vec<Talk>,
     flows: Vec<Flow>,
+    /// The flows of which a host is an end, in their order.
+    flows_at: BTreeMap<HostId, Vec<FlowId>>,
+    /// The flows whose segments somebody wants to know, by the ports of their ends.
+    noted: BTreeMap<u16, Vec<FlowId>>,
     /// The TCP of hosts that have flows over it.
     stacks: BTreeMap<HostId, Stack>,
     /// The longest packet that a host sends to an address, in bytes, where an ICMP error has told it so.
@@ -164,6 +168,8 @@ impl World {
             hosts: Vec::new(),
             talks: Vec::new(),
             flows: Vec::new(),
+            flows_at: BTreeMap::new(),
+            noted: BTreeMap::new(),
             stacks: BTreeMap::new(),
             mtus: BTreeMap::new(),
             trace: Some(Vec::new()),

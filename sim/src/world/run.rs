@@ -179,7 +179,7 @@ impl World {
 
     /// A router tells the sender of a packet, which came to it from `network`, that it passes on nothing so long.
     fn tell_too_big(&mut self, router: RouterId, network: NetworkId, packet: &Packet) {
-        let (mtu, from) = self.networks.limit(router, packet.source.ip());
+        let (mtu, from) = (self.networks.limit(router), self.networks.speaker(router, packet.source.ip()));
         let error = from.and_then(|from| Trouble::about(packet, Why::TooBig { mtu }, from));
         if let Some(error) = error {
             self.travel(network, Box::new(error));
@@ -196,7 +196,7 @@ impl World {
     fn leave_router(&mut self, router: RouterId, outside: NetworkId, datagram: Packet) {
         let far = self.networks.distance(outside, &datagram);
         self.capture_outside(router, true, &datagram);
-        let (mtu, now) = (self.networks.limit(router, datagram.source.ip()).0, self.now);
+        let (mtu, now) = (self.networks.limit(router), self.now);
         let uplink = self.networks.uplink(router);
         let times = uplink.pass(Way::Up, frames(&datagram, mtu), now).map(move |at| at + far);
         self.arrive(times, |datagram| Event::On(outside, datagram), Box::new(datagram));
@@ -343,9 +343,10 @@ impl World {
         if answer.is_ok() && talk.period.is_some() {
             self.queue.push(self.now, Event::Tick(id));
         }
-        if let Some(flow) = self.flows.iter().position(|flow| flow.talk == Some(id)) {
-            self.queue.push(self.now, Event::Flow(FlowId(flow)));
-            self.flows[flow].wake = Some(self.now);
+        let host = talk.host;
+        if let Some(flow) = self.flow_of(host, |flow| flow.talk == Some(id)) {
+            self.queue.push(self.now, Event::Flow(flow));
+            self.flows[flow.0].wake = Some(self.now);
         }
     }
 
