@@ -76,7 +76,7 @@ impl<'a> Recorded<'a> {
         for it in sightings {
             match &it.body {
                 Body::Control(message) if it.point == Point::Real => {
-                    passed.entry((it.node.as_str(), it.outgoing, *message)).or_default().push(it.t);
+                    passed.entry((&*it.node, it.outgoing, *message)).or_default().push(it.t);
                 }
                 Body::Open { .. } if it.point == Point::Application && it.outgoing => packets.push(it),
                 Body::Sealed { .. } if it.point == Point::Real && it.outgoing => packets.push(it),
@@ -103,7 +103,7 @@ impl<'a> Recorded<'a> {
         let Vip(vip) = vip.ok_or_else(|| format!("`{node}` was told that {name} has no address"))?;
         let t = |at: usize| self.trace[at].t.as_nanos();
 
-        let of_host = self.packets.iter().filter(|it| it.node == node && it.t >= t(answer));
+        let of_host = self.packets.iter().filter(|it| *it.node == *node && it.t >= t(answer));
         let mut of_host = of_host.skip_while(|it| it.point != Point::Application || it.destination != vip);
         let first =
             of_host.next().ok_or_else(|| format!("no application of `{node}` sent a packet to {name}"))?;
@@ -214,7 +214,7 @@ mod tests {
         let address = |text: &str| text.parse().unwrap();
         let destination = if point == Point::Application { "198.18.128.1" } else { "203.0.113.9" };
         let (source, destination) = (address("198.18.0.1"), address(destination));
-        Sighting { t, node: node.to_owned(), point, outgoing, source, destination, body }
+        Sighting { t, node: node.into(), point, outgoing, source, destination, body }
     }
 
     fn control(t: u64, node: &str, outgoing: bool, kind: Kind, sequence: u64) -> Sighting {
@@ -237,7 +237,7 @@ mod tests {
             json!({"t": 30 * MS, "node": "mn", "what": "received", "message": "RouteDirection", "from": "203.0.113.9:4330", "seq": 9}),
             json!({"t": 31 * MS, "node": "mn", "what": "answer", "name": name, "vip": "198.18.128.1"}),
         ]);
-        let open = |t| seen(t, "mn", Point::Application, true, Body::Open { length: 84, carried: vec![1] });
+        let open = |t| seen(t, "mn", Point::Application, true, Body::Open { length: 84, carried: 1 });
         let key = crate::capture::sealed::Key {
             path: ntm_protocol::addr::PathId([1; 16]),
             back: false,

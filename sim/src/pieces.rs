@@ -1,5 +1,6 @@
 //! What IP cuts up (RFC 791, RFC 8200): how long the pieces are, what they are as bytes, and how a host puts them together again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -39,26 +40,27 @@ pub(crate) fn lengths(packet: &Packet, mtu: u16) -> impl Iterator<Item = usize> 
 }
 
 impl Packet {
-    /// The packet as it is on a wire that takes packets of at most `mtu` bytes: as bytes, in pieces if need be.
-    pub fn on_wire(&self, mtu: u16) -> Vec<Vec<u8>> {
+    /// Shows `each` piece of the packet as it is on a wire that takes packets of at most `mtu` bytes: as bytes, and one unless it is longer.
+    pub fn on_wire(&self, mtu: u16, mut each: impl FnMut(&[u8])) {
         if self.length() <= mtu.into() {
-            return vec![self.emit()];
+            return each(&self.emit());
         }
         let whole = Packet { whole: false, ..self.clone() }.emit();
-        match self.destination.is_ipv4() {
-            true => cut(&whole, mtu),
+        let pieces = match self.destination.is_ipv4() {
+            true => cut(whole, mtu),
             false => cut_v6(&whole, mtu),
-        }
+        };
+        pieces.iter().for_each(|piece| each(piece));
     }
 }
 
 /// What the IPv4 packet `packet`, which may be cut up, is in packets of at most `mtu` bytes.
-pub(crate) fn cut(packet: &[u8], mtu: u16) -> Vec<Vec<u8>> {
+pub(crate) fn cut(packet: Vec<u8>, mtu: u16) -> Vec<Vec<u8>> {
     if packet.len() <= mtu.into() {
-        return vec![packet.to_vec()];
+        return vec![packet];
     }
     let mut out = Vec::new();
-    fragments::cut(packet, &mut vec![0; mtu.into()], |piece| out.push(piece.to_vec()));
+    fragments::cut(&packet, &mut vec![0; mtu.into()], |piece| out.push(piece.to_vec()));
     out
 }
 
@@ -98,11 +100,11 @@ pub(crate) struct Joiner {
 
 impl Joiner {
     /// A packet of IPv4 has come: the whole, as soon as it is there.
-    pub(crate) fn take(&mut self, packet: &[u8], now: Instant) -> Option<Vec<u8>> {
+    pub(crate) fn take<'a>(&mut self, packet: &'a [u8], now: Instant) -> Option<Cow<'a, [u8]>> {
         let fixed = packet.first_chunk::<V4>()?;
         let flags = short(fixed, 6)?;
         if flags & (MORE | OFFSET) == 0 {
-            return Some(packet.to_vec());
+            return Some(Cow::Borrowed(packet));
         }
         let address = |at: usize| Ipv4Addr::new(fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]);
         let name = (address(12), address(16), fixed[9], short(fixed, 4)?);
@@ -139,7 +141,7 @@ impl Joiner {
         whole[10..12].fill(0);
         let sum = !crate::packet::sum(&whole[..V4], 0);
         whole[10..12].copy_from_slice(&sum.to_be_bytes());
-        Some(whole)
+        Some(Cow::Owned(whole))
     }
 }
 
@@ -159,9 +161,10 @@ mod tests {
             for size in [1, 1450, 1472, 1473, 3000, 60_000] {
                 let packet = packet(v4, size);
                 for mtu in [1280, 1400, 1500] {
-                    let pieces = packet.on_wire(mtu);
+                    let mut lengths_seen = Vec::new();
+                    packet.on_wire(mtu, |piece| lengths_seen.push(piece.len()));
                     let told: Vec<usize> = lengths(&packet, mtu).collect();
-                    assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), told, "{v4} {size} {mtu}");
+                    assert_eq!(lengths_seen, told, "{v4} {size} {mtu}");
                     assert!(told.iter().all(|length| *length <= mtu.into()));
                 }
             }
@@ -171,14 +174,14 @@ mod tests {
     #[test]
     fn pieces_in_any_order_are_the_packet_again() {
         let (first, second) = (packet(true, 5000).emit_as(1), packet(true, 4000).emit_as(2));
-        let mut pieces = [cut(&first, 1424), cut(&second, 1424)].concat();
+        let mut pieces = [cut(first.clone(), 1424), cut(second.clone(), 1424)].concat();
         pieces.reverse();
         pieces.insert(2, pieces[0].clone());
         let mut joiner = Joiner::default();
         let whole: Vec<_> = pieces.iter().filter_map(|piece| joiner.take(piece, Instant::ZERO)).collect();
         assert_eq!(whole, [second, first.clone()]);
         // One is missing, and comes too late.
-        let pieces = cut(&first, 1424);
+        let pieces = cut(first, 1424);
         let late = Instant::ZERO + PATIENCE;
         assert!(pieces[1..].iter().all(|piece| joiner.take(piece, Instant::ZERO).is_none()));
         assert_eq!(joiner.take(&pieces[0], late), None);

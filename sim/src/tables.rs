@@ -1,5 +1,6 @@
 //! A node's data tables and its virtual interface: what is sealed and opened, and what a kernel and a data plane do around that.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use ntm_protocol::crypto::{Suite, sealed_len};
@@ -40,7 +41,7 @@ impl Tables {
     }
 
     /// A packet that was opened: what it is, as soon as all pieces of it are there.
-    pub(crate) fn opened(&mut self, inner: &[u8], now: Instant) -> Option<Vec<u8>> {
+    pub(crate) fn opened<'a>(&mut self, inner: &'a [u8], now: Instant) -> Option<Cow<'a, [u8]>> {
         self.joiner.take(inner, now)
     }
 
@@ -62,7 +63,7 @@ impl Tables {
     pub(crate) fn send(&mut self, packet: &Packet, sent: &mut Vec<Outgoing>) -> Result<(), Refused> {
         self.id = self.id.wrapping_add(u16::from(!packet.whole));
         let mut result = Ok(());
-        for piece in cut(&packet.emit_as(if packet.whole { 0 } else { self.id }), VIRTUAL) {
+        for piece in cut(packet.emit_as(if packet.whole { 0 } else { self.id }), VIRTUAL) {
             if let Err(why) = self.seal(&piece, sent) {
                 let mut room = [0; icmp::MAX_LEN];
                 let answer = why.answer(&piece, &mut room);

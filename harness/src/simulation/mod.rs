@@ -18,6 +18,7 @@ use crate::plan::Plan;
 use crate::run::result::{Ending, Record};
 use crate::scenario::model::Scenario;
 use build::Built;
+use seen::Watch;
 
 /// A daemon that is not ready by then will not be, as in emulation.
 const READY_WITHIN: Duration = Duration::from_secs(15);
@@ -29,11 +30,12 @@ pub fn run(scenario: &Scenario, plan: &Plan) -> Result<(Record, Ending), Failure
     start(&mut built, plan)?;
     let probes = probing::probe(plan, scenario.seed)?;
     let mut record = Record { origin: Instant::ZERO, probes, ..Record::default() };
-    seen::prepare(plan, &mut record);
     record.ready = built.world.now().as_nanos();
     record.start = record.ready;
-    let ending = play::play(scenario, plan, &mut built, &mut record)?;
-    seen::collect(plan, &mut built, &mut record);
+    let mut watch = Watch::new(plan);
+    let ending = play::play(scenario, plan, &mut built, &mut watch, &mut record)?;
+    watch.collect(&mut built, &mut record);
+    record.recordings = watch.recordings();
     seen::read(&built, &mut record)?;
     Ok((record, ending))
 }

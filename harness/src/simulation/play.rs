@@ -14,7 +14,8 @@ use serde_json::{Value as Json, json};
 
 use super::apps::{self, Doing};
 use super::build::{Built, configure};
-use super::{names, seen, told};
+use super::seen::Watch;
+use super::{names, told};
 use crate::exit::Failure;
 use crate::flow::{self, Quantities, is_virtual, ping};
 use crate::judge::expr::Value;
@@ -51,11 +52,13 @@ pub fn play<'a>(
     scenario: &'a Scenario,
     plan: &'a Plan,
     built: &mut Built,
+    watch: &mut Watch<'a>,
     record: &mut Record,
 ) -> Result<Ending, Failure> {
     let begin = built.world.now();
     let limit = limit(scenario);
-    let mut stage = Stage { scenario, plan, built, record, begin, up: BTreeMap::new(), running: Vec::new() };
+    let (up, running) = (BTreeMap::new(), Vec::new());
+    let mut stage = Stage { scenario, plan, built, watch, record, begin, up, running };
     for host in &plan.hosts {
         let up = host.interfaces.iter().filter(|interface| interface.up).cloned().collect();
         stage.up.insert(&host.name, up);
@@ -174,6 +177,7 @@ struct Stage<'a, 'w> {
     scenario: &'a Scenario,
     plan: &'a Plan,
     built: &'w mut Built,
+    watch: &'w mut Watch<'a>,
     record: &'w mut Record,
     /// When time began.
     begin: Instant,
@@ -308,7 +312,7 @@ impl<'a> Stage<'a, '_> {
             let has_changed =
                 |world: &World| seen.replace(world.progress()) != world.progress() && stages(world) != before;
             self.built.world.wait(next - now, has_changed);
-            seen::collect(self.plan, self.built, self.record);
+            self.watch.collect(self.built, self.record);
         }
     }
 

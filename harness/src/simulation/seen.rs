@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ntm_sim::HostId;
 use ntm_sim::capture::{Captured, CapturedOutside, Point};
 use serde_json::{Map, Value as Json, json};
 
 use super::build::Built;
-use crate::capture::packet;
-use crate::capture::sealed;
+use crate::capture::{Recording, packet, sealed};
 use crate::exit::Failure;
+use crate::measure::Recordings;
 use crate::plan::config::TUN;
-use crate::plan::{InterfacePlan, Plan};
+use crate::plan::{HostPlan, InterfacePlan, Plan};
 use crate::report::events;
 use crate::run::result::Record;
 use crate::transitions::sighting::{self, Sighting};
@@ -28,56 +29,79 @@ pub fn read(built: &Built, record: &mut Record) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where packets are going to be seen.
-pub fn prepare(plan: &Plan, record: &mut Record) {
-    for host in &plan.hosts {
-        let names = host.interfaces.iter().map(|interface| interface.name.as_str());
-        let tun = host.is_terminal().then_some(TUN);
-        for interface in names.chain(tun) {
-            record.recordings.entry((host.name.clone(), interface.to_owned())).or_default();
-        }
-    }
+/// Notes what passes the interfaces.
+pub struct Watch<'a> {
+    plan: &'a Plan,
+    /// What emulation's recordings keep of packets, by node and interface.
+    recordings: Vec<((String, String), Recording)>,
+    /// Where packets were seen so far.
+    places: BTreeMap<(HostId, Point), Place>,
 }
 
-/// Notes what passed the interfaces since it was last asked: what emulation's recordings keep of packets, what whole packets tell, in the order of time, and the
-/// data packets among them.
-pub fn collect(plan: &Plan, built: &mut Built, record: &mut Record) {
-    let (at_hosts, outside) = built.world.take_captured();
-    // The recording of each place.
-    let mut places: BTreeMap<(HostId, Point), Option<(String, String)>> = BTreeMap::new();
-    let mut outside = outside.iter().peekable();
-    for (number, it) in at_hosts.iter().enumerate() {
-        while let Some(it) = outside.next_if(|it| it.after <= number) {
-            note_outside(it, record);
-        }
-        let (t, node) = (it.at.as_nanos(), built.world.name(it.host));
-        let pieces = it.packet.on_wire(it.mtu);
-        let place = places
-            .entry((it.host, it.point))
-            .or_insert_with(|| Some((node.to_owned(), interface(plan, built, it)?)));
-        if let Some(recording) = place.as_ref().and_then(|place| record.recordings.get_mut(place)) {
-            let seen = pieces.iter().filter_map(|bytes| packet::parse(t, it.outgoing, bytes));
-            recording.packets.extend(seen);
-        }
-        let is_virtual = it.point == Point::Virtual;
-        let place = if is_virtual { sighting::Point::Application } else { sighting::Point::Real };
-        note(t, node, place, it.outgoing, &pieces, record);
+/// Where packets are seen.
+struct Place {
+    node: Arc<str>,
+    /// Which of the recordings is of it.
+    recording: Option<usize>,
+}
+
+impl<'a> Watch<'a> {
+    /// Of all interfaces of hosts, and of routers' outer sides.
+    pub fn new(plan: &'a Plan) -> Self {
+        let of_host = |host: &'a HostPlan| {
+            let names = host.interfaces.iter().map(|interface| interface.name.as_str());
+            let tun = host.is_terminal().then_some(TUN);
+            names.chain(tun).map(|interface| (host.name.clone(), interface.to_owned()))
+        };
+        let places = plan.hosts.iter().flat_map(of_host);
+        let recordings = places.map(|place| (place, Recording::default())).collect();
+        Self { plan, recordings, places: BTreeMap::new() }
     }
-    outside.for_each(|it| note_outside(it, record));
+
+    /// Notes what passed since it was last asked: what recordings keep, what whole packets tell, in the order of time, and the data packets among them.
+    pub fn collect(&mut self, built: &mut Built, record: &mut Record) {
+        let (at_hosts, outside) = built.world.take_captured();
+        let mut outside = outside.iter().peekable();
+        for (number, it) in at_hosts.iter().enumerate() {
+            while let Some(it) = outside.next_if(|it| it.after <= number) {
+                note_outside(it, record);
+            }
+            let place = self.places.entry((it.host, it.point)).or_insert_with(|| {
+                let interface = interface(self.plan, built, it);
+                let node = built.world.name(it.host);
+                let is_it =
+                    |(host, name): &(String, String)| host == node && Some(name) == interface.as_ref();
+                Place { node: node.into(), recording: self.recordings.iter().position(|(at, _)| is_it(at)) }
+            });
+            let t = it.at.as_nanos();
+            let is_virtual = it.point == Point::Virtual;
+            let point = if is_virtual { sighting::Point::Application } else { sighting::Point::Real };
+            it.packet.on_wire(it.mtu, |bytes| {
+                if let Some(recording) = place.recording {
+                    self.recordings[recording].1.packets.extend(packet::parse(t, it.outgoing, bytes));
+                }
+                note(t, &place.node, point, it.outgoing, bytes, record);
+            });
+        }
+        outside.for_each(|it| note_outside(it, record));
+    }
+
+    /// The recordings.
+    pub fn recordings(self) -> Recordings {
+        self.recordings.into_iter().collect()
+    }
 }
 
 fn note_outside(it: &CapturedOutside, record: &mut Record) {
-    let (t, place, pieces) = (it.at.as_nanos(), sighting::Point::Outside, it.packet.on_wire(it.mtu));
-    note(t, &it.router, place, it.outgoing, &pieces, record);
+    let (t, point) = (it.at.as_nanos(), sighting::Point::Outside);
+    it.packet.on_wire(it.mtu, |bytes| note(t, &it.router, point, it.outgoing, bytes, record));
 }
 
-/// Notes what the `pieces` of a packet tell that passed `place` of `node` at `t` nanoseconds.
-fn note(t: u64, node: &str, place: sighting::Point, outgoing: bool, pieces: &[Vec<u8>], record: &mut Record) {
-    for bytes in pieces {
-        record.sightings.extend(Sighting::read(t, node, place, outgoing, bytes));
-        if place != sighting::Point::Application {
-            record.seals.extend(sealed::seals(t, bytes));
-        }
+/// Notes what the `bytes` tell that passed `point` of `node` at `t` nanoseconds.
+fn note(t: u64, node: &Arc<str>, point: sighting::Point, outgoing: bool, bytes: &[u8], record: &mut Record) {
+    record.sightings.extend(Sighting::read(t, node, point, outgoing, bytes));
+    if point != sighting::Point::Application {
+        record.seals.extend(sealed::seals(t, bytes));
     }
 }
 

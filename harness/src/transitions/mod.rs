@@ -82,7 +82,7 @@ pub fn of(
             tried.filter_map(|key| captures.follow(key, names)).next()
         };
         let (Some(forward), Some(back)) = (follow(false), follow(true)) else { continue };
-        let ends = [forward[0].node.as_str(), back[0].node.as_str()];
+        let ends = [&*forward[0].node, &*back[0].node];
         let mut transition = Transition {
             route: way.route,
             from: ends[0].to_owned(),
@@ -136,11 +136,11 @@ struct Way {
     to: u64,
 }
 
-/// Sightings by what they are looked up for; all in the order of time.
+/// Sightings sorted by what they are looked up for; those of one in the order of time.
 struct Captures<'a> {
-    sealed: BTreeMap<Key, Vec<&'a Sighting>>,
+    sealed: Vec<(Key, &'a Sighting)>,
     /// By what they carry.
-    open: BTreeMap<&'a [u8], Vec<&'a Sighting>>,
+    open: Vec<(u64, &'a Sighting)>,
     /// Data packets at a host's real interface, and packets at its virtual one, by host and direction.
     at_host: BTreeMap<(&'a str, bool), AtHost<'a>>,
 }
@@ -153,33 +153,36 @@ struct AtHost<'a> {
 
 impl<'a> Captures<'a> {
     fn new(sightings: &'a [Sighting]) -> Self {
-        let mut captures = Self { sealed: BTreeMap::new(), open: BTreeMap::new(), at_host: BTreeMap::new() };
+        let mut captures = Self { sealed: Vec::new(), open: Vec::new(), at_host: BTreeMap::new() };
         for sighting in sightings {
-            let host = (sighting.node.as_str(), sighting.outgoing);
+            let host = (&*sighting.node, sighting.outgoing);
             match &sighting.body {
                 Body::Control(_) => {}
                 Body::Sealed { key, .. } => {
-                    captures.sealed.entry(*key).or_default().push(sighting);
+                    captures.sealed.push((*key, sighting));
                     if sighting.point == Point::Real {
                         captures.at_host.entry(host).or_default().sealed.push(sighting);
                     }
                 }
                 Body::Open { carried, .. } => {
-                    captures.open.entry(carried).or_default().push(sighting);
+                    captures.open.push((*carried, sighting));
                     if sighting.point == Point::Application {
                         captures.at_host.entry(host).or_default().open.push(sighting);
                     }
                 }
             }
         }
+        captures.sealed.sort_by_key(|(key, _)| *key);
+        captures.open.sort_by_key(|(carried, _)| *carried);
         captures
     }
 
     /// Every path's ways, as its initiator took them.
     fn ways(&self, trace: &[Observation]) -> Vec<Way> {
         let mut initiators: BTreeMap<PathId, &str> = BTreeMap::new();
-        for (key, seen) in self.sealed.iter().filter(|(key, _)| !key.back) {
-            initiators.entry(key.path).or_insert(&seen[0].node);
+        for of_path in self.sealed.chunk_by(|(one, _), (other, _)| one.path == other.path) {
+            let first = of_path.iter().find(|(key, _)| !key.back);
+            initiators.extend(first.map(|(key, seen)| (key.path, &*seen.node)));
         }
         let mut out: Vec<Way> = Vec::new();
         for Observation { t, node, what } in trace {
@@ -198,19 +201,18 @@ impl<'a> Captures<'a> {
 
     /// The data packets that were sent while a path took this way, in the order of time.
     fn ways_packets(&self, way: &Way) -> Vec<Key> {
-        let of_way = self
-            .sealed
-            .iter()
-            .filter(|(key, seen)| key.path == way.path && (way.from..way.to).contains(&seen[0].t));
-        let mut keys: Vec<_> = of_way.map(|(key, seen)| (seen[0].t, *key)).collect();
+        let packets = self.sealed.chunk_by(|(one, _), (other, _)| one == other);
+        let first = packets.map(|places| (places[0].1.t, places[0].0));
+        let mut keys: Vec<_> =
+            first.filter(|(t, key)| key.path == way.path && (way.from..way.to).contains(t)).collect();
         keys.sort();
         keys.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Every sighting of a data packet and of what it carries, from one application to the other; nothing where that cannot be told.
     fn follow(&self, key: &Key, names: &Names) -> Option<Vec<&'a Sighting>> {
-        let sealed = self.sealed.get(key)?;
-        let (first, last) = (*sealed.first()?, *sealed.last()?);
+        let sealed = those(&self.sealed, key);
+        let (first, last) = (sealed.clone().next()?, sealed.clone().last()?);
         let whole =
             first.outgoing && first.point == Point::Real && !last.outgoing && last.point == Point::Real;
         if !whole {
@@ -219,7 +221,7 @@ impl<'a> Captures<'a> {
         let [sealed_at_end, opened_at_end] = [first, last].map(|end| names.is_terminal(&end.node));
         let original = if sealed_at_end { self.sealed_from(first)? } else { self.opened_to(last)? };
         let Body::Open { carried, .. } = &original.body else { return None };
-        let elsewhere = self.open.get(carried.as_slice())?.iter().copied();
+        let elsewhere = those(&self.open, carried);
         let before: Vec<_> = if sealed_at_end {
             vec![original]
         } else {
@@ -236,35 +238,49 @@ impl<'a> Captures<'a> {
         };
         // What passes one place again is another packet, which carries the same.
         let open = before.iter().chain(&after);
-        let places: BTreeSet<_> = open.map(|it| (it.node.as_str(), it.point, it.outgoing)).collect();
+        let places: BTreeSet<_> = open.map(|it| (&it.node, it.point, it.outgoing)).collect();
         if before.is_empty() || after.is_empty() || places.len() < before.len() + after.len() {
             return None;
         }
-        Some(before.into_iter().chain(sealed.iter().copied()).chain(after).collect())
+        Some(before.into_iter().chain(sealed).chain(after).collect())
     }
 
     /// What was sealed into `sent` at its terminal: the packet that was alone between the data packet before it and this one.
     fn sealed_from(&self, sent: &Sighting) -> Option<&'a Sighting> {
-        let AtHost { sealed, open } = self.at_host.get(&(sent.node.as_str(), true))?;
-        let before = sealed.iter().rev().find(|it| it.t < sent.t).map_or(0, |it| it.t);
-        let mut between = open.iter().filter(|it| it.t > before && it.t <= sent.t);
-        let one = between.next().filter(|one| one.length() == sent.length())?;
-        between.next().is_none().then_some(*one)
+        let AtHost { sealed, open } = self.at_host.get(&(&*sent.node, true))?;
+        let earlier = &sealed[..sealed.partition_point(|it| it.t < sent.t)];
+        let before = earlier.last().map_or(0, |it| it.t);
+        let [from, to] = [before, sent.t].map(|t| open.partition_point(|it| it.t <= t));
+        alone(open.get(from..to)?, sent)
     }
 
     /// What came out of `received` at its terminal: the packet that was alone between this data packet and the one after it.
     fn opened_to(&self, received: &Sighting) -> Option<&'a Sighting> {
-        let AtHost { sealed, open } = self.at_host.get(&(received.node.as_str(), false))?;
-        let after = sealed.iter().find(|it| it.t > received.t).map_or(u64::MAX, |it| it.t);
-        let mut between = open.iter().filter(|it| (received.t..after).contains(&it.t));
-        let one = between.next().filter(|one| one.length() == received.length())?;
-        between.next().is_none().then_some(*one)
+        let AtHost { sealed, open } = self.at_host.get(&(&*received.node, false))?;
+        let later = &sealed[sealed.partition_point(|it| it.t <= received.t)..];
+        let after = later.first().map_or(u64::MAX, |it| it.t);
+        let [from, to] = [received.t, after].map(|t| open.partition_point(|it| it.t < t));
+        alone(open.get(from..to)?, received)
+    }
+}
+
+/// The sightings of `key` among those that are sorted by it.
+fn those<'a, K: Ord>(sorted: &[(K, &'a Sighting)], key: &K) -> impl Iterator<Item = &'a Sighting> + Clone {
+    let behind = &sorted[sorted.partition_point(|(its, _)| its < key)..];
+    behind[..behind.partition_point(|(its, _)| its == key)].iter().map(|(_, sighting)| *sighting)
+}
+
+/// The one packet that there is, if it is as long as what the data packet `sealed` has in it.
+fn alone<'a>(between: &[&'a Sighting], sealed: &Sighting) -> Option<&'a Sighting> {
+    match between {
+        [one] if one.length() == sealed.length() => Some(*one),
+        _ => None,
     }
 }
 
 /// The hops of a packet that was seen so; the first sighting is at one of the ends and the last at the other.
 fn hops(seen: &[&Sighting], ends: [&str; 2], names: &Names) -> Vec<Hop> {
-    let (sender, receiver) = (seen[0].node.as_str(), seen[seen.len() - 1].node.as_str());
+    let (sender, receiver) = (&*seen[0].node, &*seen[seen.len() - 1].node);
     let pair = |addresses: (std::net::IpAddr, std::net::IpAddr)| {
         (names.address(addresses.0, ends), names.address(addresses.1, ends))
     };
@@ -303,11 +319,11 @@ mod tests {
         let names = Names::of(&plan(&scenario).unwrap(), &[]);
         let seen = |t: u64, node: &str, point, outgoing, body: Body| {
             let (source, destination) = ([198, 18, 0, 1].into(), [198, 18, 0, 2].into());
-            Sighting { t, node: node.to_owned(), point, outgoing, source, destination, body }
+            Sighting { t, node: node.into(), point, outgoing, source, destination, body }
         };
         let key = |sequence| Key { path: PathId([1; 16]), back: false, epoch: 0, sequence };
-        let way = |t: u64, sequence: u64, carried: &[u8]| {
-            let open = || Body::Open { length: 40, carried: carried.to_vec() };
+        let way = |t: u64, sequence: u64, carried: u64| {
+            let open = || Body::Open { length: 40, carried };
             let sealed = || Body::Sealed { key: key(sequence), length: 40, inner: None };
             [
                 seen(t, "mn", Point::Application, true, open()),
@@ -316,7 +332,7 @@ mod tests {
                 seen(t + 3, "cn", Point::Application, false, open()),
             ]
         };
-        let all = [way(10, 1, b"again"), way(20, 2, b"again"), way(30, 3, b"alone")].concat();
+        let all = [way(10, 1, 5), way(20, 2, 5), way(30, 3, 4)].concat();
         let captures = Captures::new(&all);
         assert_eq!(captures.follow(&key(1), &names), None, "it may be the second that came");
         let followed = captures.follow(&key(3), &names).unwrap();

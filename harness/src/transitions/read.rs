@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
+use std::sync::Arc;
 
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
@@ -50,7 +51,7 @@ pub fn run(folder: &Path, plan: &Plan) -> io::Result<Vec<Sighting>> {
 /// packet is read to there.
 fn file(node: &str, point: Point, framing: Framing, file: &Path) -> io::Result<Vec<Sighting>> {
     let mut reader = PcapNgReader::new(BufReader::new(File::open(file)?)).map_err(io::Error::other)?;
-    let mut out = Vec::new();
+    let (node, mut out) = (Arc::from(node), Vec::new());
     while let Some(Ok(block)) = reader.next_block() {
         let Block::EnhancedPacket(packet) = block else { continue };
         if packet.data.len() < packet.original_len as usize {
@@ -63,7 +64,7 @@ fn file(node: &str, point: Point, framing: Framing, file: &Path) -> io::Result<V
             Framing::Ethernet => packet.data.get(14..),
         };
         let t = u64::try_from(packet.timestamp.as_nanos()).unwrap_or(u64::MAX);
-        out.extend(bytes.into_iter().flat_map(|bytes| Sighting::read(t, node, point, !inbound, bytes)));
+        out.extend(bytes.into_iter().flat_map(|bytes| Sighting::read(t, &node, point, !inbound, bytes)));
     }
     Ok(out)
 }

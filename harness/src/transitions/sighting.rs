@@ -1,7 +1,10 @@
 //! One packet at one place, as far as the tables need it.
 
+use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use ntm_protocol::addr::NTM_PORT;
 use ntm_protocol::crypto::Suite;
 use ntm_protocol::wire::{HEADER_LEN, Header, Kind};
@@ -26,7 +29,7 @@ pub struct Sighting {
     /// When: nanoseconds of any clock that all sightings share.
     pub t: u64,
     /// Whose interface.
-    pub node: String,
+    pub node: Arc<str>,
     /// Which.
     pub point: Point,
     /// Whether the node sent it.
@@ -66,32 +69,34 @@ pub enum Body {
     Open {
         /// Its length.
         length: usize,
-        /// What translation leaves as it is: protocol and transport header without ports and checksum, and what follows.
-        carried: Vec<u8>,
+        /// Tells what translation leaves as it is: protocol and transport header without ports and checksum, and what follows. The same for the same
+        /// bytes.
+        carried: u64,
     },
 }
 
 impl Sighting {
     /// Reads the IP packet `bytes`; nothing where it is not whole, or a fragment. Data packets that
     /// left their node as one train, to be cut up by its network device, are as many.
-    pub fn read(t: u64, node: &str, point: Point, outgoing: bool, bytes: &[u8]) -> Vec<Self> {
-        let all = || {
-            let ip = packet::whole(bytes)?;
-            let bodies = match ip.between(NTM_PORT).filter(|_| point != Point::Application) {
-                Some(datagram) => match Header::parse(datagram).ok()? {
-                    Header { kind: Kind::Data, .. } => sealed::train(datagram).map(Body::from).collect(),
-                    Header { kind, sequence, .. } => vec![Body::Control(Message { kind, sequence })],
-                },
-                None => {
-                    vec![Body::Open { length: bytes.len(), carried: carried(ip.protocol, ip.transport)? }]
-                }
+    pub fn read(
+        t: u64,
+        node: &Arc<str>,
+        point: Point,
+        outgoing: bool,
+        bytes: &[u8],
+    ) -> impl Iterator<Item = Self> {
+        packet::whole(bytes).into_iter().flat_map(move |ip| {
+            let datagram = ip.between(NTM_PORT).filter(|_| point != Point::Application);
+            let alone = match datagram {
+                Some(datagram) => control(datagram),
+                None => carried(ip.protocol, ip.transport)
+                    .map(|carried| Body::Open { length: bytes.len(), carried }),
             };
+            let sealed = datagram.into_iter().flat_map(sealed::train).map(Body::from);
             let Whole { source, destination, .. } = ip;
-            let node = || node.to_owned();
-            let of = |body| Self { t, node: node(), point, outgoing, source, destination, body };
-            Some(bodies.into_iter().map(of).collect())
-        };
-        all().unwrap_or_default()
+            let of = move |body| Self { t, node: node.clone(), point, outgoing, source, destination, body };
+            alone.into_iter().chain(sealed).map(of)
+        })
     }
 
     /// The length of the application's packet; of a control message 0.
@@ -111,7 +116,13 @@ impl From<Datagram<'_>> for Body {
     }
 }
 
-fn carried(protocol: u8, transport: &[u8]) -> Option<Vec<u8>> {
+/// The control message that a datagram of NTMobile is; nothing of a data packet.
+fn control(datagram: &[u8]) -> Option<Body> {
+    let Header { kind, sequence, .. } = Header::parse(datagram).ok()?;
+    (kind != Kind::Data).then_some(Body::Control(Message { kind, sequence }))
+}
+
+fn carried(protocol: u8, transport: &[u8]) -> Option<u64> {
     let parts: &[std::ops::Range<usize>] = match protocol {
         // Sequence numbers, flags and window; not the checksum.
         6 => &[4..16, 18..transport.len()],
@@ -120,11 +131,12 @@ fn carried(protocol: u8, transport: &[u8]) -> Option<Vec<u8>> {
         1 => &[0..2, 6..transport.len()],
         _ => return None,
     };
-    let mut out = vec![protocol];
+    let mut hasher = FixedState::default().build_hasher();
+    hasher.write_u8(protocol);
     for part in parts {
-        out.extend(transport.get(part.clone())?);
+        hasher.write(transport.get(part.clone())?);
     }
-    Some(out)
+    Some(hasher.finish())
 }
 
 #[cfg(test)]
@@ -137,15 +149,16 @@ mod tests {
         whole.extend([0x10, 0xea, 0x10, 0xea, 0, 56, 0, 0]);
         whole.extend([1, 0x30, 0, 0, 0, 20]);
         whole.resize(76, 0);
+        let node = Arc::from("mn");
         for point in [Point::Application, Point::Real] {
-            assert_eq!(Sighting::read(0, "mn", point, true, &whole).len(), 1);
+            assert_eq!(Sighting::read(0, &node, point, true, &whole).count(), 1);
             for cut in 0..whole.len() {
                 for first in [0x45, 0x4f, 0x40, 0x60, 0xff] {
                     let mut bytes = whole[..cut].to_vec();
                     if let Some(byte) = bytes.first_mut() {
                         *byte = first;
                     }
-                    assert_eq!(Sighting::read(0, "mn", point, true, &bytes), []);
+                    assert_eq!(Sighting::read(0, &node, point, true, &bytes).next(), None);
                 }
             }
         }
