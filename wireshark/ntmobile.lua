@@ -226,10 +226,10 @@ local CONTROL, TUNNEL, LEG, DATA = 1, 2, 3, 4
 local RTTS = { list = { { "relay", "id" }, { "micros", "u32" } } }
 local RELAYS = { list = { { "relay", "id" }, { "address", "socket" }, { "key", "key" } } }
 local ROLE = { one = { [1] = "initiator", [2] = "responder" } }
-local TERMINAL = { { "node", "id" }, { "vip", "ip4" }, { "addresses", { list = "socket" } }, { "seen", "socket" }, { "rtts", RTTS } }
+local TERMINAL = { { "node", "id" }, { "life", "u32" }, { "vip", "ip4" }, { "addresses", { list = "socket" } }, { "seen", "socket" }, { "rtts", RTTS } }
 local SUITE = { one = { [0] = "none", [1] = "aes-128-cbc", [2] = "aes-128-gcm" } }
 local BODIES = {
-  [0x01] = { { "request", "u64" }, { "fqdn", "name" }, { "kind", { one = { [1] = "terminal", [2] = "relay", [3] = "coordinator" } } }, { "addresses", { list = "socket" } }, { "rtts", RTTS }, { "vips", { maybe = "range" } } },
+  [0x01] = { { "request", "u64" }, { "fqdn", "name" }, { "kind", { one = { [1] = "terminal", [2] = "relay", [3] = "coordinator" } } }, { "life", "u32" }, { "addresses", { list = "socket" } }, { "rtts", RTTS }, { "vips", { maybe = "range" } } },
   [0x02] = { { "request", "u64" }, { "vip", { maybe = "ip4" } }, { "seen", "socket" }, { "keep_alive", "ms" }, { "relays", RELAYS }, { "vips", { maybe = "range" } } },
   [0x03] = { { "request", "u64" }, { "load", { maybe = "u16" } }, { "rtts", RTTS } },
   [0x04] = { { "request", "u64" }, { "seen", "socket" }, { "load", "u16" }, { "relays", RELAYS } },
@@ -241,7 +241,7 @@ local BODIES = {
     [1] = { "RS-S", { { "initiator_key", "key" }, { "responder_key", "key" }, { "initiator", "ip4" }, { "responder", "ip4" } } },
     [2] = { "RS-N", { { "temp_key", "key" }, { "terminal", "ip4" }, { "general", "ip4" }, { "real", "ip" }, { "suite", SUITE } } } } } } },
   [0x15] = { { "request", "u64" }, { "answer", { one = { [1] = "Ready", [2] = "Full", [3] = "Conflict", [4] = "CannotTranslate" } } } },
-  [0x16] = { { "request", "u64" }, { "answers", { maybe = "u64" } }, { "target", "id" }, { "seen", "socket" }, { "path", "id" }, { "epoch", "u8" }, { "role", ROLE }, { "peer", "name" }, { "peer_vip", "ip4" },
+  [0x16] = { { "request", "u64" }, { "answers", { maybe = "u64" } }, { "target", "id" }, { "life", "u32" }, { "seen", "socket" }, { "path", "id" }, { "epoch", "u8" }, { "role", ROLE }, { "peer", "name" }, { "peer_vip", "ip4" },
     { "path_key", { maybe = "key" } }, { "suite", SUITE }, { "route", { one = {
       [1] = { "Direct", { { "addresses", { list = "socket" } }, { "start", "bool" } } },
       [2] = { "Relayed", { { "relay", "id" }, { "address", "socket" }, { "mode", { one = { [1] = "RS-S", [2] = "RS-N" } } }, { "temp_key", "key" }, { "optimise", { list = "socket" } } } } } } } },

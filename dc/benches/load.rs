@@ -278,6 +278,7 @@ impl Slot {
                 request,
                 fqdn: fqdn(&name(self.terminals[terminal].0)),
                 kind: NodeKind::Terminal,
+                life: 1,
                 addresses: [self.address].into_iter().collect(),
                 rtts: List::default(),
                 vips: None,

@@ -130,6 +130,7 @@ fn messages() -> Vec<Message> {
         request,
         answers: Some(RequestId(9)),
         target: NodeId::of(&name("mn.dc.test")),
+        life: 0xfedc_ba98,
         seen,
         path: PATH,
         epoch,
@@ -163,12 +164,13 @@ fn messages() -> Vec<Message> {
     let renewal =
         Renewal { path: PATH, role: Role::Initiator, epoch, peer_vip: vip(2), keep_relay: Some(relay) };
     let terminal =
-        TerminalInformation { node: relay, vip: vip(2), addresses: addresses(), seen, rtts: rtts() };
+        TerminalInformation { node: relay, life: 6, vip: vip(2), addresses: addresses(), seen, rtts: rtts() };
     let to_measure = RelayToMeasure { relay, address: socket("203.0.113.7:4330"), key: key(24) };
     let registration = RegistrationRequest {
         request,
         fqdn: name("mn.dc.test"),
         kind: NodeKind::Terminal,
+        life: 7,
         addresses: addresses(),
         rtts: rtts(),
         vips: Some("198.18.0.0/16".parse().unwrap()),

@@ -34,6 +34,7 @@ pub enum Outcome {
 pub struct Registrar {
     fqdn: Fqdn,
     kind: NodeKind,
+    life: u32,
     /// The DC's addresses, and the one in use: of a family that the node has.
     coordinators: Addresses,
     coordinator: Option<SocketAddr>,
@@ -68,6 +69,8 @@ pub struct RegistrarConfig {
     pub fqdn: Fqdn,
     /// What it is.
     pub kind: NodeKind,
+    /// A number drawn for this life of the node, at its start.
+    pub life: u32,
     /// The DC's name.
     pub coordinator: Fqdn,
     /// The DC's real addresses and port, of one family or both.
@@ -86,6 +89,7 @@ impl Registrar {
             session: Session::new(&config.key, local, peer, config.first_sequence),
             fqdn: config.fqdn,
             kind: config.kind,
+            life: config.life,
             coordinators: config.coordinator_addresses,
             coordinator: None,
             unanswered: 0,
@@ -115,6 +119,11 @@ impl Registrar {
         }
     }
 
+    /// What tells this life of the node from those before.
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
     /// What the DC granted, while the node is registered.
     pub fn granted(&self) -> Option<&RegistrationResponse> {
         self.granted.as_ref()
@@ -139,6 +148,7 @@ impl Registrar {
             request: mail.request_id(),
             fqdn: self.fqdn.clone(),
             kind: self.kind,
+            life: self.life,
             addresses: self.addresses.clone(),
             rtts: self.rtts.clone(),
             vips: None,

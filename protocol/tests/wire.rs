@@ -63,11 +63,12 @@ fn rtts() -> impl Strategy<Value = List<RelayRtt, MAX_RELAYS>> {
 
 fn registration_request() -> impl Strategy<Value = RegistrationRequest> {
     let kind = select(&[NodeKind::Terminal, NodeKind::Relay, NodeKind::Coordinator][..]);
-    (request(), fqdn(), kind, list(socket()), rtts(), option::of(vips())).prop_map(
-        |(request, fqdn, kind, addresses, rtts, vips)| RegistrationRequest {
+    (request(), fqdn(), kind, any::<u32>(), list(socket()), rtts(), option::of(vips())).prop_map(
+        |(request, fqdn, kind, life, addresses, rtts, vips)| RegistrationRequest {
             request,
             fqdn,
             kind,
+            life,
             addresses,
             rtts,
             vips,
@@ -124,10 +125,16 @@ fn direction_refusal() -> impl Strategy<Value = DirectionRefusal> {
 }
 
 fn information_response() -> impl Strategy<Value = InformationResponse> {
-    let terminal =
-        (node(), vip(), list(socket()), socket(), rtts()).prop_map(|(node, vip, addresses, seen, rtts)| {
-            TerminalInformation { node, vip, addresses, seen, rtts }
-        });
+    let terminal = (node(), any::<u32>(), vip(), list(socket()), socket(), rtts()).prop_map(
+        |(node, life, vip, addresses, seen, rtts)| TerminalInformation {
+            node,
+            life,
+            vip,
+            addresses,
+            seen,
+            rtts,
+        },
+    );
     (request(), option::of(terminal), any::<bool>())
         .prop_map(|(request, terminal, known)| InformationResponse { request, terminal, known })
 }
@@ -170,14 +177,19 @@ fn route() -> impl Strategy<Value = Route> {
 }
 
 fn route_direction() -> impl Strategy<Value = RouteDirection> {
-    let what = (request(), option::of(request()), node(), socket(), path(), any::<u8>(), role());
+    let what =
+        (request(), option::of(request()), node(), any::<u32>(), socket(), path(), any::<u8>(), role());
     let with = (fqdn(), vip(), option::of(key()), suite(), route());
     (what, with).prop_map(
-        |((request, answers, target, seen, path, epoch, role), (peer, peer_vip, path_key, suite, route))| {
+        |(
+            (request, answers, target, life, seen, path, epoch, role),
+            (peer, peer_vip, path_key, suite, route),
+        )| {
             RouteDirection {
                 request,
                 answers,
                 target,
+                life,
                 seen,
                 path,
                 epoch: Epoch::new(epoch),

@@ -72,6 +72,7 @@ impl Hand {
             request: RequestId(request),
             fqdn: self.fqdn.clone(),
             kind: NodeKind::Terminal,
+            life: 1,
             addresses: [self.address].into_iter().collect(),
             rtts: List::default(),
             vips: None,

@@ -220,12 +220,13 @@ impl Coordinator {
             return;
         }
         let (fqdn, addresses) = (self.fqdn.clone(), self.addresses.clone());
-        let vips = Some(self.vips);
+        let (life, vips) = (self.life, Some(self.vips));
         let request = move |request| {
             RegistrationRequest {
                 request,
                 fqdn,
                 kind: NodeKind::Coordinator,
+                life,
                 addresses,
                 rtts: List::default(),
                 vips,
@@ -406,8 +407,8 @@ impl Coordinator {
         let Some(negotiation) = self.negotiations.get(&id) else { return };
         let (requester, request) = (negotiation.requester, negotiation.request.clone());
         let Some(node) = self.registry.nodes.get(&requester) else { return };
-        let (own_name, Some(own_vip), Some(own_seen)) =
-            (node.fqdn.clone(), node.vip, node.live.as_ref().map(|live| live.seen))
+        let (own_name, Some(own_vip), Some((own_life, own_seen))) =
+            (node.fqdn.clone(), node.vip, node.live.as_ref().map(|live| (live.life, live.seen)))
         else {
             return;
         };
@@ -417,13 +418,14 @@ impl Coordinator {
         };
         let (path, epoch, suite) = (plan.path, Epoch::new(plan.epoch), self.suite);
         if let (Some(route), Peer::Terminal { information, through, .. }) = (peers, &plan.peer) {
-            let (target, seen) = (information.node, information.seen);
+            let (target, life, seen) = (information.node, information.life, information.seen);
             let (role, path_key) = (plan.role.other(), path_key.clone());
             let direction = move |request| {
                 RouteDirection {
                     request,
                     answers: None,
                     target,
+                    life,
                     seen,
                     path,
                     epoch,
@@ -442,6 +444,7 @@ impl Coordinator {
             request: self.mail.request_id(),
             answers: Some(request.request),
             target: requester,
+            life: own_life,
             seen: own_seen,
             path,
             epoch,

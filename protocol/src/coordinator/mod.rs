@@ -19,6 +19,8 @@ pub mod zone;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use rand_core::Rng;
+
 use crate::addr::{Fqdn, NodeId, PathId, Vip, VipRange};
 use crate::crypto::{SharedKey, Suite};
 use crate::expiry::{Expiry, earliest};
@@ -95,6 +97,8 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// The role machine. See the crate's documentation for how to drive it.
 pub struct Coordinator {
     fqdn: Fqdn,
+    /// A number drawn at its start, for other DCs.
+    life: u32,
     addresses: Addresses,
     zone: Fqdn,
     vips: VipRange,
@@ -147,8 +151,10 @@ impl Coordinator {
         }
         config.nodes.iter().for_each(|record| registry.restore_node(record));
         config.generals.iter().for_each(|record| registry.restore_general(*record));
+        let mut mail = Mail::new(config.seed, config.first_sequence);
         Self {
             fqdn: config.fqdn,
+            life: mail.rng.next_u32(),
             addresses: config.addresses,
             zone: config.zone,
             vips: config.vips,
@@ -170,7 +176,7 @@ impl Coordinator {
             lookups_waiting: VecDeque::new(),
             writes: BTreeMap::new(),
             writes_waiting: VecDeque::new(),
-            mail: Mail::new(config.seed, config.first_sequence),
+            mail,
         }
     }
 

@@ -139,6 +139,7 @@ impl Coordinator {
         let Some(node) = self.registry.nodes.get_mut(&id) else { return };
         let before = node.address();
         node.live = Some(Live {
+            life: request.life,
             addresses: request.addresses,
             seen: from,
             heard: now,

@@ -32,6 +32,8 @@ pub(super) struct Node {
 
 /// Where a registered node is.
 pub(super) struct Live {
+    /// Which life of the node that is.
+    pub(super) life: u32,
     pub(super) addresses: Addresses,
     pub(super) seen: SocketAddr,
     pub(super) heard: Instant,
@@ -72,6 +74,7 @@ impl Node {
         let live = self.live.as_ref()?;
         Some(TerminalInformation {
             node,
+            life: live.life,
             vip: self.vip?,
             addresses: live.addresses.clone(),
             seen: live.seen,

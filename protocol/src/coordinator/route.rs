@@ -180,6 +180,7 @@ mod tests {
     fn terminal(real: &str, seen: &str) -> TerminalInformation {
         TerminalInformation {
             node: NodeId([0; 16]),
+            life: 0,
             vip: Vip([198, 18, 0, 1].into()),
             addresses: [real.parse().unwrap()].into_iter().collect(),
             seen: seen.parse().unwrap(),

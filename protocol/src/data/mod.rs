@@ -62,7 +62,7 @@ pub const V6_MTU: u16 = 1392;
 ///
 /// No number may come twice under one key: it makes the IV, or the nonce. In one table it does not, for numbers are only counted up. But an end
 /// may take the same direction, with the same key, a second time, and count anew: a DC repeats what was not answered, and meanwhile the end ended
-/// the path, or was started again and remembers nothing. So counting starts at one of 2⁶³ numbers, drawn each time. That two such starts come
+/// the path. So counting starts at one of 2⁶³ numbers, drawn each time. That two such starts come
 /// so near that one runs into the other's numbers has, where each sends 2³⁰ packets, a chance of 2⁻³²: no more than SP 800-38D, 8, allows.
 pub fn first_sequence(rng: &mut impl rand_core::Rng) -> u64 {
     (rng.next_u64() >> 1).max(1)

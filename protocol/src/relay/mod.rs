@@ -9,6 +9,8 @@ pub mod table;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use rand_core::Rng;
+
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
 use crate::crypto::SharedKey;
 use crate::data::DataUpdate;
@@ -87,10 +89,13 @@ pub struct Relay {
 impl Relay {
     /// A relay that registers at its DCs at `now`.
     pub fn new(config: RelayConfig, now: Instant) -> Self {
+        let mut mail = Mail::new(config.seed, config.first_sequence);
+        let life = mail.rng.next_u32();
         let registrars = config.coordinators.iter().map(|(coordinator, addresses, key)| {
             let registrar = Registrar::new(RegistrarConfig {
                 fqdn: config.fqdn.clone(),
                 kind: NodeKind::Relay,
+                life,
                 coordinator: coordinator.clone(),
                 coordinator_addresses: addresses.clone(),
                 key: key.clone(),
@@ -105,7 +110,7 @@ impl Relay {
             addresses: config.addresses,
             table: RelayTable::new(config.lifetime, config.capacity),
             translations: BTreeMap::new(),
-            mail: Mail::new(config.seed, config.first_sequence),
+            mail,
             events: VecDeque::new(),
         };
         for registrar in relay.registrars.values_mut() {

@@ -10,7 +10,9 @@ use crate::addr::{Fqdn, NodeId, PathId};
 use crate::data::DataUpdate;
 use crate::observe::{RouteName, What};
 use crate::time::Instant;
-use crate::wire::{DnsError, Reason, Refusal, RelayMode, RequestId, Route, RouteDirection, RouteResponse};
+use crate::wire::{
+    DnsError, Reason, Refusal, RelayMode, Renewal, RequestId, Route, RouteDirection, RouteResponse,
+};
 
 impl Terminal {
     /// A Route Direction came: the answer to a request of this terminal, or the DC's word that a peer calls (T3.2.3-a).
@@ -41,6 +43,14 @@ impl Terminal {
         {
             let response = RouteResponse { request, accepted: false }.into();
             self.mail.send(&mut self.registrar.session, from, &response, 1, now);
+            return Ok(());
+        }
+        // The life before may have used its keys, and this one counts anew: the peer would take its numbers for old ones, and this end what was sent
+        // to the life before for new. Nothing of it is taken, but what it says of the path has that directed anew.
+        if answers.is_none() && direction.life != self.registrar.life() {
+            let response = RouteResponse { request, accepted: false }.into();
+            self.mail.send(&mut self.registrar.session, from, &response, 1, now);
+            self.inherit(direction, now);
             return Ok(());
         }
         // The name was asked for while another path to it came to stand, through another relay: that one goes on (T4.2.5-b).
@@ -87,6 +97,17 @@ impl Terminal {
             self.handle_datagram(from, &datagram, now);
         }
         Ok(())
+    }
+
+    /// The peer has a path to the life before of this terminal: it is asked for, as one is that ended because nobody used it.
+    fn inherit(&mut self, direction: RouteDirection, now: Instant) {
+        let RouteDirection { path, epoch, role, peer, peer_vip, .. } = direction;
+        if self.paths.values().any(|known| known.id == path || known.peer_vip == peer_vip) {
+            return;
+        }
+        let renewal = Renewal { path, role, epoch, peer_vip, keep_relay: None };
+        self.unused.keep(Ended { names: vec![peer.clone()], renewal });
+        self.bring_back(peer, now);
     }
 
     /// The path that stands to the general node that `direction` leads a new path to, if another relay than that one's translates for it.
@@ -241,5 +262,134 @@ impl Terminal {
             .collect();
         self.answer_path(id, Err(DnsError::ServFail), now);
         names.into_iter().for_each(|name| self.serve(name, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Vip;
+    use crate::crypto::{Entropy, SharedKey, Suite};
+    use crate::session::{Session, Transmit};
+    use crate::terminal::{Handover, TerminalConfig};
+    use crate::time::Duration;
+    use crate::wire::{Epoch, Header, Message, RegistrationResponse, Role};
+
+    const NOW: Instant = Instant::from_nanos(1_000_000_000);
+    const VIP: Vip = Vip(std::net::Ipv4Addr::new(198, 18, 0, 9));
+
+    /// CN's DC, by hand, and CN, which is registered there.
+    struct Called {
+        dc: Session,
+        rng: Entropy,
+        cn: Terminal,
+        life: u32,
+    }
+
+    impl Called {
+        fn new() -> Self {
+            let [fqdn, coordinator] = ["cn.dc.test", "ns.dc.test"].map(|name| Fqdn::new(name).unwrap());
+            let key = SharedKey::new([1; 32]);
+            let dc = Session::new(&key, NodeId::of(&coordinator), NodeId::of(&fqdn), 1);
+            let mut cn = Terminal::new(TerminalConfig {
+                fqdn,
+                port: 4330,
+                coordinator,
+                coordinator_addresses: [address(1)].into_iter().collect(),
+                key,
+                patience: Duration::from_secs(4),
+                lifetime: Duration::from_secs(300),
+                handover: Handover::Thesis,
+                seed: [2; 32],
+                first_sequence: 1,
+            });
+            cn.handle_addresses(&[address(2).ip()], NOW);
+            let mut called = Self { dc, rng: Entropy::new([3; 32]), cn, life: 0 };
+            let [Message::RegistrationRequest(request)] = &called.said()[..] else { panic!("it registers") };
+            called.life = request.life;
+            let response = RegistrationResponse {
+                request: request.request,
+                vip: Some(Vip([198, 18, 0, 2].into())),
+                seen: address(2),
+                keep_alive: Duration::from_secs(5),
+                relays: Default::default(),
+                vips: None,
+            };
+            called.tell(response);
+            called
+        }
+
+        fn tell(&mut self, message: impl Into<Message>) {
+            let datagram = self.dc.seal(&message.into(), &mut self.rng).0;
+            self.cn.handle_datagram(address(1), &datagram, NOW);
+        }
+
+        /// What CN says to its DC.
+        fn said(&mut self) -> Vec<Message> {
+            let said = std::iter::from_fn(|| self.cn.poll_transmit());
+            let to_dc: Vec<Transmit> = said.filter(|it| it.to == address(1)).collect();
+            let open = |it: Transmit| self.dc.open(&Header::parse(&it.bytes).unwrap(), &it.bytes).unwrap();
+            to_dc.into_iter().map(open).collect()
+        }
+    }
+
+    fn address(n: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, n], 4330))
+    }
+
+    /// A peer calls, as was decided for the `life` of CN.
+    fn call(path: u8, life: u32) -> RouteDirection {
+        RouteDirection {
+            request: RequestId(u64::from(path)),
+            answers: None,
+            target: NodeId::of(&Fqdn::new("cn.dc.test").unwrap()),
+            life,
+            seen: address(2),
+            path: PathId([path; 16]),
+            epoch: Epoch::new(2),
+            role: Role::Responder,
+            peer: Fqdn::new("mn.dc.test").unwrap(),
+            peer_vip: VIP,
+            path_key: Some(SharedKey::new([path; 32])),
+            suite: Suite::Aes128Cbc,
+            route: Route::Direct { addresses: [address(9)].into_iter().collect(), start: false },
+        }
+    }
+
+    #[test]
+    fn a_direction_for_the_life_before_is_not_taken_and_the_path_is_asked_for_anew() {
+        let mut called = Called::new();
+        let late = call(7, called.life ^ 1);
+        called.tell(late.clone());
+        assert!(called.cn.paths().is_empty());
+        let [Message::RouteResponse(response), Message::DirectionRequest(request)] = &called.said()[..]
+        else {
+            panic!("it refuses, and asks");
+        };
+        assert_eq!((response.request, response.accepted), (late.request, false));
+        let renewal = Renewal {
+            path: late.path,
+            role: late.role,
+            epoch: late.epoch,
+            peer_vip: late.peer_vip,
+            keep_relay: None,
+        };
+        assert_eq!((&request.fqdn, request.renewal.as_ref()), (&late.peer, Some(&renewal)));
+        // Once more: that is under way.
+        called.tell(late);
+        assert!(matches!(called.said()[..], [Message::RouteResponse(_)]));
+        assert!(called.cn.paths().is_empty());
+    }
+
+    #[test]
+    fn a_direction_for_the_life_before_changes_no_path_of_this_one() {
+        let mut called = Called::new();
+        let (now, late) = (call(7, called.life), call(8, called.life ^ 1));
+        called.tell(now);
+        assert!(matches!(&called.said()[..], [Message::RouteResponse(response)] if response.accepted));
+        let before = called.cn.paths();
+        called.tell(late);
+        assert!(matches!(&called.said()[..], [Message::RouteResponse(response)] if !response.accepted));
+        assert_eq!((called.cn.paths(), before.len()), (before, 1));
     }
 }

@@ -14,6 +14,7 @@ mod unused;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Fqdn, NodeId, PathId, Vip};
@@ -142,9 +143,11 @@ pub struct PathStatus {
 impl Terminal {
     /// A terminal that is nowhere yet: tell it its addresses.
     pub fn new(config: TerminalConfig) -> Self {
+        let mut mail = Mail::new(config.seed, config.first_sequence);
         let registrar = Registrar::new(RegistrarConfig {
             fqdn: config.fqdn.clone(),
             kind: NodeKind::Terminal,
+            life: mail.rng.next_u32(),
             coordinator: config.coordinator,
             coordinator_addresses: config.coordinator_addresses,
             key: config.key,
@@ -170,7 +173,7 @@ impl Terminal {
             early: Early::default(),
             unused: Unused::default(),
             recalls: false,
-            mail: Mail::new(config.seed, config.first_sequence),
+            mail,
             events: VecDeque::new(),
         }
     }

@@ -77,7 +77,13 @@ impl Terminal {
         if self.vip.is_none_or(|vip| vip.0 != flow.source) {
             return;
         }
-        let Some(name) = self.unused.name_of(Vip(flow.destination)).cloned() else { return };
+        if let Some(name) = self.unused.name_of(Vip(flow.destination)).cloned() {
+            self.bring_back(name, now);
+        }
+    }
+
+    /// Asks for the path that ended and was called `name`, though no application waits for the name.
+    pub(super) fn bring_back(&mut self, name: Fqdn, now: Instant) {
         // One that is under way is waited for.
         if !self.wishes.contains_key(&name) {
             self.wishes.insert(name.clone(), Wish::default());

@@ -167,6 +167,8 @@ wire_struct! {
         fqdn: Fqdn,
         /// What it is.
         kind: NodeKind,
+        /// Drawn when it starts: tells this life of it from those before.
+        life: u32,
         /// Its real addresses and port.
         addresses: Addresses,
         /// The RTTs to the relays that it was told of.
@@ -291,6 +293,8 @@ wire_struct! {
     TerminalInformation {
         /// The terminal.
         node: NodeId,
+        /// The life of it that is registered.
+        life: u32,
         /// Its VIP.
         vip: Vip,
         /// Its real addresses and port.
@@ -418,6 +422,8 @@ wire_struct! {
         answers: Option<RequestId>,
         /// The terminal that it is for; a DC passes it on to its own terminal.
         target: NodeId,
+        /// The life of that for which this was decided: it may have been started again since.
+        life: u32,
         /// Where that was seen when this was decided: it may be elsewhere since.
         seen: SocketAddr,
         /// The path.
@@ -603,6 +609,7 @@ mod tests {
             request: RequestId(7),
             answers: Some(RequestId(8)),
             target: NodeId([1; 16]),
+            life: 5,
             seen: "203.0.113.9:4330".parse().unwrap(),
             path: PathId([2; 16]),
             epoch: Epoch::new(3),

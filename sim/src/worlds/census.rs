@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ntm_protocol::observe::{Observation, RouteName, What};
 use ntm_protocol::time::{Duration, Instant};
-use ntm_protocol::wire::Kind;
+use ntm_protocol::wire::{Kind, Shown};
 
 use super::families::{Has, Member};
 use super::model::{expected, is_crowded, vips};
@@ -42,6 +42,7 @@ pub const EVENTS: &[&str] = &[
     "a direct way was proved",
     "a direct way was lost to a relay",
     "a path went to another relay",
+    "a direction came that was for the terminal's life before",
     "the relay of an RS-N path was gone for good",
     "both ends had called each other: two paths stood",
     "a path ended because nobody used it",
@@ -274,6 +275,7 @@ impl Census {
         let mut relays: BTreeMap<_, _> = BTreeMap::new();
         let mut asked: BTreeMap<&str, Instant> = BTreeMap::new();
         let mut pathful: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut lives: BTreeMap<&str, &Shown> = BTreeMap::new();
         for Observation { t, node, what } in trace {
             match what {
                 What::PathChanged { path, route, remote, epoch, reason } => {
@@ -305,7 +307,12 @@ impl Census {
                     let under_way = asked.get(node.as_str()).is_some_and(|at| t.since(*at) < AT_ONCE);
                     self.add("a terminal moved while a request of its was under way", u64::from(under_way));
                 }
-                What::Sent { message, attempt, .. } => {
+                What::Sent { message, attempt, fields, .. } => {
+                    if *message == Kind::RegistrationRequest
+                        && let Some(life) = fields.get("life")
+                    {
+                        lives.insert(node, life);
+                    }
                     if *message == Kind::DirectionRequest && node.starts_with("mn") {
                         asked.insert(node, *t);
                     }
@@ -314,6 +321,10 @@ impl Census {
                 What::Received { message, fields, .. } => {
                     if *message == Kind::RouteDirection {
                         asked.remove(node.as_str());
+                        // A DC is told what is for its terminals.
+                        let is_terminal = node.starts_with("mn");
+                        let late = is_terminal && fields.get("life") != lives.get(node.as_str()).copied();
+                        self.add("a direction came that was for the terminal's life before", u64::from(late));
                     }
                     let stale = *message == Kind::Error && format!("{fields:?}").contains("tale");
                     self.add("a sequence number was behind the DC's", u64::from(stale));
