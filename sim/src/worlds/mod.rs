@@ -129,6 +129,10 @@ pub const ONCE_FAILED: &[(u64, &str)] = &[
         39387,
         "a direction was repeated to a terminal that had crashed meanwhile: it numbered its packets anew under keys that the peer knew",
     ),
+    (
+        46639,
+        "the model took a VIP that a DC gave at the very instant before it lost its disk for one that it gave after",
+    ),
 ];
 
 /// Seeds whose worlds still fail, each with what is wrong: known, and not mended yet. One that holds has to leave the list.

@@ -97,11 +97,11 @@ impl<'a> Safety<'a> {
     fn judge(mut self) -> Result<(), Fault> {
         let lost = |crash: &&super::play::Crashed| crash.disk && matches!(crash.who, Who::Coordinator(_));
         let mut lost = self.played.crashes.iter().filter(lost).peekable();
-        for observation in self.played.world.trace() {
+        for (n, observation) in self.played.world.trace().iter().enumerate() {
             // A DC whose disk is lost knows nothing of what it gave before: from then on it is held to what it gives anew.
-            while let Some(crash) = lost.next_if(|crash| crash.at <= observation.t) {
-                if let Who::Coordinator(n) = crash.who {
-                    self.forget(n);
+            while let Some(crash) = lost.next_if(|crash| crash.observed <= n) {
+                if let Who::Coordinator(zone) = crash.who {
+                    self.forget(zone);
                 }
             }
             self.take(observation).map_err(|(rule, what)| {

@@ -36,6 +36,8 @@ pub struct Crashed {
     pub who: Who,
     /// When.
     pub at: Instant,
+    /// How many observations were made before it: the last of them may be of the same instant.
+    pub observed: usize,
     /// Whether the disk was lost.
     pub disk: bool,
     /// How many writes were under way.
@@ -358,8 +360,8 @@ impl Played {
             Who::Relay(_) => self.world.at_relay(host).map_or(0, |relay| relay.table().len()),
             Who::Terminal(_) => self.world.at_terminal(host).map_or(0, |terminal| terminal.paths().len()),
         };
-        let writing = self.world.writing(host);
-        self.crashes.push(Crashed { who, at, disk, writing, paths });
+        let (writing, observed) = (self.world.writing(host), self.world.trace().len());
+        self.crashes.push(Crashed { who, at, observed, disk, writing, paths });
         self.world.crash(host);
         if disk {
             self.world.lose_disk(host);
