@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use rand_core::Rng;
+
 use crate::addr::{Fqdn, NodeId};
 use crate::crypto::SharedKey;
 use crate::expiry::earliest;
@@ -122,6 +124,12 @@ impl Registrar {
     /// What tells this life of the node from those before.
     pub fn life(&self) -> u32 {
         self.life
+    }
+
+    /// What the node was is over, though it goes on: the DC is told of another life.
+    pub fn begin_anew(&mut self, now: Instant, mail: &mut Mail) {
+        self.life = mail.rng.next_u32();
+        self.register(self.addresses.clone(), now, mail);
     }
 
     /// What the DC granted, while the node is registered.

@@ -273,7 +273,9 @@ mod tests {
     use crate::session::{Session, Transmit};
     use crate::terminal::{Handover, TerminalConfig};
     use crate::time::Duration;
-    use crate::wire::{Epoch, Header, Message, RegistrationResponse, Role};
+    use crate::wire::{
+        Epoch, ErrorCode, Error, Header, Message, RegistrationRequest, RegistrationResponse, Role,
+    };
 
     const NOW: Instant = Instant::from_nanos(1_000_000_000);
     const VIP: Vip = Vip(std::net::Ipv4Addr::new(198, 18, 0, 9));
@@ -306,17 +308,22 @@ mod tests {
             cn.handle_addresses(&[address(2).ip()], NOW);
             let mut called = Self { dc, rng: Entropy::new([3; 32]), cn, life: 0 };
             let [Message::RegistrationRequest(request)] = &called.said()[..] else { panic!("it registers") };
-            called.life = request.life;
-            let response = RegistrationResponse {
+            let request = request.clone();
+            called.register(&request, 2);
+            called
+        }
+
+        /// Grants the VIP that ends in `vip`.
+        fn register(&mut self, request: &RegistrationRequest, vip: u8) {
+            self.life = request.life;
+            self.tell(RegistrationResponse {
                 request: request.request,
-                vip: Some(Vip([198, 18, 0, 2].into())),
+                vip: Some(Vip([198, 18, 0, vip].into())),
                 seen: address(2),
                 keep_alive: Duration::from_secs(5),
                 relays: Default::default(),
                 vips: None,
-            };
-            called.tell(response);
-            called
+            });
         }
 
         fn tell(&mut self, message: impl Into<Message>) {
@@ -379,6 +386,25 @@ mod tests {
         called.tell(late);
         assert!(matches!(called.said()[..], [Message::RouteResponse(_)]));
         assert!(called.cn.paths().is_empty());
+    }
+
+    /// A DC that has lost its records may give another VIP: what was decided for the one before is of a life before, too.
+    #[test]
+    fn another_vip_is_another_life() {
+        let mut called = Called::new();
+        let (first, late) = (called.life, call(7, called.life));
+        called.tell(Error { code: ErrorCode::NotRegistered, sequence: 1 });
+        let [Message::RegistrationRequest(again)] = &called.said()[..] else { panic!("it registers") };
+        assert_eq!(again.life, first);
+        called.register(&again.clone(), 3);
+        let [Message::RegistrationRequest(anew)] = &called.said()[..] else { panic!("it registers anew") };
+        assert_ne!(anew.life, first);
+        called.register(&anew.clone(), 3);
+        called.said();
+        called.tell(late.clone());
+        assert!(called.cn.paths().is_empty());
+        let is_refused = |message: &Message| matches!(message, Message::RouteResponse(response) if (response.request, response.accepted) == (late.request, false));
+        assert!(called.said().iter().any(is_refused));
     }
 
     #[test]

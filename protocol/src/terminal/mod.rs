@@ -349,14 +349,21 @@ impl Terminal {
                 if let Some(vip) = granted.vip
                     && self.vip != Some(vip)
                 {
-                    // The DC has lost its records: what leads from the old address leads nobody's packets.
-                    if self.vip.is_some() {
+                    // The DC has lost its records: what leads from the old address leads nobody's packets, and what was decided for it, which may still
+                    // come, would not either.
+                    let begins_anew = self.vip.is_some();
+                    if begins_anew {
+                        self.registrar.begin_anew(now, &mut self.mail);
                         let paths: Vec<PathId> = self.paths.keys().copied().collect();
                         paths.into_iter().for_each(|path| self.end(path, now));
                         self.unused = Unused::default();
+                        self.moved = true;
                     }
                     self.vip = Some(vip);
                     self.events.push_back(Event::Vip(vip));
+                    if begins_anew {
+                        return;
+                    }
                 }
                 self.measure(now);
                 // Ahead of the requests: the DC knows what was measured so far when it picks a relay for them.
