@@ -104,8 +104,8 @@ fn t3_1_e_refused_datagrams_are_counted_and_traced_and_change_nothing() {
     as long as a header: version: the value 255 has no meaning
     as long as a datagram can be: version: the value 255 has no meaning
     cut in the header: header: the datagram ends inside it
-    cut after the header: length: a length of 30 is not allowed
-    cut by a byte: length: a length of 30 is not allowed
+    cut after the header: length: a length of 34 is not allowed
+    cut by a byte: length: a length of 34 is not allowed
     with a byte more: length: a length of 10 is not allowed
     another version: version: the value 0 has no meaning
     another length: length: a length of 11 is not allowed
