@@ -274,7 +274,7 @@ mod tests {
     use crate::terminal::{Handover, TerminalConfig};
     use crate::time::Duration;
     use crate::wire::{
-        Epoch, ErrorCode, Error, Header, Message, RegistrationRequest, RegistrationResponse, Role,
+        Epoch, Error, ErrorCode, Header, Message, RegistrationRequest, RegistrationResponse, Role,
     };
 
     const NOW: Instant = Instant::from_nanos(1_000_000_000);
