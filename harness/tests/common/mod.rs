@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ntm_harness::exit::Exit;
 use serde_json::Value;
-
-/// The exit code of a run in which nothing failed but what the machine disturbed.
-pub(crate) const INCONCLUSIVE: i32 = 5;
 
 /// A folder with a harness's whole state.
 pub(crate) struct Home(tempfile::TempDir);
@@ -50,7 +48,7 @@ impl Home {
     pub(crate) fn undisturbed(&self, scenario: &Path, more: &[&str]) -> Output {
         for _ in 0..4 {
             let run = self.run(scenario, more);
-            if code(&run) != INCONCLUSIVE {
+            if code(&run) != Exit::Inconclusive as i32 {
                 return run;
             }
             println!("disturbed, once more: {}", String::from_utf8_lossy(&run.stdout));

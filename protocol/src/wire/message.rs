@@ -167,7 +167,7 @@ wire_struct! {
         fqdn: Fqdn,
         /// What it is.
         kind: NodeKind,
-        /// Drawn when it starts: tells this life of it from those before.
+        /// Drawn for this life of it, and tells it from those before.
         life: u32,
         /// Its real addresses and port.
         addresses: Addresses,
