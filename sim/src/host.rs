@@ -8,7 +8,7 @@ use ntm_protocol::coordinator::lookup::{Lookup, LookupId};
 use ntm_protocol::coordinator::store::{Write, WriteId};
 use ntm_protocol::coordinator::{Acquaintance, Coordinator, CoordinatorConfig};
 use ntm_protocol::crypto::SharedKey;
-use ntm_protocol::data::{NotSent, Verdict};
+use ntm_protocol::data::{Local, NotSent, Verdict};
 use ntm_protocol::inner::siit;
 use ntm_protocol::observe::What;
 use ntm_protocol::relay::{self, Relay, RelayConfig};
@@ -122,6 +122,12 @@ pub(crate) struct Output {
 fn is_dns(datagram: &Packet) -> bool {
     let ports = [datagram.source, datagram.destination].map(|end| end.port());
     datagram.protocol == Protocol::Udp && ports.contains(&DNS)
+}
+
+/// From where a host with these interfaces sends to an address: by the preferred one of its family.
+fn route(interfaces: &[Attached], to: IpAddr) -> Option<Local> {
+    let address = interfaces.iter().map(|it| it.address).find(|address| address.is_ipv4() == to.is_ipv4())?;
+    Some(Local { address, link: None })
 }
 
 /// A host.
@@ -376,6 +382,18 @@ impl Host {
         }
     }
 
+    /// Its machine, if it is a terminal's, hears of its interfaces. What it decides about the way of packets comes before the routes of now.
+    pub(crate) fn hear(&mut self, now: Instant, output: &mut Output) {
+        let (addresses, now) = (self.addresses(), self.clock.shows(now));
+        if let Machine::Terminal(terminal, _) = &mut self.machine {
+            terminal.handle_addresses(&addresses, now);
+        }
+        self.drain(output);
+        if let Machine::Terminal(_, tables) = &mut self.machine {
+            tables.reroute(|to| route(&self.interfaces, to));
+        }
+    }
+
     /// Takes everything that the machine has to say, and carries out what changes the host's own tables.
     pub(crate) fn drain(&mut self, output: &mut Output) {
         let mut transmits = Vec::new();
@@ -406,7 +424,9 @@ impl Host {
                 while let Some(event) = terminal.poll_event() {
                     output.events += 1;
                     match event {
-                        terminal::Event::Data(update) => tables.apply(&update),
+                        terminal::Event::Data(update) => {
+                            tables.apply_routed(&update, |to| route(&self.interfaces, to));
+                        }
                         terminal::Event::Answer { query, answer } => output.answers.push((query, answer)),
                         // Applications take it from the machine.
                         terminal::Event::Vip(_) => output.readdressed = true,

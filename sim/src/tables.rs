@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use ntm_protocol::crypto::{Suite, sealed_len};
-use ntm_protocol::data::{DataUpdate, Inbound, NotSent, Outbound, Way};
+use ntm_protocol::data::{DataUpdate, Inbound, Local, NotSent, Outbound, Routes, Way};
 use ntm_protocol::inner::{fragments, icmp};
 use ntm_protocol::time::Instant;
 
@@ -21,6 +22,7 @@ const QUEUE: usize = 500;
 pub(crate) struct Tables {
     pub(crate) inbound: Inbound,
     pub(crate) outbound: Outbound,
+    routes: Routes,
     /// The virtual interface's queue, for as long as the table is paused.
     waiting: VecDeque<Packet>,
     joiner: Joiner,
@@ -35,9 +37,27 @@ pub(crate) struct Refused {
 }
 
 impl Tables {
+    /// Applies a change at a node that sends as its routes lead.
     pub(crate) fn apply(&mut self, update: &DataUpdate) {
         self.inbound.apply(update);
         self.outbound.apply(update);
+    }
+
+    /// Applies a change at a node whose packets leave by the routes that it heard of: `route` tells them.
+    pub(crate) fn apply_routed(&mut self, update: &DataUpdate, route: impl Fn(IpAddr) -> Option<Local>) {
+        let wanted = self.routes.wanted(update);
+        if let Some(routes) = self.routes.learn(wanted.map(|to| (to, route(to)))) {
+            self.apply(&routes);
+        }
+        self.apply(update);
+    }
+
+    /// The node heard of a change of its routes: `route` tells how they are now.
+    pub(crate) fn reroute(&mut self, route: impl Fn(IpAddr) -> Option<Local>) {
+        let remotes: Vec<IpAddr> = self.routes.remotes().collect();
+        if let Some(routes) = self.routes.learn(remotes.into_iter().map(|to| (to, route(to)))) {
+            self.apply(&routes);
+        }
     }
 
     /// A packet that was opened: what it is, as soon as all pieces of it are there.
@@ -96,6 +116,7 @@ impl Tables {
         let mut datagram = vec![0; sealed_len(Suite::Aes128Cbc, inner.len())];
         let (length, Way { remote, local }) = self.outbound.seal(inner, &mut datagram)?;
         datagram.truncate(length);
+        let local = local.map(|local| local.address);
         Ok(Outgoing { local, ..Outgoing::ntm(remote, datagram) })
     }
 }

@@ -162,6 +162,41 @@ fn a_new_network_before_the_old_one_goes_loses_nothing() {
     }
 }
 
+/// A system sends by a new network before the terminal hears of it. What goes by a path leaves meanwhile by the network that it stands in: no NAT that
+/// knows nothing of the new one is asked to let it in.
+#[test]
+fn word_of_a_new_network_that_comes_late_costs_nothing() {
+    let cone = Place::Nat(Behaviour::PORT_RESTRICTED);
+    for (how, peer) in
+        BOTH.into_iter().flat_map(|how| [Some(cone), Some(Place::Global(11)), None].map(|it| (how, it)))
+    {
+        let mut lab = Lab::of(79, how);
+        let [old, new] = [0; 2].map(|_| at(&mut lab, cone));
+        let new = Interface { address: [10, 0, 0, 3].into(), ..new };
+        let mn = lab.mn(old);
+        let cn = peer_at(&mut lab, peer);
+        lab.start();
+        let talk = lab.world.talk(mn, cn, ms(1));
+        lab.world.run_for(secs(4));
+        let (begin, trace) = (lab.world.now(), lab.world.trace().len());
+        lab.world.attach_interfaces(mn, &[new, old]);
+        lab.world.run_for(ms(30));
+        assert!(lab.world.trace()[trace..].iter().all(|o| !matches!(o.what, What::Addresses { .. })));
+        lab.world.hear_of_interfaces(mn);
+        lab.world.run_for(secs(1));
+        // Nor does it cost anything that the old one's end is heard of late, once nothing goes there.
+        lab.world.attach_interfaces(mn, &[new]);
+        lab.world.run_for(ms(30));
+        lab.world.hear_of_interfaces(mn);
+        lab.world.run_for(secs(2));
+        let heard = lab.world.heard(talk);
+        let mut sent = heard.packets.iter().filter(|p| p.sent >= begin && p.sent + secs(1) < lab.world.now());
+        assert!(sent.clone().count() > 2000);
+        assert!(sent.all(|packet| packet.returned.is_some()), "{how:?}, {peer:?}\n{}", lab.sequence(0));
+        assert_eq!((heard.again, heard.astray), (0, 0), "{how:?}, {peer:?}");
+    }
+}
+
 /// A new network that goes again at once, or an old one that goes too early, costs no more than a handover.
 #[test]
 fn a_new_network_may_vanish_or_the_old_one_go_early() {

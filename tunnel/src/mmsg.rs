@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
+use ntm_protocol::data::Local;
 use socket2::{SockAddr, SockAddrStorage, Socket};
 
 use crate::interfaces::Interfaces;
@@ -238,7 +239,9 @@ pub(crate) fn send(
         header.msg_namelen = name.len();
         header.msg_iovlen = train.parts as _;
         let segment = (train.count > 1).then_some(train.segment as u16);
-        let local = train.way.local.and_then(|local| Some((local, interfaces.index_of(local)?)));
+        let local = train.way.local.and_then(|Local { address, link }| {
+            Some((address, link.or_else(|| interfaces.index_of(address))?))
+        });
         if segment.is_some() || local.is_some() {
             // SAFETY: the control buffer lives, in its place, as long as the header: to the end of this function.
             unsafe { put_controls(header, &mut controls[messages], segment, local) };
@@ -326,6 +329,7 @@ unsafe fn put<T>(message: *mut libc::cmsghdr, level: libc::c_int, kind: libc::c_
 mod tests {
     use super::*;
     use crate::udp::UdpConfig;
+    use nix::net::if_::if_nametoindex;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use ntm_protocol::data::Way;
 
@@ -436,13 +440,16 @@ mod tests {
                 (b.clone(), to, [127, 0, 0, 1].into())
             };
             let buffer = [7; 30];
-            let mut trains = Trains::new(offload && a.has_gso());
-            for place in [0..10, 10..20, 20..30] {
-                trains.push(place, Way { remote: to, local: Some(local) }, [0; 16]);
+            for link in [None, Some(if_nametoindex("lo").expect("a loopback interface"))] {
+                let mut trains = Trains::new(offload && a.has_gso());
+                for place in [0..10, 10..20, 20..30] {
+                    let local = Some(Local { address: local, link });
+                    trains.push(place, Way { remote: to, local }, [0; 16]);
+                }
+                send_all(&a, &buffer, &trains);
+                let from: Vec<_> = receive_all(&b, 3).0.into_iter().map(|(_, from)| from).collect();
+                assert_eq!(from, [SocketAddr::new(local, port); 3], "{bind}, offload {offload}");
             }
-            send_all(&a, &buffer, &trains);
-            let from: Vec<_> = receive_all(&b, 3).0.into_iter().map(|(_, from)| from).collect();
-            assert_eq!(from, [SocketAddr::new(local, port); 3], "{bind}, offload {offload}");
         }
     }
 

@@ -137,6 +137,7 @@ impl Trains {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ntm_protocol::data::Local;
     use proptest::prelude::*;
     use std::net::SocketAddr;
 
@@ -197,7 +198,8 @@ mod tests {
         assert_eq!(shapes(&alone), [(1, 1, 1); 3]);
         let mut trains = Trains::new(true);
         trains.push(0..10, to(1), [0; 16]);
-        trains.push(10..20, Way { local: Some([192, 0, 2, 9].into()), ..to(1) }, [0; 16]);
+        let local = Local { address: [192, 0, 2, 9].into(), link: None };
+        trains.push(10..20, Way { local: Some(local), ..to(1) }, [0; 16]);
         assert_eq!(shapes(&trains), [(10, 1, 10); 2], "another interface");
     }
 

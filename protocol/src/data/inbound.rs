@@ -154,6 +154,7 @@ impl Inbound {
             }
             DataUpdate::Send { .. }
             | DataUpdate::Remote { .. }
+            | DataUpdate::Routes { .. }
             | DataUpdate::Keep { .. }
             | DataUpdate::Narrow { .. }
             | DataUpdate::Lose { .. }

@@ -10,6 +10,7 @@
 mod inbound;
 mod not_sent;
 mod outbound;
+mod routes;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::wire::{Reason, Refusal};
 
 pub use inbound::{Inbound, Verdict};
 pub use not_sent::NotSent;
-pub use outbound::{Outbound, Way};
+pub use outbound::{Local, Outbound, Way};
+pub use routes::Routes;
 
 /// The addresses of an inner packet, which select a path: at a terminal (VIP_MN, VIP_CN); at an RS-N, for packets from a
 /// general node, (VIP_GN, VIP_MN), so that one MN can talk to two GNs (TA-a).
@@ -97,8 +99,14 @@ pub enum DataUpdate {
         /// The path.
         path: PathId,
     },
-    /// Packets of `path` keep to the interface that has this address, until keys of another epoch take over; without one they go as the
-    /// system routes them. So the old network carries them while the path is being directed anew in another.
+    /// The system's routes to these addresses, none where none leads there: packets leave by them until another word. Which those are to
+    /// be is for [`Routes`] to say.
+    Routes {
+        /// Each address that has another route than before.
+        to: Arc<[(IpAddr, Option<Local>)]>,
+    },
+    /// Packets of `path` that leave by this address, or of whose route nothing is known, keep to it, until keys of another epoch take over; without
+    /// one they go as the system routes them. So the old network carries them while the path is being directed anew in another.
     Keep {
         /// The path.
         path: PathId,
@@ -181,6 +189,7 @@ impl std::fmt::Debug for DataUpdate {
             }
             Self::Remote { flow, path, remote } => write!(f, "Remote {flow:?} of {path} to {remote}"),
             Self::Narrow { path } => write!(f, "Narrow {path}"),
+            Self::Routes { to } => write!(f, "Routes {to:?}"),
             Self::Keep { path, local: Some(local) } => write!(f, "Keep {path} to {local}"),
             Self::Keep { path, local: None } => write!(f, "Keep {path} to no address"),
             Self::Watch { path, .. } => write!(f, "Watch {path}"),

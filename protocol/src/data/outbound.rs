@@ -18,8 +18,17 @@ use super::{DataUpdate, Flow, NotSent, Usage, V6_MTU};
 pub struct Way {
     /// Where to.
     pub remote: SocketAddr,
-    /// From which of this node's addresses, and by the interface that has it; none leaves both to the system.
-    pub local: Option<IpAddr>,
+    /// From where; none leaves it to the system.
+    pub local: Option<Local>,
+}
+
+/// Which of this node's addresses a datagram comes from, and by which link it leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Local {
+    /// The address.
+    pub address: IpAddr,
+    /// The link's index; none is the link that has the address.
+    pub link: Option<u32>,
 }
 
 impl From<SocketAddr> for Way {
@@ -35,6 +44,8 @@ pub struct Outbound {
     flows: HashMap<Flow, Vec<Sending>, FixedState>,
     /// The flows of each path, one as a rule: a change of a path costs the same however many flows there are.
     paths: HashMap<PathId, Vec<Flow>, FixedState>,
+    /// The system's routes, as far as known.
+    routes: HashMap<IpAddr, Local, FixedState>,
     paused: bool,
     /// Whose keys the packets have that were placed and are not sealed yet, in their order.
     placed: Vec<Run>,
@@ -50,11 +61,34 @@ struct Sending {
     keys: Arc<DataKeys>,
     next: u64,
     way: Way,
+    /// Whether it keeps to where it leaves from, whatever the route.
+    kept: bool,
     /// Whether the path is lost.
     lost: bool,
     /// The longest inner packet.
     mtu: u16,
     usage: Option<Usage>,
+}
+
+impl Sending {
+    /// Leaves by the system's route, unless it keeps to another.
+    fn follow(&mut self, routes: &HashMap<IpAddr, Local, FixedState>) {
+        if !self.kept {
+            self.way.local = routes.get(&self.way.remote.ip()).copied();
+        }
+    }
+
+    fn keep(&mut self, address: Option<IpAddr>, routes: &HashMap<IpAddr, Local, FixedState>) {
+        let now = self.way.local;
+        // What leaves by another address than the one that is about to go is not concerned.
+        self.kept = address.is_some_and(|address| now.is_none_or(|now| now.address == address));
+        match address {
+            Some(address) if self.kept => {
+                self.way.local = now.or(Some(Local { address, link: None }));
+            }
+            _ => self.follow(routes),
+        }
+    }
 }
 
 /// The longest inner packet to `remote`.
@@ -78,7 +112,8 @@ impl Outbound {
                     Sending {
                         keys: Arc::clone(keys),
                         next: *first,
-                        way: Way::from(*remote),
+                        way: Way { remote: *remote, local: self.routes.get(&remote.ip()).copied() },
+                        kept: false,
                         lost: false,
                         mtu: mtu_to(*remote),
                         usage: None,
@@ -90,14 +125,26 @@ impl Outbound {
                 if let Some(at) = sendings.iter().position(|sending| sending.keys.path() == *path) {
                     let sending = &mut sendings[at];
                     (sending.way.remote, sending.lost, sending.mtu) = (*remote, false, mtu_to(*remote));
+                    sending.follow(&self.routes);
                     sendings[..=at].rotate_right(1);
                 }
             }
             DataUpdate::Narrow { path } => {
                 self.of_each(*path, |sending| sending.mtu = V6_MTU);
             }
+            DataUpdate::Routes { to } => {
+                for (remote, local) in &**to {
+                    match local {
+                        Some(local) => drop(self.routes.insert(*remote, *local)),
+                        None => drop(self.routes.remove(remote)),
+                    }
+                }
+                self.flows.values_mut().flatten().for_each(|sending| sending.follow(&self.routes));
+            }
             DataUpdate::Keep { path, local } => {
-                self.of_each(*path, |sending| sending.way.local = *local);
+                let routes = std::mem::take(&mut self.routes);
+                self.of_each(*path, |sending| sending.keep(*local, &routes));
+                self.routes = routes;
             }
             DataUpdate::Watch { path, sent, .. } => {
                 self.of_each(*path, |sending| sending.usage = Some(sent.clone()));

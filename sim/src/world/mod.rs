@@ -228,8 +228,16 @@ impl World {
         }
     }
 
-    /// A host's interfaces that are up are these from now on, the preferred first. What is under way over those that stay goes on.
+    /// A host's interfaces that are up are these from now on, the preferred first, and it hears of it at once. What is under way over those that
+    /// stay goes on.
     pub fn set_interfaces(&mut self, id: HostId, interfaces: &[Interface]) {
+        self.attach_interfaces(id, interfaces);
+        self.hear_of_interfaces(id);
+    }
+
+    /// A host's interfaces that are up are these from now on, and it sends by the first; its machine does not know it until it
+    /// [hears](Self::hear_of_interfaces) of it, as the word of a kernel takes a moment.
+    pub fn attach_interfaces(&mut self, id: HostId, interfaces: &[Interface]) {
         let old = std::mem::take(&mut self.hosts[id.0].interfaces);
         let is_same =
             |one: &Attached, other: &Interface| (one.network, one.address) == (other.network, other.address);
@@ -246,14 +254,15 @@ impl World {
                 None => self.attach(id, new),
             });
         }
-        let host = &mut self.hosts[id.0];
-        host.interfaces = attached;
-        let addresses = host.addresses();
-        if let Machine::Terminal(terminal, _) = &mut host.machine {
-            terminal.handle_addresses(&addresses, host.clock.shows(self.now));
-        }
+        self.hosts[id.0].interfaces = attached;
         self.readdress_stack(id);
-        self.settle(id, Output::default());
+    }
+
+    /// A host hears which interfaces it has.
+    pub fn hear_of_interfaces(&mut self, id: HostId) {
+        let mut output = Output::default();
+        self.hosts[id.0].hear(self.now, &mut output);
+        self.settle(id, output);
     }
 
     /// The link of an interface that is up does what `interface` says from now on.
