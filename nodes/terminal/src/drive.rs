@@ -1,11 +1,12 @@
 //! The one loop: it hands every input to the [`Node`], and what the node has to say to the world. It decides nothing.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 
 use ntm_daemon::program::Failure;
 use ntm_daemon::{clock, control, notify};
-use ntm_protocol::data::DataUpdate;
+use ntm_protocol::data::{DataUpdate, Routes};
 use ntm_protocol::terminal::Event;
 use ntm_tunnel::{Event as FromPlane, Plane, Udp};
 
@@ -29,16 +30,18 @@ pub(crate) struct Inputs {
 
 /// Drives `node` until `stop` ends it.
 pub(crate) async fn drive(
-    mut node: Node,
-    mut interface: Interface,
+    node: Node,
+    interface: Interface,
     udp: Udp,
-    mut inputs: Inputs,
+    inputs: Inputs,
     stop: impl Future<Output = &'static str>,
 ) -> Result<(), Failure> {
+    let mut shell = Shell { node, interface, udp, inputs, routes: Routes::default() };
     let mut stop = pin!(stop);
     let mut announcer = Announcer::default();
     loop {
-        settle(&mut node, &mut interface, &udp, &inputs.plane).await?;
+        shell.settle().await?;
+        let Shell { node, inputs, .. } = &mut shell;
         announcer.tell(node.standing(), node.fqdn());
         tokio::select! {
             signal = &mut stop => break notify::stopping(signal),
@@ -47,35 +50,61 @@ pub(crate) async fn drive(
                 FromPlane::Notice(notice) => node.handle_notice(notice, clock::now()),
                 FromPlane::Failed(error) => return Err(Failure::Other(error.into())),
             },
-            addresses = inputs.network.next() => node.handle_addresses(addresses?, clock::now()),
+            addresses = inputs.network.next() => {
+                node.handle_addresses(addresses?, clock::now());
+                // What is decided about the way of packets comes before the routes of now.
+                shell.settle().await?;
+                shell.route(shell.routes.remotes().collect()).await;
+            }
             query = inputs.stub.next() => node.handle_query(query?, clock::now()),
             request = inputs.control.next() => node.handle_request(request, inputs.plane.counts()),
             () = clock::sleep_until(node.poll_timeout()) => node.handle_timeout(clock::now()),
         }
     }
-    node.record();
-    inputs.plane.stop().map(drop).map_err(|error| Failure::Other(error.into()))
+    shell.node.record();
+    shell.inputs.plane.stop().map(drop).map_err(|error| Failure::Other(error.into()))
 }
 
-/// Drains the node. Events come before datagrams: what a datagram brings back finds the data tables ready for it.
-async fn settle(
-    node: &mut Node,
-    interface: &mut Interface,
-    udp: &Udp,
-    plane: &Plane<DataUpdate>,
-) -> Result<(), Failure> {
-    while let Some(event) = node.poll_event() {
-        match event {
-            Event::Vip(vip) => interface.set_vip(vip).await?,
-            Event::Data(update) => plane.update(update),
-            Event::Answer { query, answer } => node.answer(query, answer),
+struct Shell {
+    node: Node,
+    interface: Interface,
+    udp: Udp,
+    inputs: Inputs,
+    routes: Routes,
+}
+
+impl Shell {
+    /// Drains the node. Events come before datagrams: what a datagram brings back finds the data tables ready for it.
+    async fn settle(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.node.poll_event() {
+            match event {
+                Event::Vip(vip) => self.interface.set_vip(vip).await?,
+                Event::Data(update) => {
+                    if let Some(remote) = self.routes.wanted(&update) {
+                        self.route(vec![remote]).await;
+                    }
+                    self.inputs.plane.update(update);
+                }
+                Event::Answer { query, answer } => self.node.answer(query, answer),
+            }
+        }
+        while let Some(transmit) = self.node.poll_transmit() {
+            if let Err(error) = self.udp.send_to(&transmit.bytes, transmit.to) {
+                self.node.not_sent(transmit.to, &error);
+            }
+        }
+        self.node.record();
+        Ok(())
+    }
+
+    /// Has packets to `remotes` leave as the system routes them now.
+    async fn route(&mut self, remotes: Vec<IpAddr>) {
+        if remotes.is_empty() {
+            return;
+        }
+        let ways = self.inputs.network.ways(remotes).await;
+        if let Some(update) = self.routes.learn(ways) {
+            self.inputs.plane.update(update);
         }
     }
-    while let Some(transmit) = node.poll_transmit() {
-        if let Err(error) = udp.send_to(&transmit.bytes, transmit.to) {
-            node.not_sent(transmit.to, &error);
-        }
-    }
-    node.record();
-    Ok(())
 }

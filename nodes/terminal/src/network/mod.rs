@@ -2,6 +2,9 @@
 //!
 //! The kernel tells of every change of a link, an address or a route; each time the whole view is taken anew and judged by
 //! [`select::usable`]. So nothing hangs on the order or the completeness of the messages, and there is nothing to wait for.
+//!
+//! It also says by which link the kernel sends to an address; but only where no change has come since the last view, so that no packet
+//! leaves by a network of which the terminal has not heard yet.
 
 mod select;
 
@@ -10,21 +13,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::future::ready;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use ntm_protocol::addr::VipRange;
+use ntm_protocol::data::Local;
 use ntm_protocol::family::Family;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use select::{Address, Route, View, Virtual};
 
-/// Lists that wait for the daemon's loop. Each differs from the one before: with room for more, none would be more up to date.
+/// Views that wait for the daemon's loop: with room for more, none would be more up to date.
 const WAITING: usize = 4;
+
+/// Questions about routes that are under way at the same time.
+const QUESTIONS: usize = 32;
 
 /// What decides which addresses are usable.
 #[derive(Clone, Debug)]
@@ -37,11 +44,22 @@ pub(crate) struct Policy {
     pub(crate) vips: VipRange,
 }
 
-/// Follows the usable real addresses until it is dropped.
+/// Follows the network until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    changes: mpsc::Receiver<io::Result<Vec<IpAddr>>>,
+    views: mpsc::Receiver<io::Result<Heard>>,
+    handle: Handle,
+    policy: Policy,
+    /// The routes to the DC of the view that was told last.
+    routes: Vec<Route>,
     _tasks: JoinSet<()>,
+}
+
+/// What a view of the network came to.
+#[derive(Debug)]
+struct Heard {
+    usable: Vec<IpAddr>,
+    routes: Vec<Route>,
 }
 
 impl Watch {
@@ -57,22 +75,37 @@ impl Watch {
         let (listening, _, events) = rtnetlink::new_multicast_connection(&groups)?;
         // Questions go by a socket of their own: an answer is not lost where a burst of messages overruns the other.
         let (asking, handle, _) = rtnetlink::new_connection()?;
-        let (sender, changes) = mpsc::channel(WAITING);
+        let (sender, views) = mpsc::channel(WAITING);
         let mut tasks = JoinSet::new();
         tasks.spawn(listening);
         tasks.spawn(asking);
+        let (asked, followed) = (handle.clone(), policy.clone());
         tasks.spawn(async move {
-            let Err(error) = follow(events, handle, policy, &sender).await;
+            let Err(error) = follow(events, asked, followed, &sender).await;
             // Nobody listens any more where the daemon ends.
             let _ = sender.send(Err(error)).await;
         });
-        Ok(Self { changes, _tasks: tasks })
+        Ok(Self { views, handle, policy, routes: Vec::new(), _tasks: tasks })
     }
 
-    /// The usable addresses: at once, and then whenever they have changed. An error is the last that comes. May be dropped and
-    /// called again without losing a change.
+    /// The usable addresses: at once, and then whenever something of the network has changed, be it a route alone. An error is the last that
+    /// comes. May be dropped and called again without losing a change.
     pub(crate) async fn next(&mut self) -> io::Result<Vec<IpAddr>> {
-        self.changes.recv().await.unwrap_or_else(|| Err(closed()))
+        let heard = self.views.recv().await.unwrap_or_else(|| Err(closed()))?;
+        self.routes = heard.routes;
+        Ok(heard.usable)
+    }
+
+    /// By which address and link the kernel sends to each of `remotes`; none where no link leads there, or one of this machine alone. Nothing
+    /// at all where the network has changed since the view that was [told](Self::next) last: the next is on its way.
+    pub(crate) async fn ways(&self, remotes: Vec<IpAddr>) -> Vec<(IpAddr, Option<Local>)> {
+        let answers = stream::iter(remotes).map(async |remote| {
+            let found = route(&self.handle, remote).await;
+            (remote, found.and_then(|found| way(&found, self.policy.tun)))
+        });
+        let ways = answers.buffered(QUESTIONS).collect().await;
+        // Asked last: a change of which they show something shows here, too.
+        if routes(&self.handle, &self.policy.coordinator).await == self.routes { ways } else { Vec::new() }
     }
 }
 
@@ -103,19 +136,16 @@ async fn follow(
     mut events: Events,
     handle: Handle,
     policy: Policy,
-    changes: &mpsc::Sender<io::Result<Vec<IpAddr>>>,
+    views: &mpsc::Sender<io::Result<Heard>>,
 ) -> Result<std::convert::Infallible, io::Error> {
     let hidden = Virtual { tun: policy.tun, vips: policy.vips };
-    let mut told = None;
     loop {
         // What the kernel has told so far is part of the view that is taken now.
         while let Some(Some(_)) = events.next().now_or_never() {}
-        let usable = select::usable(&look(&handle, &policy.coordinator).await?, &hidden);
-        if told.as_ref() != Some(&usable) {
-            tracing::debug!("usable addresses: {usable:?}");
-            changes.send(Ok(usable.clone())).await.map_err(|_| closed())?;
-            told = Some(usable);
-        }
+        let view = look(&handle, &policy.coordinator).await?;
+        let usable = select::usable(&view, &hidden);
+        tracing::debug!("usable addresses: {usable:?}");
+        views.send(Ok(Heard { usable, routes: view.routes })).await.map_err(|_| closed())?;
         events.next().await.ok_or_else(closed)?;
     }
 }
@@ -131,11 +161,17 @@ async fn look(handle: &Handle, coordinator: &[IpAddr]) -> io::Result<View> {
         addresses
             .extend(of_family.try_filter_map(|it| ready(Ok(address(&it)))).try_collect::<Vec<_>>().await?);
     }
+    Ok(View { links, addresses, routes: routes(handle, coordinator).await })
+}
+
+/// The routes to the DC's addresses.
+async fn routes(handle: &Handle, coordinator: &[IpAddr]) -> Vec<Route> {
     let mut routes = Vec::new();
     for address in coordinator {
-        routes.push(Route { to: Family::of(*address), source: source(handle, *address).await });
+        let found = route(handle, *address).await;
+        routes.push(Route { to: Family::of(*address), source: found.as_ref().and_then(source) });
     }
-    Ok(View { links, addresses, routes })
+    routes
 }
 
 fn carries(link: &LinkMessage) -> bool {
@@ -179,25 +215,35 @@ fn local(message: &AddressMessage) -> Option<IpAddr> {
     local.or_else(address)
 }
 
-/// The source address of the route to `coordinator`.
-async fn source(handle: &Handle, coordinator: IpAddr) -> Option<IpAddr> {
-    let question = match coordinator {
+/// The kernel's route to `remote`.
+async fn route(handle: &Handle, remote: IpAddr) -> Option<RouteMessage> {
+    let question = match remote {
         IpAddr::V4(to) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build(),
         IpAddr::V6(to) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).build(),
     };
     let mut answers = std::pin::pin!(handle.route().get(question).execute());
-    match answers.next().await? {
-        Ok(route) => route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::PrefSource(RouteAddress::Inet(source)) => Some(IpAddr::V4(*source)),
-            RouteAttribute::PrefSource(RouteAddress::Inet6(source)) => Some(IpAddr::V6(*source)),
-            _ => None,
-        }),
-        // Unreachable, prohibited, or no route at all.
-        Err(error) => {
-            tracing::debug!("no route to {coordinator}: {}", to_io(error));
-            None
-        }
-    }
+    // An error: unreachable, prohibited, or no route at all.
+    let error = |error| tracing::debug!("no route to {remote}: {}", to_io(error));
+    answers.next().await?.map_err(error).ok()
+}
+
+/// The address that a packet by this route has as its source.
+fn source(route: &RouteMessage) -> Option<IpAddr> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(RouteAddress::Inet(source)) => Some(IpAddr::V4(*source)),
+        RouteAttribute::PrefSource(RouteAddress::Inet6(source)) => Some(IpAddr::V6(*source)),
+        _ => None,
+    })
+}
+
+/// From where a packet by this route leaves, if it leaves the machine, and not by the virtual interface with the index `tun`.
+fn way(route: &RouteMessage, tun: u32) -> Option<Local> {
+    let link = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(link) => Some(*link),
+        _ => None,
+    });
+    let link = link.filter(|link| route.header.kind == RouteType::Unicast && *link != tun);
+    Some(Local { address: source(route)?, link: Some(link?) })
 }
 
 fn to_io(error: rtnetlink::Error) -> io::Error {
