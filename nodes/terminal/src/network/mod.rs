@@ -256,3 +256,75 @@ fn to_io(error: rtnetlink::Error) -> io::Error {
 fn closed() -> io::Error {
     io::Error::other("the kernel's netlink socket was closed")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::net::if_::if_nametoindex;
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    fn ip(arguments: &str) {
+        let done = Command::new("ip").args(arguments.split(' ')).status();
+        assert!(done.expect("this test needs ip: apt-get install iproute2").success(), "ip {arguments}");
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// Runs `test` in a network namespace of its own, which goes with the thread.
+    fn in_a_namespace(test: impl AsyncFnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)
+                .expect("this test makes a network namespace: run it as root, on a kernel that has them");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(test());
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// T4.1.4-a: packets leave by the route of which the terminal has heard, even where the address that they come from is another link's.
+    #[test]
+    fn ways_are_those_of_the_network_that_was_told_last() {
+        in_a_namespace(async || {
+            let coordinator = address("198.51.100.1");
+            for link in ["old", "new", "own"] {
+                let end = format!("{link}-end");
+                ip(&format!("link add {link} type veth peer name {end}"));
+                [link, &end].iter().for_each(|link| ip(&format!("link set {link} up")));
+            }
+            let [old, new, own] = ["old", "new", "own"].map(|link| if_nametoindex(link).expect("a link"));
+            ip("link set lo up");
+            ip("addr add 10.0.0.2/24 dev old");
+            ip("addr add 192.0.2.9/32 dev own");
+            ip("route add default via 10.0.0.1 dev old metric 100");
+            let vips = "198.18.0.0/15".parse().expect("a range");
+            let mut watch =
+                Watch::open(Policy { coordinator: vec![coordinator], tun: own, vips }).expect("netlink");
+            // A link may carry packets a moment after it is up.
+            while watch.next().await.expect("a view") != [address("10.0.0.2")] {}
+            let remotes = vec![address("203.0.113.1"), address("127.0.0.1"), address("2001:db8::1")];
+            let by = |text, link| Some(Local { address: address(text), link: Some(link) });
+            let ways = |way| remotes.iter().copied().zip([way, None, None]).collect::<Vec<_>>();
+            assert_eq!(watch.ways(remotes.clone()).await, ways(by("10.0.0.2", old)));
+
+            ip("addr add 10.1.0.2/24 dev new");
+            ip("route add default via 10.1.0.1 dev new metric 50");
+            assert_eq!(watch.ways(remotes.clone()).await, [], "it was not told yet");
+            while watch.next().await.expect("a view")[0] != address("10.1.0.2") {}
+            assert_eq!(watch.ways(remotes.clone()).await, ways(by("10.1.0.2", new)));
+
+            // A route alone is a change, too. What leads to the virtual interface leads nowhere.
+            ip("route add 203.0.113.1/32 via 10.0.0.1 dev old src 192.0.2.9");
+            assert_eq!(watch.next().await.expect("a view")[0], address("10.1.0.2"));
+            assert_eq!(watch.ways(remotes.clone()).await, ways(by("192.0.2.9", old)));
+            ip("route add 203.0.113.2/32 dev own");
+            assert_eq!(watch.ways(vec![address("203.0.113.2")]).await, [(address("203.0.113.2"), None)]);
+        });
+    }
+}
