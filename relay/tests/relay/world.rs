@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// How long anything may take before a test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The relay's real address.
 pub(crate) const RELAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
@@ -99,8 +99,16 @@ impl Namespace {
     /// A UDP socket in it.
     pub(crate) fn udp(&self, address: impl Into<SocketAddr>) -> UdpSocket {
         let address = address.into();
-        let socket =
-            self.run(|| UdpSocket::bind(address)).unwrap_or_else(|error| panic!("{address}: {error}"));
+        let end = Instant::now() + PATIENCE;
+        let socket = loop {
+            match self.run(|| UdpSocket::bind(address)) {
+                // A process that another test starts has a copy of a socket that was closed just now, until it executes its program.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                bound => break bound.unwrap_or_else(|error| panic!("{address}: {error}")),
+            }
+        };
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         socket
     }
