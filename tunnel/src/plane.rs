@@ -366,11 +366,10 @@ mod tests {
     #[tokio::test]
     async fn a_flood_of_control_datagrams_is_dropped_and_counted() {
         let (mut plane, peer) = start();
-        let mut expected = 0;
+        let end = std::time::Instant::now() + Duration::from_secs(30);
         while plane.counts().drop_control_full == 0 {
             peer.send(b"c").expect("sent");
-            expected += 1;
-            assert!(expected < 100_000, "the queue has no end");
+            assert!(std::time::Instant::now() < end, "the queue has no end");
         }
         let mut taken = 0;
         while plane.control.try_recv().is_ok() {
