@@ -319,7 +319,7 @@ async fn a_server_that_never_answers_is_given_up_in_time() {
     let lookups = [world.zone("www.silent.test").await.err(), world.a("www.silent.test").await.err()];
     assert_eq!(lookups, [Some(LookupFailure::Timeout); 2]);
     assert_eq!(world.txt("silent.test", 5).await, Err(LookupFailure::Timeout));
-    assert!(start.elapsed() < 4 * SHORT, "{:?}", start.elapsed());
+    assert!(start.elapsed() < 10 * SHORT, "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use ntm_protocol::wire::{
     Header, KeepAlive, List, Message, NodeKind, RegistrationRequest, RegistrationResponse, RequestId,
 };
 
-use crate::process::{Site, fqdn, key, loopback};
+use crate::process::{Site, fqdn, key, loopback, steadily};
 use crate::space::Space;
 
 /// The node.
@@ -61,7 +61,7 @@ impl Hand {
     /// The DC's next message.
     pub(crate) fn receive(&self) -> Message {
         let mut buffer = [0; 2048];
-        let length = self.socket.recv(&mut buffer).expect("the DC says something");
+        let length = steadily(|| self.socket.recv(&mut buffer)).expect("the DC says something");
         let header = Header::parse(&buffer[..length]).expect("a header");
         self.session.open(&header, &buffer[..length]).expect("a message")
     }
@@ -94,7 +94,7 @@ impl Hand {
         let datagram = self.seal(self.registration(request));
         self.send(&datagram);
         self.socket.set_read_timeout(Some(patience)).expect("a timeout");
-        let answered = self.socket.recv(&mut [0; 2048]).is_ok();
+        let answered = steadily(|| self.socket.recv(&mut [0; 2048])).is_ok();
         self.socket.set_read_timeout(Some(crate::process::PATIENCE)).expect("a timeout");
         answered
     }

@@ -1,7 +1,7 @@
 //! `ntm-dc` as a process, its files, and what it says of itself.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -19,7 +19,17 @@ use serde_json::Value;
 use crate::space::Space;
 
 /// How long anything may take before the test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Does `call` until no signal interrupts it: the kernel restarts no call on a socket that has a timeout.
+pub(crate) fn steadily<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
 
 /// A loopback address by its last byte.
 pub(crate) const fn loopback(last: u8) -> IpAddr {
@@ -249,8 +259,8 @@ impl Dc {
     /// What it tells next to whoever started it.
     pub(crate) fn told(&self) -> String {
         let mut text = [0; 512];
-        let length =
-            self.notify.recv(&mut text).unwrap_or_else(|error| panic!("{error}\n{}", self.files.log()));
+        let length = steadily(|| self.notify.recv(&mut text))
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.files.log()));
         String::from_utf8_lossy(&text[..length]).into_owned()
     }
 

@@ -2,10 +2,12 @@
 //! too. It goes with its last process, thread and descriptor, whatever ends the test.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -51,7 +53,16 @@ impl Space {
     /// A UDP socket inside that waits for a datagram as long as a test may take.
     pub(crate) fn udp(&self, address: IpAddr, port: u16) -> UdpSocket {
         let at = SocketAddr::new(address, port);
-        let socket = self.within(|| UdpSocket::bind(at)).unwrap_or_else(|error| panic!("{at}: {error}"));
+        let deadline = Instant::now() + PATIENCE;
+        let socket = loop {
+            match self.within(|| UdpSocket::bind(at)) {
+                // A process that another test starts has a copy of a socket that was closed just now, until it executes its program.
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                bound => break bound.unwrap_or_else(|error| panic!("{at}: {error}")),
+            }
+        };
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         socket
     }
