@@ -1,7 +1,7 @@
 //! The daemon as a process: readiness, answers by UDP and TCP, EDNS and truncation, status, SIGTERM, exit codes.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
@@ -12,7 +12,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use hickory_proto::serialize::binary::BinDecodable;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 const TEST_ZONE: &str = "\
 $TTL 300
 @     SOA ns h 1 2 3 4 60
@@ -21,6 +21,16 @@ ns    A   192.0.2.1
 dc    NS  ns.dc
 ns.dc A   192.0.2.2
 ";
+
+/// Does `call` until no signal interrupts it: the kernel restarts no call on a socket that has a timeout.
+fn steadily<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
 
 /// The daemon in a folder of its own; killed when dropped.
 struct Daemon {
@@ -52,7 +62,7 @@ impl Daemon {
             .spawn()
             .expect("the daemon starts");
         let mut text = [0; 512];
-        let length = notify.recv(&mut text).expect("the daemon says that it serves");
+        let length = steadily(|| notify.recv(&mut text)).expect("the daemon says that it serves");
         let text = String::from_utf8_lossy(&text[..length]).into_owned();
         let ready = text.strip_prefix("READY=1\nSTATUS=tld serves test. on [").expect("readiness");
         let address = ready.trim_end().trim_end_matches(']').parse().expect("the address");
@@ -64,7 +74,7 @@ impl Daemon {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         socket.send_to(query, self.address).expect("sent");
         let mut answer = [0; 65535];
-        let length = socket.recv(&mut answer).expect("an answer");
+        let length = steadily(|| socket.recv(&mut answer)).expect("an answer");
         Message::from_bytes(&answer[..length]).expect("a message")
     }
 

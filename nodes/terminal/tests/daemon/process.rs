@@ -1,7 +1,7 @@
 //! The daemon's process, its files, and what it says of itself.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
@@ -19,9 +19,19 @@ use serde_json::Value;
 use super::space::Space;
 
 /// How long anything may take before the test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Every byte of the key that terminal and DC share.
 pub(crate) const KEY: u8 = 0xab;
+
+/// Does `call` until no signal interrupts it: the kernel restarts no call on a socket that has a timeout.
+pub(crate) fn steadily<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
 
 /// A folder with the daemon's configuration and keys.
 pub(crate) struct Files(tempfile::TempDir);
@@ -102,8 +112,8 @@ impl Daemon {
     pub(crate) fn readiness(&self) -> String {
         let mut text = [0; 512];
         loop {
-            let length =
-                self.notify.recv(&mut text).unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
+            let length = steadily(|| self.notify.recv(&mut text))
+                .unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
             let text = String::from_utf8_lossy(&text[..length]);
             if text.starts_with("READY=1\n") {
                 return text.into_owned();
