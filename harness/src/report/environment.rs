@@ -58,7 +58,14 @@ fn memory_mb() -> Option<u64> {
 fn revision() -> Option<String> {
     let folder = find::folder()?;
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(&folder).args(arguments).output().ok()?;
+        // Without locks: where a run is killed, one would stay in the clone.
+        let output = Command::new("git")
+            .arg("--no-optional-locks")
+            .arg("-C")
+            .arg(&folder)
+            .args(arguments)
+            .output()
+            .ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let commit = git(&["rev-parse", "HEAD"])?;
