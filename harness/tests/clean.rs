@@ -107,6 +107,7 @@ fn what_others_have_stays() {
     assert_eq!(home.runs().len(), 1);
     signal(&run, Signal::SIGKILL);
     run.wait().expect("its end");
+    eventually("processes stay", || processes(home.path()).is_empty());
     let cleaned = home.command(&["clean"]).output().expect("clean runs");
     assert_eq!((code(&cleaned), picture()), (0, before));
     assert!(home.runs().is_empty() && home.states().is_empty());

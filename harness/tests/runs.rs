@@ -122,7 +122,7 @@ fn while_all_processors_are_busy<T>(run: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         for _ in 0..processors {
             scope.spawn(|| {
-                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(300);
                 while !over.load(std::sync::atomic::Ordering::Relaxed) && std::time::Instant::now() < deadline
                 {
                     std::hint::spin_loop();
@@ -161,10 +161,11 @@ fn a_machine_that_disturbs_makes_a_rate_inconclusive_and_nothing_else() {
     assert_eq!(code(&run), 1, "{run:?}");
     let report = home.report();
     assert_eq!(report["expectations"][0]["disturbed"], serde_json::json!([]));
-    assert_eq!(report["disturbances"][0]["cause"], "busy", "{report}");
+    let disturbances = report["disturbances"].as_array().expect("a list");
+    assert!(disturbances.iter().any(|it| it["cause"] == "busy"), "{report}");
     // What is not to be exceeded never disturbs: the same rate, missed, is a failure.
     let home = Home::new();
-    let never = "[disturbance]\nsteal = \"100%\"\nbusy = \"100%\"\nmemory = \"100%\"\nlate = \"1min\"\n";
+    let never = "[disturbance]\nsteal = \"100%\"\nbusy = \"100%\"\nmemory = \"100%\"\nlate = \"1min\"\nstill = \"1min\"\n";
     let run = while_all_processors_are_busy(|| {
         home.run(&home.scenario("never", &[PLAIN, never, rate].concat()), &[])
     });
@@ -175,9 +176,11 @@ fn a_machine_that_disturbs_makes_a_rate_inconclusive_and_nothing_else() {
 fn two_runs_at_once_do_not_meet() {
     let home = Home::new();
     let scenario = home.scenario("plain", &[PLAIN, HOLDS].concat());
-    let (first, second) = (home.start(&scenario), home.start(&scenario));
-    for run in [first, second] {
-        let output = run.wait_with_output().unwrap();
+    let outputs = home.repeated_if_disturbed(|| {
+        let runs = [home.start(&scenario), home.start(&scenario)];
+        runs.map(|run| run.wait_with_output().expect("its end"))
+    });
+    for output in outputs {
         assert_eq!(code(&output), 0, "{output:?}");
     }
     assert_eq!(home.runs().len(), 2);

@@ -2,7 +2,7 @@
 //! counted datagrams. Needs root, ping and iperf3; lacking one, it fails and says so.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::num::NonZeroU64;
 use std::process::{Child, Command, Stdio};
@@ -111,16 +111,11 @@ impl Hosts {
     }
 
     fn iperf3_server(&self) -> Ended {
-        let mut command = self.command("b", "iperf3 -s -1");
-        let server = command.stdout(Stdio::null()).spawn().expect("iperf3 runs");
-        let server = Ended(server);
-        // It is ready when its port is taken.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let is_free = || self.within("b", || std::net::TcpListener::bind((B, 5201)).is_ok());
-        while is_free() {
-            assert!(Instant::now() < deadline, "iperf3 does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
+        let mut command = self.command("b", "iperf3 -s -1 --forceflush");
+        let mut server = Ended(command.stdout(Stdio::piped()).spawn().expect("iperf3 runs"));
+        let stdout = server.0.stdout.as_mut().expect("its stdout");
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("Server listening")), "iperf3 does not listen");
         server
     }
 
