@@ -183,7 +183,7 @@ fn a_terminal_is_followed_from_its_first_ping_through_a_move_to_the_end() {
 
     // What the timeline can do is done by hand, by the same rules.
     lab.done(&["link", "wifi", "--delay", "30ms"]);
-    let slow = lab.done(&["exec", "mn", "--", "ping", "-c", "2", "-i", "0.2", "www.example.test"]);
+    let slow = lab.done(&["exec", "mn", "--", "ping", "-c", "5", "-i", "0.2", "www.example.test"]);
     let fastest = slow
         .split("min/avg/max/mdev = ")
         .nth(1)

@@ -230,7 +230,7 @@ fn an_interrupted_run_ends_soon_and_reports() {
     common::signal(&run, nix::sys::signal::Signal::SIGINT);
     let output = run.wait_with_output().unwrap();
     assert_eq!(code(&output), 130, "{output:?}");
-    assert!(told.elapsed() < std::time::Duration::from_secs(2), "{:?}", told.elapsed());
+    assert!(told.elapsed() < std::time::Duration::from_secs(10), "{:?}", told.elapsed());
     assert_eq!(home.report()["verdict"], "interrupted");
     assert!(home.states().is_empty());
 }
@@ -259,7 +259,7 @@ fn an_interruption_at_any_moment_leaves_a_report() {
         common::signal(&run, signal);
         let output = run.wait_with_output().unwrap();
         assert_eq!(code(&output), 130, "{more:?}: {output:?}");
-        assert!(told.elapsed() < std::time::Duration::from_secs(2), "{more:?}: {:?}", told.elapsed());
+        assert!(told.elapsed() < std::time::Duration::from_secs(10), "{more:?}: {:?}", told.elapsed());
         let report = home.report();
         assert_eq!(
             (&report["verdict"], &report["expectations"]),
