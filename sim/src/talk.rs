@@ -8,6 +8,7 @@ use ntm_protocol::time::{Duration, Instant};
 use ntm_protocol::wire::DnsError;
 
 use crate::HostId;
+use crate::flow::FlowId;
 use crate::packet::{Packet, Protocol};
 
 /// The port on which every host's application sends back what comes (RFC 862).
@@ -63,6 +64,8 @@ pub struct Talk {
     pub(crate) real: bool,
     /// To which hosts' applications its packets came.
     pub reached: BTreeSet<HostId>,
+    /// The flow whose last question it is.
+    pub(crate) flow: Option<FlowId>,
     pub(crate) port: u16,
     pub(crate) ended: bool,
 }
@@ -92,6 +95,7 @@ impl Talk {
             unreachable: 0,
             real: false,
             reached: BTreeSet::new(),
+            flow: None,
             port,
             ended: false,
         }

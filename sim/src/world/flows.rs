@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ntm_protocol::addr::Fqdn;
+use ntm_protocol::time::Instant;
 use rand_core::Rng;
 
 use super::World;
@@ -31,6 +32,10 @@ impl World {
         for host in BTreeSet::from([client, server]) {
             self.flows_at.entry(host).or_default().push(id);
         }
+        let ports = flow.own_ports.clone().map(|port| (client, port)).chain([(server, port)]);
+        for end in ports.collect::<BTreeSet<_>>() {
+            self.flows_by_port.entry(end).or_default().push(id);
+        }
         if flow.segments.is_some() {
             for port in flow.own_ports.clone().chain([port]).collect::<BTreeSet<_>>() {
                 self.noted.entry(port).or_default().push(id);
@@ -49,16 +54,35 @@ impl World {
         self.flows_at.get(&host).into_iter().flatten().copied()
     }
 
-    /// The first flow of which `host` is an end and that is the one that is looked for.
-    pub(super) fn flow_of(&self, host: HostId, is_it: impl Fn(&Flow) -> bool) -> Option<FlowId> {
-        self.flows_at(host).find(|id| is_it(&self.flows[id.0]))
+    /// The first flow that has an end at `port` of `host` and is the one that is looked for.
+    fn flow_of(&self, host: HostId, port: u16, is_it: impl Fn(&Flow) -> bool) -> Option<FlowId> {
+        let mut flows = self.flows_by_port.get(&(host, port)).into_iter().flatten();
+        flows.find(|id| is_it(&self.flows[id.0])).copied()
     }
 
     /// The flow's client asks for the name.
     fn ask_for(&mut self, id: FlowId) {
         let flow = &self.flows[id.0];
         let talk = self.question(flow.client, flow.name.clone());
-        self.flows[id.0].talk = Some(talk);
+        if let Some(before) = self.flows[id.0].talk.replace(talk) {
+            self.talks[before.0].flow = None;
+        }
+        self.talks[talk.0].flow = Some(id);
+    }
+
+    /// A flow is to act at `wake`, and at no other time before that.
+    fn set_wake(&mut self, id: FlowId, wake: Option<Instant>) {
+        let flow = &mut self.flows[id.0];
+        if let Some(before) = std::mem::replace(&mut flow.wake, wake) {
+            self.due.remove(&(flow.client, before, id));
+        }
+        self.due.extend(wake.map(|at| (flow.client, at, id)));
+    }
+
+    /// A flow is to act now, after what happens now anyway.
+    pub(super) fn rouse(&mut self, id: FlowId) {
+        self.queue.push(self.now, Event::Flow(id));
+        self.set_wake(id, Some(self.now));
     }
 
     /// Whether a flow has ended.
@@ -163,7 +187,7 @@ impl World {
         let (sent, asks) = (ends.sent, ends.ask_again);
         let wake = flow.application.wake(self.now).map(|at| at.max(self.now));
         if wake != flow.wake {
-            flow.wake = wake;
+            self.set_wake(id, wake);
             if let Some(at) = wake {
                 self.queue.push(at, Event::Flow(id));
             }
@@ -258,11 +282,12 @@ impl World {
     /// The time of a flow has come, unless it has changed its mind. Flows of one client whose time is the same act in their order, whichever said so first.
     pub(super) fn wake_flow(&mut self, id: FlowId) {
         let (client, now) = (self.flows[id.0].client, self.now);
-        while let Some(FlowId(due)) =
-            self.flow_of(client, |flow| flow.client == client && flow.wake == Some(now))
-        {
-            self.flows[due].wake = None;
-            self.act(FlowId(due));
+        let first = |due: &BTreeSet<(HostId, Instant, FlowId)>| {
+            due.range((client, now, FlowId(0))..=(client, now, FlowId(usize::MAX))).next().copied()
+        };
+        while let Some((.., id)) = first(&self.due) {
+            self.set_wake(id, None);
+            self.act(id);
         }
     }
 
@@ -278,7 +303,7 @@ impl World {
         }
         let is_udp = datagram.protocol == Protocol::Udp;
         let takes = |flow: &Flow| is_udp && flow.takes(host, &datagram);
-        let Some(id) = self.flow_of(host, takes) else { return Some(datagram) };
+        let Some(id) = self.flow_of(host, datagram.destination.port(), takes) else { return Some(datagram) };
         self.with_ends(id, |flow, ends| {
             flow.application.take(ends, host, &datagram);
             false
@@ -316,7 +341,7 @@ impl World {
             let is_servers = flow.server == host && port == flow.port;
             quoted.protocol == Protocol::Udp && !flow.over && (is_clients || is_servers)
         };
-        if let Some(id) = self.flow_of(host, is_about) {
+        if let Some(id) = self.flow_of(host, port, is_about) {
             self.with_ends(id, |flow, ends| {
                 flow.application.told(ends, host, why);
                 false

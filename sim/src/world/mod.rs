@@ -6,7 +6,7 @@ mod flows;
 mod look;
 mod run;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ntm_nat::{Forward, ForwardError};
@@ -134,6 +134,10 @@ pub struct World {
     flows: Vec<Flow>,
     /// The flows of which a host is an end, in their order.
     flows_at: BTreeMap<HostId, Vec<FlowId>>,
+    /// The same by the ports of their ends.
+    flows_by_port: BTreeMap<(HostId, u16), Vec<FlowId>>,
+    /// When flows want to act, by their clients.
+    due: BTreeSet<(HostId, Instant, FlowId)>,
     /// The flows whose segments somebody wants to know, by the ports of their ends.
     noted: BTreeMap<u16, Vec<FlowId>>,
     /// The TCP of hosts that have flows over it.
@@ -169,6 +173,8 @@ impl World {
             talks: Vec::new(),
             flows: Vec::new(),
             flows_at: BTreeMap::new(),
+            flows_by_port: BTreeMap::new(),
+            due: BTreeSet::new(),
             noted: BTreeMap::new(),
             stacks: BTreeMap::new(),
             mtus: BTreeMap::new(),

@@ -343,10 +343,8 @@ impl World {
         if answer.is_ok() && talk.period.is_some() {
             self.queue.push(self.now, Event::Tick(id));
         }
-        let host = talk.host;
-        if let Some(flow) = self.flow_of(host, |flow| flow.talk == Some(id)) {
-            self.queue.push(self.now, Event::Flow(flow));
-            self.flows[flow.0].wake = Some(self.now);
+        if let Some(flow) = talk.flow {
+            self.rouse(flow);
         }
     }
 
