@@ -30,7 +30,7 @@ use crate::talk::TalkId;
 use crate::trouble::Why;
 
 pub use datagrams::{Datagrams, Exchanged};
-pub use echo::{Echo, Echoed, Given};
+pub use echo::{Echo, Echoed, Given, Half, Turn, Turns};
 pub use names::{Answered, Asked, DNS, Names, Reply};
 pub use page::{Fetched, Page};
 pub use pingpong::{Bounced, PingPong};
@@ -58,7 +58,7 @@ pub enum Task {
     Datagrams(Datagrams),
     /// Small messages, each sent back.
     PingPong(PingPong),
-    /// A slow stream, every byte of which is known.
+    /// Slow streams, every byte of which is known.
     Echo(Echo),
     /// Questions for a name.
     Names(Names),
@@ -82,6 +82,7 @@ impl Task {
     fn ports(&self) -> u16 {
         match self {
             Self::Transfer(Transfer { streams, .. }) | Self::Stream(Stream { streams, .. }) => 1 + streams,
+            Self::Echo(Echo { turns: Some(Turns { ports, .. }), .. }) => *ports,
             _ => 1,
         }
     }

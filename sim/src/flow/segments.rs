@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
+use ntm_nat::Segment::Open as Opens;
 use ntm_protocol::time::Instant;
 
-use crate::packet::{Packet, is_reset};
+use crate::packet::{self, Packet, is_reset};
 
 /// A segment that an end's TCP sent; the same bytes sent again are another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Segment {
     /// Whether the client sent it.
     pub by_client: bool,
+    /// Of which connection it is, by their numbers in the order in which the client opened them; none of which the server had heard nothing.
+    pub connection: Option<usize>,
     /// When.
     pub sent: Instant,
     /// When it came to the other end.
@@ -26,7 +29,7 @@ pub struct Segment {
     digest: u64,
 }
 
-/// The segments of a flow's connection, but for resets: a host gives its own TCP one where no way leads to the peer.
+/// The segments of a flow's connections, but for resets: a host gives its own TCP one where no way leads to the peer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Segments {
     /// Those that were sent, in their order.
@@ -35,8 +38,10 @@ pub struct Segments {
     pub again: u32,
     /// How many came to a host that is no end.
     pub astray: u32,
-    /// From where the server saw the client, and since when.
-    pub sources: Vec<(Instant, SocketAddr)>,
+    /// From where the server saw each connection come, and since when.
+    pub sources: Vec<(Instant, usize, SocketAddr)>,
+    /// The client's port of each connection, and the digest of what opened it.
+    opened: Vec<(u16, u64)>,
 }
 
 fn digest(payload: &[u8]) -> u64 {
@@ -55,11 +60,22 @@ impl Segments {
 
     /// An end sent a segment.
     pub(crate) fn leaves(&mut self, by_client: bool, packet: &Packet, now: Instant) {
-        if !is_reset(&packet.payload) {
-            let digest = digest(&packet.payload);
-            let (came, too_long, length) = (None, false, packet.length());
-            self.sent.push(Segment { by_client, sent: now, came, too_long, length, digest });
+        if is_reset(&packet.payload) {
+            return;
         }
+        let digest = digest(&packet.payload);
+        let is_first = by_client && packet::segment(&packet.payload) == Opens;
+        if is_first && self.opened.iter().all(|(_, known)| *known != digest) {
+            self.opened.push((packet.source.port(), digest));
+        }
+        let connection = if by_client {
+            self.opened.iter().rposition(|(port, _)| *port == packet.source.port())
+        } else {
+            let to = self.sources.iter().rev().find(|(_, _, source)| *source == packet.destination);
+            to.map(|(_, connection, _)| *connection)
+        };
+        let (came, too_long, length) = (None, false, packet.length());
+        self.sent.push(Segment { by_client, connection, sent: now, came, too_long, length, digest });
     }
 
     /// An end was told that packets of more than `mtu` bytes do not pass.
@@ -77,13 +93,18 @@ impl Segments {
             self.astray += 1;
             return;
         }
-        if by_client && self.sources.iter().all(|(_, source)| *source != packet.source) {
-            self.sources.push((now, packet.source));
-        }
         let digest = digest(&packet.payload);
         let is_it = |it: &&mut Segment| it.came.is_none() && (it.by_client, it.digest) == (by_client, digest);
         match self.sent.iter_mut().rfind(is_it) {
-            Some(segment) => segment.came = Some(now),
+            Some(segment) => {
+                segment.came = Some(now);
+                let source = segment.connection.filter(|_| by_client).map(|it| (it, packet.source));
+                if let Some((connection, source)) = source
+                    && self.sources.iter().all(|(_, it, known)| (*it, *known) != (connection, source))
+                {
+                    self.sources.push((now, connection, source));
+                }
+            }
             None => self.again += 1,
         }
     }
@@ -102,12 +123,39 @@ mod tests {
     }
 
     #[test]
+    fn each_connection_has_a_source_of_its_own() {
+        let (mut segments, now) = (Segments::default(), Instant::ZERO);
+        let answer = |to: u16| Packet {
+            destination: SocketAddr::from(([203, 0, 113, 5], to)),
+            ..segment(0, 0x10, b"answer")
+        };
+        // From one port, the first one's opening sent twice; translated to one, and then to another.
+        for (isn, source) in [(b"1", 4000), (b"1", 4000), (b"2", 4001)] {
+            let syn = segment(7000, 0x02, isn);
+            segments.leaves(true, &syn, now);
+            let translated = Packet { source: SocketAddr::from(([203, 0, 113, 5], source)), ..syn };
+            segments.comes(true, false, &translated, now);
+            segments.leaves(false, &answer(source), now);
+        }
+        segments.leaves(false, &answer(4002), now);
+        let of: Vec<_> = segments.sent.iter().map(|it| (it.by_client, it.connection)).collect();
+        let (client, server) = ([Some(0), Some(0), Some(1)], [Some(0), Some(0), Some(1)]);
+        let both: Vec<_> =
+            client.into_iter().zip(server).flat_map(|(a, b)| [(true, a), (false, b)]).collect();
+        assert_eq!(of, [&both[..], &[(false, None)]].concat());
+        let sources: Vec<_> = segments.sources.iter().map(|(_, it, source)| (*it, source.port())).collect();
+        assert_eq!(sources, [(0, 4000), (1, 4001)]);
+    }
+
+    #[test]
     fn what_comes_is_known_again_and_what_comes_too_often_is_counted() {
         let (mut segments, now) = (Segments::default(), Instant::ZERO);
         let (one, two) = (segment(7000, 0x10, b"one"), segment(7000, 0x10, b"two"));
-        for packet in [&one, &two, &one] {
+        let syn = segment(7000, 0x02, b"");
+        for packet in [&syn, &one, &two, &one] {
             segments.leaves(true, packet, now);
         }
+        segments.comes(true, false, &syn, now);
         assert_eq!(segments.repeated(), 1);
         // Translated, and out of order.
         let elsewhere = Packet { source: SocketAddr::from(([203, 0, 113, 5], 4001)), ..one.clone() };
@@ -130,6 +178,6 @@ mod tests {
         assert_eq!((segments.again, segments.astray), (2, 1));
         // A reset is no segment of the stream.
         segments.comes(true, false, &segment(7000, 0x14, b""), now);
-        assert_eq!((segments.again, segments.sent.len()), (2, 4));
+        assert_eq!((segments.again, segments.sent.len()), (2, 5));
     }
 }

@@ -197,6 +197,10 @@ impl World {
         }
         if asks {
             self.ask_for(id);
+            // A name that is known is answered at once, before anybody knows who asked.
+            if self.question_of(id).is_some_and(|talk| talk.answer.is_some()) {
+                self.rouse(id);
+            }
         }
         acted
     }

@@ -44,6 +44,8 @@ pub fn generate(seed: u64) -> Script {
     let mut script = of_datagrams(seed);
     // Drawn from another stream: but for connections the world is what it would be without.
     streams::draw(&mut Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x57ea_3c0d)), &mut script);
+    // And from another one which of them are closed and made again.
+    streams::draw_turns(&mut Dice(ChaCha12Rng::seed_from_u64(seed ^ 0x7a2_c105)), &mut script);
     script
 }
 

@@ -165,6 +165,8 @@ pub enum Rule {
     Stream,
     /// A TCP connection lives for as long as both ends, their VIPs and its RS-N do (T4.1.4-b, T4.2.5-b).
     Reset,
+    /// After the faults who closes a TCP connection is heard, and another can be made to the same peer and port.
+    Closed,
     /// After the faults everybody is registered.
     Registered,
     /// After the faults who asks is answered.

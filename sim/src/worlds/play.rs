@@ -316,7 +316,7 @@ impl Played {
     fn act(&mut self, act: &Act) {
         match *act {
             Act::Talk { from, to, period } => self.talk(from, to, period, false),
-            Act::Stream { from, to, period } => self.stream(from, to, period, false),
+            Act::Stream { from, to, period, turns } => self.stream((from, to), period, turns, false),
             Act::HangUp { n } => {
                 if let Some(said) = self.said.get_mut(n) {
                     said.over = true;

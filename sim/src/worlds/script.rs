@@ -11,6 +11,7 @@ use ntm_protocol::time::Duration;
 
 use super::families::Families;
 use crate::clock::Clock;
+use crate::flow::Turns;
 use crate::impair::Impairment;
 
 /// How long a world lasts.
@@ -128,6 +129,8 @@ pub enum Act {
         to: Peer,
         /// Between two messages.
         period: Duration,
+        /// How its connections follow each other, if one is not to be all.
+        turns: Option<Turns>,
     },
     /// A terminal moves.
     Move {
@@ -267,6 +270,14 @@ impl Script {
         })
     }
 
+    /// How connections of a pair follow each other, for the first of its streams where they do.
+    pub fn turns(&self, pair: (usize, Peer)) -> Option<Turns> {
+        self.timeline.iter().find_map(|entry| match entry.act {
+            Act::Stream { from, to, turns, .. } if (from, to) == pair => turns,
+            _ => None,
+        })
+    }
+
     /// The ends of what happens, in the order in which each pair comes first.
     fn distinct(&self, ends: impl Fn(Act) -> Option<(usize, Peer)>) -> Vec<(usize, Peer)> {
         let mut pairs = Vec::new();
@@ -324,8 +335,13 @@ impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Talk { from, to, period } => write!(f, "mn{from} talks to {to}, every {period:?}"),
-            Self::Stream { from, to, period } => {
-                write!(f, "mn{from} connects to {to}, and says something every {period:?}")
+            Self::Stream { from, to, period, turns } => {
+                write!(f, "mn{from} connects to {to}, and says something every {period:?}")?;
+                let Some(Turns { lasts, by_server, half, pause, ports, asks }) = turns else { return Ok(()) };
+                let first = if *by_server { "the server" } else { "the client" };
+                let asks = if *asks { " asks and" } else { "" };
+                write!(f, "; {first} closes after {lasts:?}, the other {half:?} later; {pause:?} later it")?;
+                write!(f, "{asks} connects again, from {ports} ports in turn")
             }
             Self::HangUp { n } => write!(f, "conversation {n} ends"),
             Self::Move { terminal, to } => write!(f, "mn{terminal} moves to {to}"),

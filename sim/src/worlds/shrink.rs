@@ -107,7 +107,13 @@ fn simpler(script: &Script) -> Vec<Script> {
             Act::Crash { disk, .. } => *disk = false,
             Act::Cut { one_way, .. } => *one_way = false,
             Act::Move { to: to @ Place::Behind { .. }, .. } => *to = Place::Public { other: false },
+            Act::Stream { turns, .. } => *turns = None,
             _ => {}
+        });
+        with(&|it| {
+            if let Act::Stream { turns: Some(turns), .. } = &mut it.timeline[n].act {
+                (turns.half, turns.asks, turns.by_server) = (Duration::ZERO, false, false);
+            }
         });
     }
     all
