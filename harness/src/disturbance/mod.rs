@@ -4,6 +4,7 @@
 //! programs waited for memory, whether its kernel dropped packets for reasons of its own, and whether processors [stood still](pulse); and the links in user space tell how late they were. Where any of it went beyond its [`Bounds`], what was
 //! measured in that time is not to be relied on: an expectation that fails on it alone is inconclusive ([`crate::judge::excuse`]).
 
+pub(crate) mod again;
 pub mod pulse;
 pub mod watch;
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::clock;
+use crate::disturbance::again::undisturbed;
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::judge::verdict::Judged;
@@ -291,25 +292,6 @@ impl Bench {
     }
 }
 
-/// What the machine disturbed is run again, at most so often.
-const REPEATS: usize = 2;
-
-/// What `run` comes to when nothing disturbs it, or at last.
-pub(crate) fn undisturbed<T>(
-    mut run: impl FnMut() -> Result<T, Failure>,
-    is_disturbed: impl Fn(&T) -> bool,
-    is_over: impl Fn() -> bool,
-) -> Result<T, Failure> {
-    let mut outcome = run()?;
-    for _ in 0..REPEATS {
-        if !is_disturbed(&outcome) || is_over() {
-            break;
-        }
-        outcome = run()?;
-    }
-    Ok(outcome)
-}
-
 /// A cell that came to no verdict.
 fn broken(exit: u8, message: String) -> Outcome {
     let (verdict, expectations, quantities) = ("error".to_owned(), Vec::new(), BTreeMap::new());
@@ -397,28 +379,5 @@ impl Stop {
 
     fn running(&self) -> MutexGuard<'_, Vec<u32>> {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disturbed_round_is_measured_again_and_not_for_ever() {
-        let after = |disturbed: usize, is_over: bool| {
-            let mut runs = 0;
-            let run = || {
-                runs += 1;
-                let exit = if runs > disturbed { Exit::Held } else { Exit::Inconclusive };
-                Ok(broken(exit as u8, String::new()))
-            };
-            let outcome = undisturbed(run, Outcome::is_unsure, || is_over).unwrap();
-            (outcome.exit, runs)
-        };
-        assert_eq!(after(0, false), (0, 1));
-        assert_eq!(after(1, false), (0, 2));
-        assert_eq!(after(9, false), (Exit::Inconclusive as u8, 1 + REPEATS));
-        assert_eq!(after(1, true), (Exit::Inconclusive as u8, 1), "it was interrupted");
     }
 }

@@ -11,9 +11,10 @@ use serde_json::{Value as Json, json};
 
 use super::compare::{Comparison, Outcome, Slowest};
 use super::{Job, Options, Print, emulation, folders, simulation};
+use crate::disturbance::again::undisturbed;
 use crate::engine::{Engine, Engines};
 use crate::exit::{Exit, Failure};
-use crate::matrix::cells::{Stop, undisturbed};
+use crate::matrix::cells::Stop;
 use crate::plan::{Plan, address};
 use crate::scenario::model::Scenario;
 use crate::scenario::source::Source;
