@@ -281,6 +281,37 @@ mod tests {
         assert_eq!(sent(&mut out), Ok(first));
     }
 
+    /// What leaves by the address to keep to goes on by its link; what leaves by another follows the routes. Fresh keys keep to nothing.
+    #[test]
+    fn packets_leave_by_the_known_route_unless_they_keep_to_another() {
+        let (mut out, _) = ends(0);
+        let by = |last: u8, link| Local { address: [10, 0, 0, last].into(), link };
+        let (old, new, other) = (by(1, Some(1)), by(2, Some(2)), by(3, Some(3)));
+        let left = |out: &mut Outbound, update: &DataUpdate| {
+            out.apply(update);
+            out.seal(&packet(flow(), 20), &mut [0; 200]).map(|(_, way)| way.local)
+        };
+        let remote = |last: u8| SocketAddr::from(([192, 0, 2, last], 4330));
+        let routes = |local| DataUpdate::Routes { to: Arc::from([(remote(1).ip(), local)]) };
+        let keep = |local: Option<Local>| DataUpdate::Keep { path: PATH, local: local.map(|it| it.address) };
+        assert_eq!(left(&mut out, &keep(Some(old))), Ok(Some(by(1, None))), "no route is known");
+        assert_eq!(left(&mut out, &keep(None)), Ok(None));
+        assert_eq!(left(&mut out, &routes(Some(old))), Ok(Some(old)));
+        assert_eq!(left(&mut out, &keep(Some(old))), Ok(Some(old)));
+        assert_eq!(left(&mut out, &routes(Some(new))), Ok(Some(old)), "it keeps to it");
+        assert_eq!(left(&mut out, &keep(None)), Ok(Some(new)));
+        assert_eq!(left(&mut out, &keep(Some(old))), Ok(Some(new)), "it does not leave by that one");
+        assert_eq!(left(&mut out, &routes(Some(other))), Ok(Some(other)));
+        assert_eq!(left(&mut out, &keep(Some(other))), Ok(Some(other)));
+        assert_eq!(left(&mut out, &routes(Some(new))), Ok(Some(other)));
+        let fresh =
+            DataUpdate::Send { flow: flow(), remote: remote(1), keys: keys(1, Role::Initiator), first: 1 };
+        assert_eq!(left(&mut out, &fresh), Ok(Some(new)));
+        let elsewhere = DataUpdate::Remote { flow: flow(), path: PATH, remote: remote(9) };
+        assert_eq!(left(&mut out, &elsewhere), Ok(None), "no route is known to there");
+        assert_eq!(left(&mut out, &routes(None)), Ok(None));
+    }
+
     /// T3.1-d: over IPv6 outside, be it only behind the relay, what would not travel whole is refused, with what would.
     #[test]
     fn over_ipv6_outside_packets_are_shorter() {
