@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use aes::Aes128;
-use aes::cipher::{BlockCipherEncrypt, BlockModeDecrypt, InnerIvInit, KeyInit};
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 
 use super::chains::{CHAINS, Chains};
 use super::gcm::GcmKey;
@@ -183,10 +183,9 @@ impl Cbc {
         let mut iv = aes::Block::default();
         iv.copy_from_slice(&datagram[..BLOCK]);
         self.iv.encrypt_block(&mut iv);
-        let mut cbc = cbc::Decryptor::inner_iv_init(self.chains.cipher(), &iv);
         let end = datagram.len() - MAC_LEN;
         let (blocks, _) = aes::Block::slice_as_chunks_mut(&mut datagram[HEADER_LEN..end]);
-        cbc.decrypt_blocks(blocks);
+        self.chains.decrypt(&iv, blocks);
     }
 }
 
@@ -237,7 +236,7 @@ pub fn open_all<'a>(
 
 #[cfg(test)]
 mod tests {
-    use aes::cipher::BlockModeEncrypt;
+    use aes::cipher::{BlockModeEncrypt, InnerIvInit};
     use proptest::prelude::*;
     use proptest::sample::select;
 
