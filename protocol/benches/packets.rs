@@ -1,4 +1,5 @@
-//! What a data packet costs: sealing and opening, alone and in batches, for each suite and for short and full packets.
+//! What a data packet costs: sealing and opening, alone and in batches, for each suite and for short and full packets; and the
+//! checksums inside.
 //!
 //! `cargo bench -p ntm-protocol --bench packets`. Only ratios within one run mean anything on a machine that does other things besides.
 
@@ -10,6 +11,7 @@ use divan::{Bencher, black_box};
 use ntm_protocol::addr::PathId;
 use ntm_protocol::crypto::{DataKeys, SharedKey, Suite, sealed_len};
 use ntm_protocol::data::{DataUpdate, Flow, Inbound, Outbound, Verdict};
+use ntm_protocol::inner::checksum::sum;
 use ntm_protocol::wire::Role;
 
 fn main() {
@@ -97,6 +99,15 @@ fn open_a_batch<const LENGTH: usize>(bencher: Bencher, suite: &Suite) {
             table.judge_all(buffer, &places, &mut verdicts);
             assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Deliver(_))));
         });
+}
+
+/// Of a header alone, a short packet and a full one.
+#[divan::bench(args = [20, 200, 1400])]
+fn checksum(bencher: Bencher, length: usize) {
+    let packet = packet(length);
+    bencher
+        .counter(BytesCount::new(length * BATCH))
+        .bench_local(|| (0..BATCH).fold(0, |total, _| total ^ sum(black_box(&packet), 0)));
 }
 
 fn receiver(suite: Suite) -> Inbound {
