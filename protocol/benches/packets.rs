@@ -12,7 +12,7 @@ use ntm_protocol::addr::PathId;
 use ntm_protocol::crypto::{DataKeys, SharedKey, Suite, sealed_len};
 use ntm_protocol::data::{DataUpdate, Flow, Inbound, Outbound, Verdict};
 use ntm_protocol::inner::checksum::sum;
-use ntm_protocol::wire::Role;
+use ntm_protocol::wire::{HEADER_LEN, Role};
 
 fn main() {
     divan::main();
@@ -72,7 +72,9 @@ fn seal_a_batch<const LENGTH: usize>(bencher: Bencher, suite: &Suite) {
     let (mut buffer, places) = sealed(*suite, LENGTH);
     bencher.counter(BytesCount::new(LENGTH * BATCH)).bench_local(|| {
         for place in &places {
-            out.place(black_box(&inner), &mut buffer[place.clone()]).expect("placed");
+            let datagram = &mut buffer[place.clone()];
+            datagram[HEADER_LEN..HEADER_LEN + LENGTH].copy_from_slice(black_box(&inner));
+            out.place(LENGTH, datagram).expect("placed");
         }
         out.seal_placed(&mut buffer, &places);
     });

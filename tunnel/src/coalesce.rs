@@ -395,8 +395,7 @@ mod tests {
     fn split_again(writes: Vec<(Vnet, Vec<u8>)>) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         for (vnet, mut bytes) in writes {
-            split(vnet, &mut bytes, &mut Vec::new(), |packet| packets.push(packet.to_vec()))
-                .expect("it splits");
+            split(vnet, &mut bytes, |parts| packets.push(parts.concat())).expect("it splits");
         }
         packets
     }

@@ -138,7 +138,7 @@ impl<I: Ingress> Inward<I> {
                         }
                     }
                     Verdict::Deliver(_) | Verdict::Translate(_) => counters.drop_not_delivered.add(1),
-                    Verdict::Forward(to) => outlet.push(arena, place.clone(), to.into()),
+                    Verdict::Forward(to) => outlet.push(arena, place.clone(), &to.into()),
                     Verdict::Control => match control.try_send((arena[place.clone()].to_vec(), *from)) {
                         Ok(()) => counters.control_packets.add(1),
                         Err(_) => counters.drop_control_full.add(1),

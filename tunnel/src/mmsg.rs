@@ -393,7 +393,7 @@ mod tests {
             for (n, len) in lens.into_iter().enumerate() {
                 let start = buffer.len();
                 buffer.resize(start + len, n as u8);
-                trains.push(start..start + len, to.into(), [0; 16]);
+                trains.push(start..start + len, &to.into(), &[0; 16]);
             }
             send_all(&a, &buffer, &trains);
             let (datagrams, _) = receive_all(&b, lens.len());
@@ -418,7 +418,7 @@ mod tests {
         let (b, to) = socket("127.0.0.1:0", true);
         let buffer: Vec<u8> = (0..100).collect();
         let mut trains = Trains::new(false);
-        (0..100).for_each(|n| trains.push(n..n + 1, to.into(), [0; 16]));
+        (0..100).for_each(|n| trains.push(n..n + 1, &to.into(), &[0; 16]));
         send_all(&a, &buffer, &trains);
         let (datagrams, calls) = receive_all(&b, 100);
         assert!(datagrams.iter().map(|(bytes, _)| bytes[0]).eq(0..100));
@@ -444,7 +444,7 @@ mod tests {
                 let mut trains = Trains::new(offload && a.has_gso());
                 for place in [0..10, 10..20, 20..30] {
                     let local = Some(Local { address: local, link });
-                    trains.push(place, Way { remote: to, local }, [0; 16]);
+                    trains.push(place, &Way { remote: to, local }, &[0; 16]);
                 }
                 send_all(&a, &buffer, &trains);
                 let from: Vec<_> = receive_all(&b, 3).0.into_iter().map(|(_, from)| from).collect();
@@ -467,7 +467,7 @@ mod tests {
         let mut trains = Trains::new(true);
         let buffer: Vec<u8> = (0..250).collect();
         for place in [0..10, 100..110, 200..205] {
-            trains.push(place, to.into(), [0; 16]);
+            trains.push(place, &to.into(), &[0; 16]);
         }
         assert_eq!(trains.as_slice().len(), 1);
         send_all(&a, &buffer, &trains);

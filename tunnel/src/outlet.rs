@@ -40,13 +40,13 @@ impl Outlet {
     }
 
     /// Adds the datagram at `place` of `buffer`.
-    pub(crate) fn push(&mut self, buffer: &[u8], place: Range<usize>, way: Way) {
+    pub(crate) fn push(&mut self, buffer: &[u8], place: Range<usize>, way: &Way) {
         let mut path = [0; 16];
         // What stands there in other datagrams parts trains just as well.
         if let Some(id) = buffer[place.clone()].get(ID_AT) {
             path.copy_from_slice(id);
         }
-        self.trains.push(place, way, path);
+        self.trains.push(place, way, &path);
     }
 
     /// Forgets which interface has which address: it may be another by now.
@@ -162,7 +162,7 @@ fn one_by_one(
     counters: &Counters,
 ) -> Sent {
     let mut alone = Trains::new(false);
-    trains.datagrams(train).for_each(|place| alone.push(place, train.way, [0; 16]));
+    trains.datagrams(train).for_each(|place| alone.push(place, &train.way, &[0; 16]));
     let mut sent = Sent::default();
     let mut rest = alone.as_slice();
     while let Some(first) = rest.first() {

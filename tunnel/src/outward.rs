@@ -1,10 +1,12 @@
 //! The thread from the TUN to the network.
 
 use std::io::{self, IoSlice};
+use std::mem;
 use std::ops::Range;
 
 use ntm_protocol::data::{NotSent, V6_MTU};
 use ntm_protocol::inner::{fragments, icmp, siit};
+use ntm_protocol::wire::HEADER_LEN;
 
 use crate::counters::Counters;
 use crate::outlet::Outlet;
@@ -51,6 +53,8 @@ struct Sealer<E> {
     used: usize,
     /// Where the datagrams of the batch stand, which are yet to be sealed.
     places: Vec<Range<usize>>,
+    /// Room for a packet that is refused, or cut up.
+    aside: Vec<u8>,
 }
 
 impl<E: Egress> Outward<E> {
@@ -75,6 +79,7 @@ impl<E: Egress> Outward<E> {
             buffer,
             used: 0,
             places: Vec::new(),
+            aside: Vec::new(),
         };
         Self { tun, pending, waiter, sealer, translate: options.translate, id: 0 }
     }
@@ -82,7 +87,6 @@ impl<E: Egress> Outward<E> {
     /// Runs until the end is told.
     pub(crate) fn run(mut self) -> Result<(), Failed> {
         let mut read = vec![0; READ];
-        let mut scratch = Vec::with_capacity(1 << 16);
         loop {
             if self.is_stopped_while_paused()? {
                 return Ok(());
@@ -94,7 +98,7 @@ impl<E: Egress> Outward<E> {
                         // After the read: a packet that is read after an update sees it.
                         self.pending.drain(|update| self.sealer.apply(update));
                         reads += 1;
-                        self.packet(&mut read[..len], &mut scratch);
+                        self.packet(&mut read[..len]);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         is_empty = true;
@@ -141,12 +145,10 @@ impl<E: Egress> Outward<E> {
     }
 
     /// Places what one read brought.
-    fn packet(&mut self, bytes: &mut [u8], scratch: &mut Vec<u8>) {
+    fn packet(&mut self, bytes: &mut [u8]) {
         let parsed = if self.tun.has_offload() { Vnet::parse(bytes) } else { Some((Vnet::default(), bytes)) };
         let result = match parsed.and_then(|(vnet, packet)| self.in_ipv4(vnet, packet)) {
-            Some((vnet, packet)) => {
-                split(vnet, packet, scratch, |inner| self.sealer.place(inner, &self.waiter))
-            }
+            Some((vnet, packet)) => split(vnet, packet, |parts| self.sealer.place(parts, &self.waiter)),
             None => Err(NotSplit::Malformed),
         };
         if result.is_err() {
@@ -180,23 +182,27 @@ impl<E: Egress> Sealer<E> {
         self.outlet.forget_interfaces();
     }
 
-    fn place(&mut self, inner: &[u8], waiter: &Waiter) {
+    /// Places the packet that `parts` make up.
+    fn place(&mut self, parts: [&[u8]; 2], waiter: &Waiter) {
         let counters = &self.notify.counters;
         counters.tun_in_packets.add(1);
-        counters.tun_in_bytes.add(inner.len());
-        match self.push(inner, waiter) {
-            Err(NotSent::TooBig { mtu }) => self.too_big(inner, mtu, waiter),
-            Err(why) => self.refuse(inner, why),
-            Ok(()) => {}
+        counters.tun_in_bytes.add(parts[0].len() + parts[1].len());
+        if let Err(why) = self.push(parts, waiter) {
+            self.not_placed(parts, why, waiter);
         }
     }
 
-    fn push(&mut self, inner: &[u8], waiter: &Waiter) -> Result<(), NotSent> {
+    fn push(&mut self, [first, rest]: [&[u8]; 2], waiter: &Waiter) -> Result<(), NotSent> {
+        let length = first.len() + rest.len();
         // A train of tiny segments grows by its headers.
-        if self.buffer.len() - self.used < inner.len() + OVERHEAD {
+        if self.buffer.len() - self.used < length + OVERHEAD {
             self.flush(waiter);
         }
-        let (len, way) = self.table.place(inner, &mut self.buffer[self.used..])?;
+        let room = &mut self.buffer[self.used..];
+        let (to, behind) = room[HEADER_LEN..HEADER_LEN + length].split_at_mut(first.len());
+        to.copy_from_slice(first);
+        behind.copy_from_slice(rest);
+        let (len, way) = self.table.place(length, room)?;
         let place = self.used..self.used + len;
         self.used = place.end;
         self.outlet.push(&self.buffer, place.clone(), way);
@@ -204,14 +210,25 @@ impl<E: Egress> Sealer<E> {
         Ok(())
     }
 
-    /// Cuts `inner` up, if it may be, or tells its sender (RFC 791, RFC 1191).
     #[cold]
+    fn not_placed(&mut self, parts: [&[u8]; 2], why: NotSent, waiter: &Waiter) {
+        let mut inner = mem::take(&mut self.aside);
+        inner.clear();
+        parts.iter().for_each(|part| inner.extend_from_slice(part));
+        match why {
+            NotSent::TooBig { mtu } => self.too_big(&inner, mtu, waiter),
+            why => self.refuse(&inner, why),
+        }
+        self.aside = inner;
+    }
+
+    /// Cuts `inner` up, if it may be, or tells its sender (RFC 791, RFC 1191).
     fn too_big(&mut self, inner: &[u8], mtu: u16, waiter: &Waiter) {
         let mut piece = [0; V6_MTU as usize];
         let room = piece.len().min(mtu.into());
         let mut failed = None;
         let is_cut = fragments::cut(inner, &mut piece[..room], |piece| {
-            failed = self.push(piece, waiter).err().or(failed);
+            failed = self.push([piece, &[]], waiter).err().or(failed);
         });
         match failed {
             None if is_cut => self.notify.counters.cut_up.add(1),

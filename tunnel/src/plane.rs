@@ -296,7 +296,7 @@ mod tests {
 
         fn apply(&mut self, _update: &SocketAddr) {}
 
-        fn place(&mut self, _inner: &[u8], _out: &mut [u8]) -> Result<(usize, Way), NotSent> {
+        fn place(&mut self, _length: usize, _buffer: &mut [u8]) -> Result<(usize, &Way), NotSent> {
             Err(NotSent::Malformed)
         }
 

@@ -20,24 +20,20 @@ const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// Calls `each` with every packet of `packet`, in order. `scratch` holds one packet of a train at a time, and grows to its size.
-pub(crate) fn split(
-    vnet: Vnet,
-    packet: &mut [u8],
-    scratch: &mut Vec<u8>,
-    mut each: impl FnMut(&[u8]),
-) -> Result<(), NotSplit> {
+/// Calls `each` with every packet of `packet`, in order, in two parts: its headers, or all of it, and what follows. So nothing of a train is
+/// copied but to where its packets go.
+pub(crate) fn split(vnet: Vnet, packet: &mut [u8], mut each: impl FnMut([&[u8]; 2])) -> Result<(), NotSplit> {
     match vnet.gso {
         Gso::None => {
             if let Some((start, offset)) = vnet.partial {
                 complete(packet, start.into(), offset.into()).ok_or(NotSplit::Malformed)?;
             }
-            each(packet);
+            each([packet, &[]]);
             Ok(())
         }
         Gso::Tcp4 | Gso::Udp if packet.first().is_some_and(|byte| byte >> 4 == 4) => {
             let train = Train::of(packet, vnet).ok_or(NotSplit::Malformed)?;
-            train.segments(scratch, each);
+            train.segments(each);
             Ok(())
         }
         Gso::Tcp4 | Gso::Tcp6 | Gso::Udp => Err(NotSplit::NotIpv4),
@@ -57,7 +53,7 @@ fn complete(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
 
 /// A train over IPv4 whose lengths were checked.
 struct Train<'a> {
-    headers: &'a [u8],
+    headers: &'a mut [u8],
     payload: &'a [u8],
     /// Length of the IPv4 header.
     ip_len: usize,
@@ -67,7 +63,7 @@ struct Train<'a> {
 }
 
 impl<'a> Train<'a> {
-    fn of(packet: &'a [u8], vnet: Vnet) -> Option<Self> {
+    fn of(packet: &'a mut [u8], vnet: Vnet) -> Option<Self> {
         let ip = packet.first_chunk::<20>()?;
         let ip_len = usize::from(ip[0] & 15) * 4;
         let is_fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
@@ -84,7 +80,7 @@ impl<'a> Train<'a> {
         if ip_len < 20 || is_fragment || transport_len < least || packet.len() <= split || size == 0 {
             return None;
         }
-        let (headers, payload) = packet.split_at(split);
+        let (headers, payload) = packet.split_at_mut(split);
         // The IPv4 length field has 16 bits.
         (split + size.min(payload.len()) <= 0xffff).then_some(Self {
             headers,
@@ -95,43 +91,43 @@ impl<'a> Train<'a> {
         })
     }
 
-    fn segments(&self, out: &mut Vec<u8>, mut each: impl FnMut(&[u8])) {
-        let count = self.payload.len().div_ceil(self.size);
-        let id = u16::from_be_bytes([self.headers[4], self.headers[5]]);
-        for (index, payload) in self.payload.chunks(self.size).enumerate() {
-            out.clear();
-            out.extend_from_slice(self.headers);
-            let length = self.headers.len() + payload.len();
-            let (ip, transport) = out.split_at_mut(self.ip_len);
+    /// Makes the headers those of each segment in turn.
+    fn segments(self, mut each: impl FnMut([&[u8]; 2])) {
+        let Self { headers, payload, ip_len, size, protocol } = self;
+        let count = payload.len().div_ceil(size);
+        let (ip, transport) = headers.split_at(ip_len);
+        let id = u16::from_be_bytes([ip[4], ip[5]]);
+        let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
+        let flags = transport.get(13).copied().unwrap_or_default();
+        for (index, payload) in payload.chunks(size).enumerate() {
+            let length = headers.len() + payload.len();
+            let (ip, transport) = headers.split_at_mut(ip_len);
             ip[2..4].copy_from_slice(&(length as u16).to_be_bytes());
             ip[4..6].copy_from_slice(&id.wrapping_add(index as u16).to_be_bytes());
             ip[10..12].fill(0);
             let checksum = !fold(sum(ip, 0));
             ip[10..12].copy_from_slice(&checksum.to_be_bytes());
 
-            let checksum_at = if self.protocol == TCP {
-                let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
-                let sequence = sequence.wrapping_add((index * self.size) as u32);
+            let checksum_at = if protocol == TCP {
+                let sequence = sequence.wrapping_add((index * size) as u32);
                 transport[4..8].copy_from_slice(&sequence.to_be_bytes());
                 // The end of the train is the end of the stream or of a write; the congestion window was reduced once.
                 let last_only = if index + 1 < count { FIN | PSH } else { 0 };
                 let first_only = if index > 0 { CWR } else { 0 };
-                transport[13] &= !(last_only | first_only);
+                transport[13] = flags & !(last_only | first_only);
                 16
             } else {
-                transport[4..6].copy_from_slice(&((length - self.ip_len) as u16).to_be_bytes());
+                transport[4..6].copy_from_slice(&((length - ip_len) as u16).to_be_bytes());
                 6
             };
             transport[checksum_at..checksum_at + 2].fill(0);
             let mut addresses = [0; 8];
             addresses.copy_from_slice(&ip[12..20]);
-            let total = pseudo(&addresses, self.protocol, length - self.ip_len);
+            let total = pseudo(&addresses, protocol, length - ip_len);
             let checksum = !fold(sum(payload, sum(transport, total)));
-            let checksum = if self.protocol == UDP && checksum == 0 { 0xffff } else { checksum };
+            let checksum = if protocol == UDP && checksum == 0 { 0xffff } else { checksum };
             transport[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
-
-            out.extend_from_slice(payload);
-            each(out);
+            each([headers, payload]);
         }
     }
 }
@@ -145,7 +141,7 @@ mod tests {
 
     fn pieces(vnet: Vnet, mut packet: Vec<u8>) -> Result<Vec<Vec<u8>>, NotSplit> {
         let mut pieces = Vec::new();
-        split(vnet, &mut packet, &mut Vec::new(), |piece| pieces.push(piece.to_vec()))?;
+        split(vnet, &mut packet, |parts| pieces.push(parts.concat()))?;
         Ok(pieces)
     }
 

@@ -23,9 +23,9 @@ pub trait Egress: Send + 'static {
         false
     }
 
-    /// Lays the datagram of the IPv4 packet `inner` out in `out`, which has room for 128 bytes more than `inner` has: the datagram's length and
-    /// the way that it takes. It is sealed later.
-    fn place(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent>;
+    /// Lays the datagram of the IPv4 packet of `length` bytes that stands in `buffer` from [`HEADER_LEN`](ntm_protocol::wire::HEADER_LEN)
+    /// on out around it; there is room for 96 bytes behind it. The datagram's length and the way that it takes. It is sealed later.
+    fn place(&mut self, length: usize, buffer: &mut [u8]) -> Result<(usize, &Way), NotSent>;
 
     /// Seals all datagrams that were placed since the last call; they stand at `places` of `buffer`, in their order.
     fn seal_placed(&mut self, buffer: &mut [u8], places: &[Range<usize>]);
@@ -55,8 +55,8 @@ impl Egress for Outbound {
         Outbound::is_paused(self)
     }
 
-    fn place(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
-        Outbound::place(self, inner, out)
+    fn place(&mut self, length: usize, buffer: &mut [u8]) -> Result<(usize, &Way), NotSent> {
+        Outbound::place(self, length, buffer)
     }
 
     fn seal_placed(&mut self, buffer: &mut [u8], places: &[Range<usize>]) {

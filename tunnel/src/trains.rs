@@ -58,12 +58,12 @@ impl Trains {
     }
 
     /// Adds the datagram at `place` of the buffer. A train has one `path`, because a relay may look at its first datagram only.
-    pub(crate) fn push(&mut self, place: Range<usize>, way: Way, path: [u8; 16]) {
+    pub(crate) fn push(&mut self, place: Range<usize>, way: &Way, path: &[u8; 16]) {
         let len = place.len();
         let slot = &mut self.newest[usize::from(path[0])];
         if let Some(train) = self.trains.get_mut(*slot as usize).filter(|_| self.enabled)
-            && train.way == way
-            && train.path == path
+            && train.way == *way
+            && train.path == *path
             && train.bytes == train.count * train.segment
             && len <= train.segment
             && len > 0
@@ -89,11 +89,11 @@ impl Trains {
         let part = self.parts.len() as u32;
         self.parts.push(Part { place, next: NONE });
         self.trains.push(Train {
-            way,
+            way: *way,
             segment: len,
             count: 1,
             bytes: len,
-            path,
+            path: *path,
             first: part,
             last: part,
             parts: 1,
@@ -159,17 +159,17 @@ mod tests {
         let mut trains = Trains::new(true);
         for n in 0..30 {
             let path = (n % 3) as u8;
-            trains.push(n * 10..n * 10 + 10, to(path.into()), [path; 16]);
+            trains.push(n * 10..n * 10 + 10, &to(path.into()), &[path; 16]);
         }
         // Each of them ends its train; what comes later begins another.
         for n in 30..36 {
             let path = (n % 3) as u8;
-            trains.push(n * 10..n * 10 + 10 - usize::from(n < 33), to(path.into()), [path; 16]);
+            trains.push(n * 10..n * 10 + 10 - usize::from(n < 33), &to(path.into()), &[path; 16]);
         }
         assert_eq!(shapes(&trains), [[(10, 11, 109); 3], [(10, 1, 10); 3]].concat());
         assert_eq!(places(&trains, 1)[..3], [10..20, 40..50, 70..80]);
         trains.clear();
-        trains.push(0..10, to(1), [1; 16]);
+        trains.push(0..10, &to(1), &[1; 16]);
         assert_eq!(shapes(&trains), [(10, 1, 10)], "nothing of the batch before");
     }
 
@@ -177,7 +177,7 @@ mod tests {
     fn equal_sizes_join_and_a_short_one_ends_the_train() {
         let mut trains = Trains::new(true);
         for place in [0..100, 100..200, 200..250, 250..300, 300..400] {
-            trains.push(place, to(1), [0; 16]);
+            trains.push(place, &to(1), &[0; 16]);
         }
         assert_eq!(shapes(&trains), [(100, 3, 250), (50, 1, 50), (100, 1, 100)]);
         let whole = 0..250;
@@ -187,19 +187,19 @@ mod tests {
     #[test]
     fn another_address_or_path_begins_a_train() {
         let mut trains = Trains::new(true);
-        trains.push(0..10, to(1), [0; 16]);
-        trains.push(10..20, to(2), [0; 16]);
-        trains.push(20..30, to(2), [1; 16]);
-        trains.push(40..50, to(2), [1; 16]);
+        trains.push(0..10, &to(1), &[0; 16]);
+        trains.push(10..20, &to(2), &[0; 16]);
+        trains.push(20..30, &to(2), &[1; 16]);
+        trains.push(40..50, &to(2), &[1; 16]);
         assert_eq!(shapes(&trains), [(10, 1, 10), (10, 1, 10), (10, 2, 20)]);
         assert_eq!(places(&trains, 2), [20..30, 40..50]);
         let mut alone = Trains::new(false);
-        (0..3).for_each(|n| alone.push(n..n + 1, to(1), [0; 16]));
+        (0..3).for_each(|n| alone.push(n..n + 1, &to(1), &[0; 16]));
         assert_eq!(shapes(&alone), [(1, 1, 1); 3]);
         let mut trains = Trains::new(true);
-        trains.push(0..10, to(1), [0; 16]);
+        trains.push(0..10, &to(1), &[0; 16]);
         let local = Local { address: [192, 0, 2, 9].into(), link: None };
-        trains.push(10..20, Way { local: Some(local), ..to(1) }, [0; 16]);
+        trains.push(10..20, &Way { local: Some(local), ..to(1) }, &[0; 16]);
         assert_eq!(shapes(&trains), [(10, 1, 10); 2], "another interface");
     }
 
@@ -219,7 +219,7 @@ mod tests {
                 at += hole;
                 let mut id = [0; 16];
                 id[..2].copy_from_slice(&[path & 1, path]);
-                trains.push(at..at + len, to(port), id);
+                trains.push(at..at + len, &to(port), &id);
                 pushed.push((path, at..at + len, to(port)));
                 at += len;
             }

@@ -1,6 +1,6 @@
 //! Two nodes in network namespaces of their own, a veth between them, a plane in each: real programs speak through it.
 //!
-//! Most tables here have no cryptography: 48 bytes ahead of each packet stand for NTM header and MAC. Needs root, iproute2, ping and
+//! Most tables here have no cryptography: 48 bytes around each packet stand for NTM header and MAC. Needs root, iproute2, ping and
 //! iperf3; where one is missing the test fails and says so.
 
 mod world;
@@ -14,17 +14,18 @@ use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use ntm_protocol::addr::PathId;
 use ntm_protocol::crypto::{DataKeys, SharedKey, Suite};
 use ntm_protocol::data::{DataUpdate, Flow, Inbound, NotSent, Outbound, Verdict, Way};
-use ntm_protocol::wire::{Reason, Refusal, Role};
+use ntm_protocol::wire::{HEADER_LEN, MAC_LEN, Reason, Refusal, Role};
 use ntm_tunnel::{
     Egress, Event, Ingress, Plane, PlaneError, PlaneOptions, Tun, TunConfig, TunError, Udp, UdpConfig,
 };
 use world::{Node, PORT, World, iperf3, must, pings, real, run, runtime, settle, steadily, vip};
 
-const PREFIX: usize = 48;
+/// What stands around each packet.
+const AROUND: usize = HEADER_LEN + MAC_LEN;
 
-/// Puts 48 bytes ahead of what goes to the peer.
+/// Puts a header's length ahead of what goes to the peer, and a MAC's behind it.
 struct Wrap {
-    peer: SocketAddr,
+    peer: Way,
 }
 
 impl Egress for Wrap {
@@ -32,14 +33,13 @@ impl Egress for Wrap {
 
     fn apply(&mut self, _update: &()) {}
 
-    fn place(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
-        if inner[0] >> 4 != 4 {
+    fn place(&mut self, length: usize, buffer: &mut [u8]) -> Result<(usize, &Way), NotSent> {
+        if buffer[HEADER_LEN] >> 4 != 4 {
             return Err(NotSent::Malformed);
         }
-        let room = out.get_mut(..PREFIX + inner.len()).ok_or(NotSent::TooLarge)?;
-        room[..PREFIX].fill(0xa5);
-        room[PREFIX..].copy_from_slice(inner);
-        Ok((room.len(), self.peer.into()))
+        buffer[..HEADER_LEN].fill(0xa5);
+        buffer[HEADER_LEN + length..AROUND + length].fill(0xa5);
+        Ok((AROUND + length, &self.peer))
     }
 
     fn seal_placed(&mut self, _buffer: &mut [u8], _places: &[Range<usize>]) {}
@@ -55,8 +55,8 @@ impl Ingress for Unwrap {
 
     fn judge_all(&mut self, buffer: &mut [u8], places: &[Range<usize>], verdicts: &mut Vec<Verdict>) {
         verdicts.clear();
-        verdicts.extend(places.iter().map(|place| match buffer[place.clone()].get(..PREFIX) {
-            Some([0xa5, ..]) if place.len() > PREFIX => Verdict::Deliver(PREFIX..place.len()),
+        verdicts.extend(places.iter().map(|place| match buffer[place.clone()].get(..AROUND) {
+            Some([0xa5, ..]) if place.len() > AROUND => Verdict::Deliver(HEADER_LEN..place.len() - MAC_LEN),
             Some(_) => Verdict::Refused(Refusal::new("prefix", Reason::Unexpected)),
             None => Verdict::Control,
         }));
@@ -65,7 +65,7 @@ impl Ingress for Unwrap {
 
 impl Wrap {
     fn from(side: usize) -> Self {
-        Self { peer: SocketAddr::from((real(1 - side), PORT)) }
+        Self { peer: SocketAddr::from((real(1 - side), PORT)).into() }
     }
 }
 
@@ -131,7 +131,7 @@ fn everything(offload: bool, spin: Duration) {
         assert_eq!(received.udp_in_packets, sent.udp_out_packets, "the veth loses nothing");
         assert_eq!(received.udp_in_bytes, sent.udp_out_bytes);
         assert_eq!(received.tun_out_packets, received.udp_in_packets);
-        assert_eq!(received.tun_out_bytes, received.udp_in_bytes - PREFIX as u64 * received.udp_in_packets);
+        assert_eq!(received.tun_out_bytes, received.udp_in_bytes - AROUND as u64 * received.udp_in_packets);
         let drops = sent.drop_no_path + sent.drop_too_large + sent.drop_not_sent + sent.drop_refused;
         assert_eq!(drops + sent.drop_not_delivered + sent.drop_truncated + sent.trains_resent, 0, "{sent:?}");
     }

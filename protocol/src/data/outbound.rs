@@ -182,25 +182,27 @@ impl Outbound {
 
     /// Seals `inner` into `out`: the datagram's length and the way that it takes. Nothing else is placed and not sealed yet.
     pub fn seal(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
-        let (length, way) = self.place(inner, out)?;
+        let room = out.get_mut(HEADER_LEN..HEADER_LEN + inner.len()).ok_or(NotSent::TooLarge)?;
+        room.copy_from_slice(inner);
+        let (length, &way) = self.place(inner.len(), out)?;
         self.seal_placed(out, std::slice::from_ref(&(0..length)));
         Ok((length, way))
     }
 
-    /// Lays the datagram of `inner` out in `out`, to be sealed by [`seal_placed`](Self::seal_placed): its length and the way that it takes.
-    pub fn place(&mut self, inner: &[u8], out: &mut [u8]) -> Result<(usize, Way), NotSent> {
+    /// Lays the datagram of the inner packet of `length` bytes that stands in `buffer` from [`HEADER_LEN`] on out around it, to be sealed by
+    /// [`seal_placed`](Self::seal_placed): the datagram's length and the way that it takes.
+    pub fn place(&mut self, length: usize, buffer: &mut [u8]) -> Result<(usize, &Way), NotSent> {
+        let inner = buffer.get(HEADER_LEN..HEADER_LEN + length).ok_or(NotSent::TooLarge)?;
         let flow = Flow::of(inner).map_err(|_| NotSent::Malformed)?;
         let sendings = self.flows.get_mut(&flow).map(Vec::as_mut_slice);
         let Some([sending, ..]) = sendings else { return Err(NotSent::NoPath(flow)) };
         if sending.lost {
             return Err(NotSent::Lost(flow));
         }
-        if inner.len() > usize::from(sending.mtu) {
+        if length > usize::from(sending.mtu) {
             return Err(NotSent::TooBig { mtu: sending.mtu });
         }
-        let room = out.get_mut(HEADER_LEN..HEADER_LEN + inner.len()).ok_or(NotSent::TooLarge)?;
-        room.copy_from_slice(inner);
-        let length = sending.keys.place(sending.next, inner.len(), out).ok_or(NotSent::TooLarge)?;
+        let length = sending.keys.place(sending.next, length, buffer).ok_or(NotSent::TooLarge)?;
         sending.next += 1;
         if let Some(usage) = &sending.usage {
             usage.note();
@@ -209,7 +211,7 @@ impl Outbound {
             Some(run) if Arc::ptr_eq(&run.keys, &sending.keys) => run.count += 1,
             _ => self.placed.push(Run { keys: Arc::clone(&sending.keys), count: 1 }),
         }
-        Ok((length, sending.way))
+        Ok((length, &sending.way))
     }
 
     /// Seals all that was placed: the datagrams stand at `places` of `buffer`, in the order in which they were placed.
