@@ -147,10 +147,18 @@ impl<E: Egress> Outward<E> {
     /// Places what one read brought.
     fn packet(&mut self, bytes: &mut [u8]) {
         let parsed = if self.tun.has_offload() { Vnet::parse(bytes) } else { Some((Vnet::default(), bytes)) };
+        let (mut packets, mut bytes) = (0, 0);
         let result = match parsed.and_then(|(vnet, packet)| self.in_ipv4(vnet, packet)) {
-            Some((vnet, packet)) => split(vnet, packet, |parts| self.sealer.place(parts, &self.waiter)),
+            Some((vnet, packet)) => split(vnet, packet, |parts| {
+                packets += 1;
+                bytes += parts[0].len() + parts[1].len();
+                self.sealer.place(parts, &self.waiter);
+            }),
             None => Err(NotSplit::Malformed),
         };
+        // Once a read: an atomic addition costs as much as a packet's headers.
+        self.counters().tun_in_packets.add(packets);
+        self.counters().tun_in_bytes.add(bytes);
         if result.is_err() {
             self.sealer.dropped(NotSent::Malformed);
         }
@@ -184,9 +192,6 @@ impl<E: Egress> Sealer<E> {
 
     /// Places the packet that `parts` make up.
     fn place(&mut self, parts: [&[u8]; 2], waiter: &Waiter) {
-        let counters = &self.notify.counters;
-        counters.tun_in_packets.add(1);
-        counters.tun_in_bytes.add(parts[0].len() + parts[1].len());
         if let Err(why) = self.push(parts, waiter) {
             self.not_placed(parts, why, waiter);
         }

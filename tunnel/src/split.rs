@@ -1,6 +1,8 @@
 //! From what the kernel hands over in one read of the TUN to the packets it means: a train of up to 64 KiB is split into packets of the
 //! MTU, and partial checksums are completed. After this every packet is one that any wire could carry.
 
+use std::mem;
+
 use ntm_protocol::inner::checksum::{fold, pseudo, sum};
 
 use crate::vnet::{Gso, Vnet};
@@ -91,40 +93,49 @@ impl<'a> Train<'a> {
         })
     }
 
-    /// Makes the headers those of each segment in turn.
+    /// Makes the headers those of each segment in turn. What is the same in all of them is summed once.
     fn segments(self, mut each: impl FnMut([&[u8]; 2])) {
         let Self { headers, payload, ip_len, size, protocol } = self;
         let count = payload.len().div_ceil(size);
-        let (ip, transport) = headers.split_at(ip_len);
+        let is_tcp = protocol == TCP;
+        let (ip, transport) = headers.split_at_mut(ip_len);
+        let mut addresses = [0; 8];
+        addresses.copy_from_slice(&ip[12..20]);
         let id = u16::from_be_bytes([ip[4], ip[5]]);
+        ip[2..6].fill(0);
+        ip[10..12].fill(0);
+        let ip_sum = sum(ip, 0);
         let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
-        let flags = transport.get(13).copied().unwrap_or_default();
+        let checksum_at = if is_tcp { 16 } else { 6 };
+        transport[4..8].fill(0);
+        transport[checksum_at..checksum_at + 2].fill(0);
+        let flags = if is_tcp { mem::take(&mut transport[13]) } else { 0 };
+        let transport_sum = sum(transport, pseudo(&addresses, protocol, 0));
+
         for (index, payload) in payload.chunks(size).enumerate() {
             let length = headers.len() + payload.len();
             let (ip, transport) = headers.split_at_mut(ip_len);
+            let id = id.wrapping_add(index as u16);
             ip[2..4].copy_from_slice(&(length as u16).to_be_bytes());
-            ip[4..6].copy_from_slice(&id.wrapping_add(index as u16).to_be_bytes());
-            ip[10..12].fill(0);
-            let checksum = !fold(sum(ip, 0));
+            ip[4..6].copy_from_slice(&id.to_be_bytes());
+            let checksum = !fold(ip_sum + length as u64 + u64::from(id));
             ip[10..12].copy_from_slice(&checksum.to_be_bytes());
 
-            let checksum_at = if protocol == TCP {
+            let length = length - ip_len;
+            let own = if is_tcp {
                 let sequence = sequence.wrapping_add((index * size) as u32);
-                transport[4..8].copy_from_slice(&sequence.to_be_bytes());
                 // The end of the train is the end of the stream or of a write; the congestion window was reduced once.
                 let last_only = if index + 1 < count { FIN | PSH } else { 0 };
                 let first_only = if index > 0 { CWR } else { 0 };
-                transport[13] = flags & !(last_only | first_only);
-                16
+                let flags = flags & !(last_only | first_only);
+                transport[4..8].copy_from_slice(&sequence.to_be_bytes());
+                transport[13] = flags;
+                u64::from(sequence) + u64::from(flags)
             } else {
-                transport[4..6].copy_from_slice(&((length - ip_len) as u16).to_be_bytes());
-                6
+                transport[4..6].copy_from_slice(&(length as u16).to_be_bytes());
+                length as u64
             };
-            transport[checksum_at..checksum_at + 2].fill(0);
-            let mut addresses = [0; 8];
-            addresses.copy_from_slice(&ip[12..20]);
-            let total = pseudo(&addresses, protocol, length - ip_len);
-            let checksum = !fold(sum(payload, sum(transport, total)));
+            let checksum = !fold(sum(payload, transport_sum + length as u64 + own));
             let checksum = if protocol == UDP && checksum == 0 { 0xffff } else { checksum };
             transport[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
             each([headers, payload]);
