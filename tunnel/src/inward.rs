@@ -32,9 +32,8 @@ pub(crate) struct Inward<I: Ingress> {
     receiver: Receiver,
     coalescer: Coalescer,
     outlet: Outlet,
-    /// Where the batch's datagrams stand, and where they came from.
+    /// Where the batch's datagrams stand.
     places: Vec<Range<usize>>,
-    froms: Vec<SocketAddr>,
     verdicts: Vec<Verdict>,
 }
 
@@ -64,7 +63,6 @@ impl<I: Ingress> Inward<I> {
             coalescer,
             outlet,
             places: Vec::new(),
-            froms: Vec::new(),
             verdicts: Vec::new(),
         }
     }
@@ -101,33 +99,18 @@ impl<I: Ingress> Inward<I> {
 
     fn batch(&mut self) {
         let Self {
-            tun,
-            table,
-            control,
-            notify,
-            waiter,
-            receiver,
-            coalescer,
-            outlet,
-            places,
-            froms,
-            verdicts,
-            ..
+            tun, table, control, notify, waiter, receiver, coalescer, outlet, places, verdicts, ..
         } = self;
         let counters = &*notify.counters;
         places.clear();
-        froms.clear();
-        for (place, from) in receiver.datagrams() {
-            places.push(place);
-            froms.push(from);
-        }
+        places.extend(receiver.datagrams());
         counters.udp_in_packets.add(places.len());
         counters.udp_in_bytes.add(places.iter().map(Range::len).sum());
 
-        let arena = receiver.arena_mut();
-        for (places, froms) in places.chunks(JUDGED_AT_ONCE).zip(froms.chunks(JUDGED_AT_ONCE)) {
-            table.judge_all(arena, places, verdicts);
-            for ((place, from), verdict) in places.iter().zip(froms).zip(verdicts.drain(..)) {
+        for places in places.chunks(JUDGED_AT_ONCE) {
+            table.judge_all(receiver.arena_mut(), places, verdicts);
+            for (place, verdict) in places.iter().zip(verdicts.drain(..)) {
+                let arena = receiver.arena_mut();
                 match verdict {
                     Verdict::Deliver(inner) if tun.is_some() => {
                         coalescer.push(arena, place.start + inner.start..place.start + inner.end);
@@ -139,13 +122,16 @@ impl<I: Ingress> Inward<I> {
                     }
                     Verdict::Deliver(_) | Verdict::Translate(_) => counters.drop_not_delivered.add(1),
                     Verdict::Forward(to) => outlet.push(arena, place.clone(), &to.into()),
-                    Verdict::Control => match control.try_send((arena[place.clone()].to_vec(), *from)) {
-                        Ok(()) => counters.control_packets.add(1),
-                        Err(_) => counters.drop_control_full.add(1),
-                    },
+                    Verdict::Control => {
+                        let datagram = arena[place.clone()].to_vec();
+                        match control.try_send((datagram, receiver.sender(place))) {
+                            Ok(()) => counters.control_packets.add(1),
+                            Err(_) => counters.drop_control_full.add(1),
+                        }
+                    }
                     Verdict::Refused(refusal) => {
                         counters.drop_refused.add(1);
-                        notify.tell(Notice::Refused { refusal, from: *from });
+                        notify.tell(Notice::Refused { refusal, from: receiver.sender(place) });
                     }
                 }
             }

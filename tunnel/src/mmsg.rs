@@ -164,16 +164,22 @@ impl Receiver {
         Ok(received)
     }
 
-    /// Every datagram of the batch: its place in the buffer, and where it came from.
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = (Range<usize>, SocketAddr)> {
-        self.messages.iter().flat_map(|Message { place, segment, from }| {
+    /// The place of every datagram of the batch in the buffer.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = Range<usize>> {
+        self.messages.iter().flat_map(|Message { place, segment, .. }| {
             // At least one: an empty datagram is a datagram.
             let count = place.len().div_ceil(*segment).max(1);
             (0..count).map(move |n| {
                 let start = place.start + n * segment;
-                (start..place.end.min(start + segment), *from)
+                start..place.end.min(start + segment)
             })
         })
+    }
+
+    /// Where the datagram of the batch at `place` came from. Few need to know.
+    pub(crate) fn sender(&self, place: &Range<usize>) -> SocketAddr {
+        let after = self.messages.partition_point(|message| message.place.start <= place.start);
+        self.messages[after - 1].from
     }
 
     /// The buffer that holds the datagrams.
@@ -367,7 +373,8 @@ mod tests {
                 Err(error) => panic!("{error}"),
             }
             calls += 1;
-            for (place, from) in receiver.datagrams() {
+            for place in receiver.datagrams() {
+                let from = receiver.sender(&place);
                 datagrams.push((receiver.arena[place].to_vec(), from));
             }
         }
