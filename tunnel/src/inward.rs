@@ -113,7 +113,7 @@ impl<I: Ingress> Inward<I> {
                 let arena = receiver.arena_mut();
                 match verdict {
                     Verdict::Deliver(inner) if tun.is_some() => {
-                        coalescer.push(arena, place.start + inner.start..place.start + inner.end);
+                        coalescer.push(arena, place, inner);
                     }
                     Verdict::Translate(inner) if tun.is_some() => {
                         if !coalescer.push_for_v6(arena, place, inner) {
@@ -161,13 +161,13 @@ fn deliver(tun: &Tun, arena: &[u8], write: &Write<'_>, counters: &Counters) {
     match tun.write(&slices[..used]) {
         Ok(()) => {
             counters.tun_writes.add(1);
-            counters.tun_out_packets.add(write.parts.len());
+            counters.tun_out_packets.add(write.packets);
             counters.tun_out_bytes.add(write.bytes);
         }
         // The interface is down, or out of memory: as on any wire, the packet is lost.
         Err(error) => {
-            tracing::trace!("{} packets are not delivered: {error}", write.parts.len());
-            counters.drop_not_delivered.add(write.parts.len());
+            tracing::trace!("{} packets are not delivered: {error}", write.packets);
+            counters.drop_not_delivered.add(write.packets);
         }
     }
 }
