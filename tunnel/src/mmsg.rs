@@ -25,6 +25,8 @@ const SLOT: usize = 1 << 16;
 /// Messages sent by one call, and the parts that all of them have together.
 const SEND_MESSAGES: usize = 16;
 const SEND_PARTS: usize = 256;
+/// What a call is given is laid out anew each time, which takes some time: where packets come one by one, it is only so much.
+const FEW: usize = 4;
 
 /// Room for one control message with an `int`, with its alignment.
 type Control = [u64; 4];
@@ -85,6 +87,8 @@ fn set_option(
 pub(crate) struct Receiver {
     arena: Box<[u8]>,
     messages: Vec<Message>,
+    /// Whether the last call brought few messages.
+    few: bool,
 }
 
 /// A train received: datagrams of `segment` bytes but for the last, which may be shorter.
@@ -108,12 +112,20 @@ pub(crate) struct Received {
 
 impl Receiver {
     pub(crate) fn new() -> Self {
-        Self { arena: vec![0; SLOTS * SLOT].into(), messages: Vec::with_capacity(SLOTS) }
+        Self { arena: vec![0; SLOTS * SLOT].into(), messages: Vec::with_capacity(SLOTS), few: true }
     }
 
     /// Receives what is there; where nothing is, `wait`s for something, or fails with `WouldBlock`. Nothing comes, too, when the socket
     /// [ended receiving](Udp::end_receiving). Forgets the batch before.
     pub(crate) fn receive(&mut self, socket: &impl AsFd, wait: bool) -> io::Result<Received> {
+        if self.few {
+            self.receive_up_to::<FEW>(socket, wait)
+        } else {
+            self.receive_up_to::<SLOTS>(socket, wait)
+        }
+    }
+
+    fn receive_up_to<const SLOTS: usize>(&mut self, socket: &impl AsFd, wait: bool) -> io::Result<Received> {
         self.messages.clear();
         let mut names: [SockAddrStorage; SLOTS] = array::from_fn(|_| SockAddrStorage::zeroed());
         let mut controls: [Control; SLOTS] = [[0; 4]; SLOTS];
@@ -121,7 +133,7 @@ impl Receiver {
         let mut vectors: [libc::iovec; SLOTS] = unsafe { mem::zeroed() };
         // SAFETY: as above.
         let mut headers: [libc::mmsghdr; SLOTS] = unsafe { mem::zeroed() };
-        for (n, slot) in self.arena.chunks_exact_mut(SLOT).enumerate() {
+        for (n, slot) in self.arena.chunks_exact_mut(SLOT).take(SLOTS).enumerate() {
             vectors[n] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: SLOT };
             let header = &mut headers[n].msg_hdr;
             header.msg_name = ptr::from_mut(&mut names[n]).cast();
@@ -142,6 +154,7 @@ impl Receiver {
             )
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        self.few = count < FEW;
         let mut received = Received { is_full: count == SLOTS, ..Received::default() };
         for (n, (header, name)) in headers[..count].iter().zip(names).enumerate() {
             let len = header.msg_len as usize;
@@ -224,15 +237,28 @@ pub(crate) fn send(
     trains: &[Train],
     interfaces: &mut Interfaces,
 ) -> io::Result<usize> {
+    match trains {
+        [train] if train.parts <= FEW => send_up_to::<1, FEW>(socket, buffer, all, trains, interfaces),
+        _ => send_up_to::<SEND_MESSAGES, SEND_PARTS>(socket, buffer, all, trains, interfaces),
+    }
+}
+
+fn send_up_to<const MESSAGES: usize, const PARTS: usize>(
+    socket: &Udp,
+    buffer: &[u8],
+    all: &Trains,
+    trains: &[Train],
+    interfaces: &mut Interfaces,
+) -> io::Result<usize> {
     // SAFETY: these are plain C structures of integers and pointers, for which zeros are a value: no buffer, no length.
-    let mut vectors: [libc::iovec; SEND_PARTS] = unsafe { mem::zeroed() };
+    let mut vectors: [libc::iovec; PARTS] = unsafe { mem::zeroed() };
     // SAFETY: as above.
-    let mut headers: [libc::mmsghdr; SEND_MESSAGES] = unsafe { mem::zeroed() };
-    let mut controls: [SendControl; SEND_MESSAGES] = [[0; 8]; SEND_MESSAGES];
-    let mut names: [Option<SockAddr>; SEND_MESSAGES] = [const { None }; SEND_MESSAGES];
+    let mut headers: [libc::mmsghdr; MESSAGES] = unsafe { mem::zeroed() };
+    let mut controls: [SendControl; MESSAGES] = [[0; 8]; MESSAGES];
+    let mut names: [Option<SockAddr>; MESSAGES] = [const { None }; MESSAGES];
     let (mut messages, mut used) = (0, 0);
-    for train in trains.iter().take(SEND_MESSAGES) {
-        // A train has at most 64 parts, so the first always fits.
+    for train in trains.iter().take(MESSAGES) {
+        // The first always fits: it has at most 64 parts, or as few as there is room for.
         let Some(room) = vectors.get_mut(used..used + train.parts) else { break };
         for (vector, part) in room.iter_mut().zip(all.parts(train)) {
             let part = &buffer[part.clone()];
