@@ -83,8 +83,9 @@ const EPOCHS_KEPT: usize = 3;
 #[derive(Default)]
 pub struct Inbound {
     paths: Slots<Inlet>,
-    /// The datagrams of a batch that are to be opened.
+    /// The datagrams of a batch that are to be opened, and the keys that open them.
     sealed: Vec<Candidate>,
+    keys: Vec<Arc<DataKeys>>,
 }
 
 /// A datagram whose path ends here, and that may be good.
@@ -92,13 +93,14 @@ struct Candidate {
     /// Which of the batch it is.
     index: usize,
     header: Header,
-    keys: Arc<DataKeys>,
+    /// Which of the keys.
+    keys: usize,
 }
 
 /// What is found out about a datagram before it is opened.
-enum Look {
+enum Look<'a> {
     Decided(Verdict),
-    Sealed(Header, Arc<DataKeys>),
+    Sealed(Header, &'a Arc<DataKeys>),
 }
 
 /// What to do with a datagram.
@@ -187,6 +189,7 @@ impl Inbound {
         match self.look(datagram) {
             Look::Decided(verdict) => verdict,
             Look::Sealed(header, keys) => {
+                let keys = Arc::clone(keys);
                 let opened = keys.open(datagram);
                 self.take(&header, opened, datagram)
             }
@@ -200,18 +203,23 @@ impl Inbound {
             self.ask_for(buffer, places);
         }
         let mut sealed = std::mem::take(&mut self.sealed);
+        let mut keys = std::mem::take(&mut self.keys);
         for (index, place) in places.iter().enumerate() {
             match self.look(&buffer[place.clone()]) {
                 Look::Decided(verdict) => verdicts.push(verdict),
-                Look::Sealed(header, keys) => {
-                    sealed.push(Candidate { index, header, keys });
+                Look::Sealed(header, these) => {
+                    // Packets of one path come together: they are not counted as holders of its keys one by one.
+                    if keys.last().is_none_or(|last| !Arc::ptr_eq(last, these)) {
+                        keys.push(Arc::clone(these));
+                    }
+                    sealed.push(Candidate { index, header, keys: keys.len() - 1 });
                     // Its own comes below.
                     verdicts.push(Verdict::Control);
                 }
             }
         }
         for some in sealed.chunks(OPENED_AT_ONCE) {
-            let datagrams = some.iter().map(|one| (&*one.keys, places[one.index].clone()));
+            let datagrams = some.iter().map(|one| (&*keys[one.keys], places[one.index].clone()));
             let opened = open_all(buffer, datagrams);
             for (Candidate { index, header, .. }, opened) in some.iter().zip(opened) {
                 verdicts[*index] = self.take(header, opened, &buffer[places[*index].clone()]);
@@ -219,9 +227,11 @@ impl Inbound {
         }
         sealed.clear();
         self.sealed = sealed;
+        keys.clear();
+        self.keys = keys;
     }
 
-    fn look(&self, datagram: &[u8]) -> Look {
+    fn look(&self, datagram: &[u8]) -> Look<'_> {
         // What has no good header is the role machine's to refuse: refusals of control and data are told in one place.
         let Ok(header) = Header::parse(datagram) else { return Look::Decided(Verdict::Control) };
         if header.kind != Kind::Data {
@@ -245,7 +255,7 @@ impl Inbound {
                     return refused("sequence", Reason::Replayed(header.sequence));
                 }
                 match opening.keys.check(&header, datagram) {
-                    Ok(()) => Look::Sealed(header, Arc::clone(&opening.keys)),
+                    Ok(()) => Look::Sealed(header, &opening.keys),
                     Err(refusal) => Look::Decided(Verdict::Refused(refusal)),
                 }
             }
