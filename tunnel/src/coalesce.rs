@@ -1,11 +1,11 @@
 //! From packets to what the kernel takes fastest: consecutive segments of one TCP connection, or datagrams of one UDP flow, become one train, which the TUN takes in
 //! one write (the reverse of [`crate::split`]).
 //!
-//! A train is a list of places in the arena of received datagrams. Packets stay where they are; but a payload that came in the very next datagram
-//! is moved to the end of the one before it: it is in the first cache still, and the kernel then copies one long piece instead of
-//! many short ones, which takes longer. A segment joins the newest item of its connection only, so no connection's packets change their order. What joins is what the kernel's own GRO would join, and
-//! splitting the train again gives the same packets, byte for byte. A segment with a wrong checksum never joins: the train's
-//! checksum is the kernel's to make, and would hide the error.
+//! A train is a list of places in the arena of received datagrams. Packets stay where they are; but a payload that came in the very next
+//! datagram is moved to the end of the one before it: it is in the first cache still, and the kernel then copies one long piece instead of
+//! many short ones, which takes longer. A segment joins the newest item of its connection only, so no connection's packets change their
+//! order. What joins is what the kernel's own GRO would join, and splitting the train again gives the same packets, byte for byte. A
+//! segment with a wrong checksum never joins: the train's checksum is the kernel's to make, and would hide the error.
 
 use std::ops::Range;
 
