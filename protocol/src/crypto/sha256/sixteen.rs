@@ -6,7 +6,6 @@ use core::arch::x86_64::{
     _mm512_shuffle_epi8, _mm512_srli_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32,
     _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
-
 use core::ptr;
 
 use super::{Block, K, LANES, State};
