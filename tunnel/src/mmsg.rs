@@ -25,7 +25,7 @@ const SLOT: usize = 1 << 16;
 /// Messages sent by one call, and the parts that all of them have together.
 const SEND_MESSAGES: usize = 16;
 const SEND_PARTS: usize = 256;
-/// What a call is given is laid out anew each time, which takes some time: where packets come one by one, it is only so much.
+/// What a call is given is laid out anew each time: where packets come one by one, for so few messages or parts, which takes less time.
 const FEW: usize = 4;
 
 /// Room for one control message with an `int`, with its alignment.

@@ -75,32 +75,32 @@ impl Chains {
         let (mut active, mut step) = (places.len(), 0);
         while active > 0 {
             let until = chains[active - 1].blocks;
-            self.encrypt_steps(&mut last, buffer, &chains, active, step..until);
+            self.encrypt_steps(&mut last, buffer, &chains[..active], step..until);
             step = until;
             active = chains[..active].iter().position(|chain| chain.blocks <= until).unwrap_or(active);
         }
     }
 
-    /// Encrypts the blocks of number `steps` of the first `active` chains, behind the blocks that are their `last`.
+    /// Encrypts the blocks of number `steps` of `chains`, behind the blocks that are their `last`.
     fn encrypt_steps(
         &self,
         last: &mut [aes::Block; CHAINS],
         buffer: &mut [u8],
-        chains: &[Chain; CHAINS],
-        active: usize,
+        chains: &[Chain],
         steps: Range<usize>,
     ) {
         #[cfg(target_arch = "x86_64")]
         if let Some(wide) = &self.wide {
-            return wide.encrypt(last, buffer, chains, active, steps);
+            return wide.encrypt(last, buffer, chains, steps);
         }
+        let last = &mut last[..chains.len()];
         for step in steps {
-            for (last, chain) in last[..active].iter_mut().zip(chains) {
+            for (last, chain) in last.iter_mut().zip(chains) {
                 let block = &buffer[chain.at + step * BLOCK..][..BLOCK];
                 last.iter_mut().zip(block).for_each(|(last, plain)| *last ^= plain);
             }
-            self.cipher.encrypt_blocks(&mut last[..active]);
-            for (last, chain) in last[..active].iter().zip(chains) {
+            self.cipher.encrypt_blocks(last);
+            for (last, chain) in last.iter().zip(chains) {
                 buffer[chain.at + step * BLOCK..][..BLOCK].copy_from_slice(last);
             }
         }

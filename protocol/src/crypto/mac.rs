@@ -11,8 +11,8 @@ pub(super) type Tag = [u8; MAC_LEN];
 /// A key, as the states that the hash has after it: nothing of it is done again for a message.
 #[derive(Clone)]
 pub(super) struct MacKey {
-    /// The one before the message, and the one before the inner digest.
-    states: [State; 2],
+    inner: State,
+    outer: State,
 }
 
 /// From how many messages on sixteen at once, the rest of them nothing, take less time than two at a time.
@@ -30,12 +30,12 @@ impl MacKey {
             compress(&mut state, &[block]);
             state
         };
-        Self { states: [after(0x36), after(0x5c)] }
+        Self { inner: after(0x36), outer: after(0x5c) }
     }
 
     pub(super) fn tag(&self, bytes: &[u8]) -> Tag {
         let mut end = NO_END;
-        let [mut state, mut outer] = self.states;
+        let (mut state, mut outer) = (self.inner, self.outer);
         for blocks in padded(bytes, &mut end) {
             compress(&mut state, blocks);
         }
@@ -72,10 +72,10 @@ fn tag_two(messages: [(&MacKey, &[u8]); 2]) -> [Tag; 2] {
     let mut ends = [NO_END; 2];
     let [first_end, other_end] = &mut ends;
     let ([first, first_end], [other, other_end]) = (padded(first, first_end), padded(other, other_end));
-    let mut states = messages.map(|(key, _)| key.states[0]);
+    let mut states = messages.map(|(key, _)| key.inner);
     compress_two(&mut states, [first, other]);
     compress_two(&mut states, [first_end, other_end]);
-    let mut outers = messages.map(|(key, _)| key.states[1]);
+    let mut outers = messages.map(|(key, _)| key.outer);
     compress_two(&mut outers, [&[last(&states[0])], &[last(&states[1])]]);
     [cut(&outers[0]), cut(&outers[1])]
 }
@@ -85,7 +85,7 @@ fn tag_sixteen(messages: &[Option<(&MacKey, &[u8])>; LANES]) -> [Tag; LANES] {
     let mut ends = [NO_END; LANES];
     let mut parts: [[&[Block]; 2]; LANES] = [[&[], &[]]; LANES];
     for (n, ((key, bytes), end)) in messages.iter().flatten().zip(&mut ends).enumerate() {
-        [states[n], outers[n]] = key.states;
+        (states[n], outers[n]) = (key.inner, key.outer);
         parts[n] = padded(bytes, end);
     }
     compress_sixteen(&mut states, &parts);

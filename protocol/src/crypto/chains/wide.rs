@@ -32,19 +32,19 @@ impl RoundKeys {
         })
     }
 
-    /// Encrypts the blocks of number `steps` of the first `active` chains in place; `last` holds the blocks of ciphertext before them, and the
-    /// last ones after.
+    /// Encrypts the blocks of number `steps` of `chains` in place; `last` holds the blocks of ciphertext before them, and the last ones
+    /// after.
     pub(super) fn encrypt(
         &self,
         last: &mut [aes::Block; CHAINS],
         buffer: &mut [u8],
-        chains: &[Chain; CHAINS],
-        active: usize,
+        chains: &[Chain],
         steps: Range<usize>,
     ) {
-        for chain in &chains[..active] {
+        for chain in chains {
             assert!(steps.end <= chain.blocks && chain.at + chain.blocks * BLOCK <= buffer.len());
         }
+        let active = chains.len();
         // A register is never half full: what would be done of nothing is done of the last chain once more, with the same result.
         let mut starts = [0; CHAINS];
         for (n, start) in starts.iter_mut().enumerate() {

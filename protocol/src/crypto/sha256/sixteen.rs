@@ -114,9 +114,10 @@ fn block(state: &mut [__m512i; 8], blocks: &[&Block; LANES]) {
             round!($constants $before 15 b c d e f g h a);
         };
     }
-    let [constants, others @ ..] = K.as_chunks::<16>().0 else { return };
+    let (all, _) = K.as_chunks::<16>();
+    let constants = &all[0];
     sixteen!(constants fetch);
-    for constants in others {
+    for constants in &all[1..] {
         sixteen!(constants next);
     }
     for (word, after) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
